@@ -1,0 +1,27 @@
+"""Errors whose text is written for the person who can mend them. Every package of the suite may raise these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class UserError(Exception):
+    """One sentence: what was wrong, where, and what would be right. Command lines print it and exit with code 2."""
+
+
+class SensorError(UserError):
+    """A sensor message cannot be used (a joint is missing, a value is not finite, a length is wrong).
+
+    The sample is dropped; what was stored before it stays, and goes stale if no good one follows.
+    """
+
+
+class StaleSource(SensorError):
+    """An observation cannot be made because a source was never received or is too old.
+
+    `sources` holds one text per source, such as ``"imu: never received"``.
+    """
+
+    def __init__(self, sources: Sequence[str]) -> None:
+        self.sources = tuple(sources)
+        super().__init__("no observation: " + "; ".join(self.sources))

@@ -1,0 +1,245 @@
+"""Embodiment: everything the suite knows about one robot, read from one YAML file next to its MJCF.
+
+Used unchanged by training, the simulation node, the planner node and bag replay. Frozen; arrays are read-only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import from_mapping, read_yaml, setting, to_mapping
+from ..config_values import Place, closest, convert, describe
+from ..errors import UserError
+from .specs import ActionSpec, ClockSpec, CommandSpec, Joint, ObservationSpec, SafetySpec
+from .training_specs import DemonstrationSpec, RandomisationSpec, ResetSpec, RewardSpec, TerminationSpec
+
+FILE_NAME = "embodiment.yaml"
+SHIPPED = Path(__file__).parent / "models"
+
+
+class TermBlock(NamedTuple):
+    """Where one observation term lies: `history` samples of `size` values from `start`, newest first."""
+
+    name: str
+    start: int
+    size: int
+    history: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.size * self.history
+
+
+@dataclass(frozen=True)
+class Embodiment:
+    """One robot. Build it with `load` or `from_dict`; the constructor checks only what concerns several sections."""
+
+    name: str = setting(why="short name, used in topics and file names")
+    model: str = setting(why="MJCF file, relative to the embodiment file")
+    control_rate: float = setting(unit="Hz", above=0, why="agent decisions")
+    physics_rate: float = setting(unit="Hz", above=0, why="simulator steps; a whole multiple of control_rate")
+    joints: tuple[Joint, ...] = setting(why="order of the action vector and of every joint array")
+    observation: ObservationSpec = setting(why="what the policy sees")
+    format: Literal[1] = setting(1, why="version of this file's layout")
+    task: str = setting("", why="what the robot is to do, in words")
+    base_frame: str = setting("base_link", why="REP-105 name of the body frame")
+    imu_frame: str | None = setting(None, why="frame of the IMU; needed when a term comes from it")
+    action: ActionSpec = setting(ActionSpec(), why="what an action means")
+    command: CommandSpec | None = setting(None, why="what an operator can ask for")
+    clock: ClockSpec | None = setting(None, why="gait phase")
+    safety: SafetySpec = setting(SafetySpec(), why="limits on what is sent")
+    episode_seconds: float = setting(20.0, unit="s", above=0, why="length of a training episode")
+    reset: ResetSpec = setting(ResetSpec(), why="start of an episode")
+    reward: RewardSpec = setting(RewardSpec(), why="training reward")
+    termination: TerminationSpec = setting(TerminationSpec(), why="end of an episode")
+    randomisation: RandomisationSpec = setting(RandomisationSpec(), why="domain randomisation")
+    demonstration: DemonstrationSpec | None = setting(None, why="scripted gait")
+    directory: Path | None = field(default=None, init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.joints:
+            raise ValueError("joints.list must name at least one joint")
+        twice = sorted({n for n in self.joint_names if self.joint_names.count(n) > 1})
+        if twice:
+            raise ValueError(f"joints.list names {', '.join(twice)} more than once; each joint may appear once")
+        steps = self.physics_rate / self.control_rate
+        if round(steps) < 1 or abs(steps - round(steps)) > 1e-6:
+            raise ValueError(
+                f"physics_rate must be a whole multiple of control_rate ({self.control_rate:g} Hz), "
+                f"got {self.physics_rate:g} Hz"
+            )
+        for joint in self.joints:
+            room = min(joint.default - joint.lower, joint.upper - joint.default)
+            if self.safety.position_margin > room:
+                raise ValueError(
+                    f"safety.position_margin ({self.safety.position_margin:g} rad) leaves the default of "
+                    f"{joint.name!r} outside its limits; at most {room:g} fits"
+                )
+        needs = {"command": self.command, "gait_phase": self.clock, "gyro": self.imu_frame, "gravity": self.imu_frame}
+        sections = {"command": "command", "gait_phase": "clock", "gyro": "imu_frame", "gravity": "imu_frame"}
+        for term, section in needs.items():
+            if section is None and self.observation.has(term):
+                raise ValueError(f"observation.terms has {term}, which needs the key {sections[term]!r}")
+
+    # ---- reading and writing ----
+
+    @staticmethod
+    def load(path_or_name: str | os.PathLike[str]) -> Embodiment:
+        """A shipped robot by name, or a directory that holds embodiment.yaml, or such a file. Raises UserError."""
+        path, shipped = Path(path_or_name), shipped_names()
+        if str(path_or_name) in shipped:
+            path = SHIPPED / str(path_or_name)
+        elif not path.exists():
+            raise UserError(
+                f"no robot {str(path_or_name)!r}{closest(str(path_or_name), shipped)}; accepted: a shipped name "
+                f"({', '.join(shipped) or 'none'}), a directory with {FILE_NAME}, or such a file"
+            )
+        if path.is_dir():
+            path = path / FILE_NAME
+        return Embodiment.from_dict(read_yaml(path), where=str(path), directory=path.parent)
+
+    @staticmethod
+    def from_dict(
+        mapping: Mapping[str, Any], where: str = "embodiment", directory: str | os.PathLike[str] | None = None
+    ) -> Embodiment:
+        """From the mapping that a YAML file or `to_dict` holds; `where` names its origin in errors.
+
+        With `directory` the model file must lie there; without it `model_path` is not available. Raises UserError.
+        """
+        place = Place(where)
+        sections = dict(mapping)
+        if "joints" in sections:
+            sections["joints"] = _joints(sections["joints"], place.child("joints"))
+        result = from_mapping(Embodiment, sections, where)
+        if directory is not None:
+            if not (Path(directory) / result.model).is_file():
+                raise UserError(f"{where}: model: no file {result.model!r} in {directory}; give the MJCF's path from there")
+            object.__setattr__(result, "directory", Path(directory).resolve())
+        return result
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for YAML or JSON; `from_dict` gives an equal embodiment back."""
+        result = to_mapping(self)
+        result["joints"] = {"list": result["joints"]}
+        return result
+
+    @property
+    def model_path(self) -> Path:
+        """The MJCF file. Raises UserError for an embodiment made without a directory."""
+        if self.directory is None:
+            raise UserError(f"embodiment {self.name!r} was read without its model file {self.model!r}; load it from a folder")
+        return self.directory / self.model
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) over what a policy depends on.
+
+        These are joints, action, control rate, command ranges and deadband, clock frequency, and the observation's terms with
+        scale and history; not noise, ages, safety or training sections.
+        """
+        command = self.command
+        content = {
+            "control_rate": self.control_rate,
+            "joints": [to_mapping(joint) for joint in self.joints],
+            "action": to_mapping(self.action),
+            "command": command and {"terms": [to_mapping(t) for t in command.terms], "deadband": command.deadband},
+            "clock": self.clock and self.clock.frequency,
+            "observation": [
+                [t.name, t.source, t.scale, b.history]
+                for t, b in zip(self.observation.terms, self.observation_layout, strict=True)
+            ],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    # ---- sizes and arrays ----
+
+    @property
+    def control_period(self) -> float:
+        """Seconds between decisions."""
+        return 1.0 / self.control_rate
+
+    @property
+    def physics_steps(self) -> int:
+        """Simulator steps per decision."""
+        return round(self.physics_rate / self.control_rate)
+
+    @cached_property
+    def joint_names(self) -> tuple[str, ...]:
+        return tuple(joint.name for joint in self.joints)
+
+    @property
+    def num_joints(self) -> int:
+        return len(self.joints)
+
+    @property
+    def action_dim(self) -> int:
+        return len(self.joints)
+
+    @property
+    def command_dim(self) -> int:
+        return len(self.command.terms) if self.command else 0
+
+    @property
+    def observation_dim(self) -> int:
+        return self.observation_layout[-1].stop
+
+    @cached_property
+    def observation_layout(self) -> tuple[TermBlock, ...]:
+        """Where each term lies in the observation, in order."""
+        count = len(self.joints)
+        sizes = {"gyro": 3, "gravity": 3, "command": self.command_dim, "gait_phase": 2}
+        blocks: list[TermBlock] = []
+        for term in self.observation.terms:
+            start = blocks[-1].stop if blocks else 0
+            blocks.append(TermBlock(term.name, start, sizes.get(term.name, count), term.history or self.observation.history))
+        return tuple(blocks)
+
+    def _array(self, name: str) -> NDArray[np.float64]:
+        result = np.array([getattr(joint, name) for joint in self.joints], dtype=np.float64)
+        result.setflags(write=False)
+        return result
+
+    default_position = cached_property(lambda self: self._array("default"))
+    lower = cached_property(lambda self: self._array("lower"))
+    upper = cached_property(lambda self: self._array("upper"))
+    velocity_limit = cached_property(lambda self: self._array("velocity"))
+    effort_limit = cached_property(lambda self: self._array("effort"))
+    kp = cached_property(lambda self: self._array("kp"))
+    kd = cached_property(lambda self: self._array("kd"))
+    action_scale = cached_property(lambda self: self._array("action_scale"))
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Names that `Embodiment.load` accepts without a path."""
+    return tuple(sorted(file.parent.name for file in SHIPPED.glob(f"*/{FILE_NAME}")))
+
+
+def _joints(section: Any, place: Place) -> tuple[Joint, ...]:
+    """The joints of ``{defaults: {...}, list: [...]}``: each entry completed by the defaults."""
+    if not isinstance(section, Mapping) or not isinstance(section.get("list"), (list, tuple)):
+        raise place.error(f"expected a section with keys defaults and list, got {describe(section)}")
+    keys = [f.name for f in fields(Joint) if f.name != "name"]
+    defaults = section.get("defaults") or {}
+    for name in section:
+        if name not in ("defaults", "list"):
+            raise place.error(f"unknown key {name!r}; accepted: defaults, list")
+    if not isinstance(defaults, Mapping):
+        raise place.child("defaults").error(f"expected a section, got {describe(defaults)}")
+    for name in defaults:
+        if name not in keys:
+            raise place.child("defaults").error(f"unknown key {name!r}{closest(name, keys)}; accepted: {', '.join(keys)}")
+    entries = place.child("list")
+    return tuple(
+        convert(Joint, {**defaults, **item} if isinstance(item, Mapping) else item, entries.item(i))
+        for i, item in enumerate(section["list"])
+    )

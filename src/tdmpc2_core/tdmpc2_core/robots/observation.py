@@ -1,0 +1,142 @@
+"""ObservationAssembler: turns sensor samples into the observation vector, identically in training, live and in replay.
+
+The vector holds each term of `observation.terms` in order; within a term the samples lie newest first. Values:
+gyro (rad/s), gravity (unit vector), joint_position (rad from the default pose), joint_velocity (rad/s),
+previous_action, command (m/s, rad/s), gait_phase (sin, cos); each times the term's scale.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import StaleSource
+from .embodiment import Embodiment
+from .rotations import gravity_direction
+from .sensors import SensorState, Snapshot
+
+
+class ObservationAssembler:
+    """Owns the history, the previous action and the gait phase of one robot. Call `assemble` once per decision."""
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        self._embodiment = embodiment
+        layout, terms = embodiment.observation_layout, embodiment.observation.terms
+        size = embodiment.observation_dim
+        self._older = np.arange(size)  # index of each value's younger neighbour in the observation before
+        newest, starts = [], {}
+        for block in layout:
+            starts[block.name] = len(newest)
+            newest.extend(range(block.start, block.start + block.size))
+            self._older[block.start + block.size : block.stop] -= block.size
+        self._newest = np.array(newest)
+        self._scale = np.concatenate([np.full(b.size, t.scale) for b, t in zip(layout, terms, strict=True)])
+        self._sample = np.zeros(len(newest))  # newest value of every term, before the scale
+        self._slots = {b.name: self._sample[starts[b.name] : starts[b.name] + b.size] for b in layout}
+        self._observation = np.zeros(size, np.float32)
+        self._action = np.zeros(embodiment.action_dim)
+        command = embodiment.command
+        self._command = np.zeros(embodiment.command_dim)
+        self._command_lower = np.array([t.lower for t in command.terms] if command else [])
+        self._command_upper = np.array([t.upper for t in command.terms] if command else [])
+        self._phase_step = embodiment.clock.frequency / embodiment.control_rate if embodiment.clock else 0.0
+        self._ticks = 0
+        self._phase, self._moving = 0.0, False
+        self._fill = True
+
+    @property
+    def command(self) -> NDArray[np.float64]:
+        """The command (C,) in the last observation: after timeout, range and deadband."""
+        return self._command.copy()
+
+    @property
+    def phase(self) -> float:
+        """Gait phase in [0, 1) in the last observation; 0 while the robot stands."""
+        return self._phase
+
+    def reset(self, sensors: SensorState, now: float) -> None:
+        """Start an episode: previous action zero, gait clock zero; every history is filled with the present sample.
+
+        Raises StaleSource as `assemble` does.
+        """
+        self._fresh(sensors, now)
+        self._action[:] = 0.0
+        self._ticks, self._phase, self._moving, self._fill = 0, 0.0, False, True
+
+    def record_action(self, action: ArrayLike) -> None:
+        """Note the action (A,) that was sent, clipped to [-1, 1]. Raises ValueError when its shape or a value is bad."""
+        sent = np.asarray(action, dtype=np.float64)
+        if sent.shape != self._action.shape or not np.isfinite(sent).all():
+            raise ValueError(f"action must be {self._action.size} finite values, got {sent}")
+        np.clip(sent, -1.0, 1.0, out=self._action)
+
+    def assemble(self, sensors: SensorState, now: float) -> NDArray[np.float32]:
+        """The observation (O,), a new array. Advances history and gait clock by one decision.
+
+        Raises StaleSource when a source is missing or older than its max_age; nothing is advanced then.
+        """
+        snapshot = self._fresh(sensors, now)
+        self._read(snapshot, now)
+        observation = self._observation.take(self._older)
+        observation[self._newest] = self._sample * self._scale
+        if self._fill:
+            for block in self._embodiment.observation_layout:
+                values = observation[block.start : block.start + block.size]
+                observation[block.start : block.stop] = np.tile(values, block.history)
+            self._fill = False
+        self._observation = observation
+        return observation.copy()
+
+    def _fresh(self, sensors: SensorState, now: float) -> Snapshot:
+        snapshot = sensors.snapshot()
+        problems = sensors.stale_in(snapshot, now)
+        if problems:
+            raise StaleSource(problems)
+        return snapshot
+
+    def _read(self, snapshot: Snapshot, now: float) -> None:
+        """Write the newest value of every term into its slot."""
+        self._update_command(snapshot, now)
+        self._update_phase()
+        for name, slot in self._slots.items():
+            if name == "gyro":
+                slot[:] = snapshot.imu.angular_velocity
+            elif name == "gravity":
+                slot[:] = gravity_direction(snapshot.imu.orientation)
+            elif name == "joint_position":
+                np.subtract(snapshot.joints.position, self._embodiment.default_position, out=slot)
+            elif name == "joint_velocity":
+                slot[:] = snapshot.joints.velocity
+            elif name == "previous_action":
+                slot[:] = self._action
+            elif name == "command":
+                slot[:] = self._command
+            elif self._moving:
+                angle = 2.0 * math.pi * self._phase
+                slot[0], slot[1] = math.sin(angle), math.cos(angle)
+            else:
+                slot[:] = 0.0
+
+    def _update_command(self, snapshot: Snapshot, now: float) -> None:
+        spec, sample = self._embodiment.command, snapshot.command
+        if spec is None:
+            return
+        if sample is None or abs(now - sample.stamp) > spec.timeout:
+            self._command[:] = 0.0
+            return
+        np.clip(sample.values, self._command_lower, self._command_upper, out=self._command)
+        if np.abs(self._command).max() < spec.deadband:
+            self._command[:] = 0.0
+
+    def _update_phase(self) -> None:
+        """Stand: clock at 0. Move: the phase of this decision, then the clock advances. No command: always moving."""
+        if self._embodiment.clock is None:
+            return
+        self._moving = self._embodiment.command is None or bool(self._command.any())
+        if not self._moving:
+            self._ticks, self._phase = 0, 0.0
+            return
+        self._phase = (self._ticks * self._phase_step) % 1.0
+        self._ticks += 1

@@ -1,0 +1,88 @@
+"""The sections of an embodiment file that only the training environment reads. SI units and radians.
+
+Every one may be absent; its defaults then change nothing (no noise, no randomisation, no termination).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ..config import setting
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ResetSpec:
+    """The state that an episode starts in."""
+
+    base_height: float = setting(0.0, unit="m", low=0, why="height of a floating base")
+    joint_noise: float = setting(0.0, unit="rad", low=0, why="half width of uniform noise around the default pose")
+    velocity_noise: float = setting(0.0, unit="m/s, rad/s", low=0, why="half width of uniform base velocity")
+
+
+@dataclass(frozen=True)
+class RewardTerm:
+    """One reward term; keys other than name and weight are numeric parameters of the function of that name."""
+
+    name: str = setting(why="function in envs/rewards.py")
+    weight: float = setting(why="reward per decision for a term value of 1")
+    params: dict[str, float] = setting(factory=dict, rest=True, hash=False, why="parameters of the function")
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """The reward: a sum of weighted terms."""
+
+    terms: tuple[RewardTerm, ...] = setting((), why="terms that are summed")
+
+    def __post_init__(self) -> None:
+        names = [term.name for term in self.terms]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"terms name {', '.join(twice)} more than once; each name may appear once")
+
+
+@dataclass(frozen=True)
+class TerminationSpec:
+    """When an episode ends because the robot fell."""
+
+    min_base_height: float = setting(0.0, unit="m", low=0, why="trunk above ground")
+    max_tilt: float = setting(math.pi, unit="rad", above=0, why="trunk z axis from vertical; pi never ends one")
+
+
+@dataclass(frozen=True)
+class RandomisationSpec:
+    """Ranges drawn per episode, applied where training asks for them."""
+
+    friction: Range = setting((0.8, 0.8), low=0, why="sliding friction of ground and feet")
+    base_mass: Range = setting((0.0, 0.0), unit="kg", why="added to the trunk")
+    gain: Range = setting((1.0, 1.0), above=0, why="factor on kp and kd, per joint")
+    delay: Range = setting((0.0, 0.0), unit="s", low=0, why="from decision to the command's arrival")
+    push_interval: float = setting(6.0, unit="s", above=0, why="mean time between pushes")
+    push_velocity: float = setting(0.0, unit="m/s", low=0, why="largest change of horizontal base velocity")
+
+    def __post_init__(self) -> None:
+        for name in ("friction", "base_mass", "gain", "delay"):
+            value = getattr(self, name)
+            if value[0] > value[1]:
+                raise ValueError(f"{name} must be [lowest, highest], got [{value[0]:g}, {value[1]:g}]")
+
+
+@dataclass(frozen=True)
+class DemonstrationSpec:
+    """The scripted gait that seeds the replay buffer; duty and foot order are the clock's."""
+
+    kind: Literal["trot"] = setting(why="gait in envs/gait.py")
+    hip_x: float = setting(unit="m", above=0, why="hip joints ahead of and behind the trunk centre")
+    hip_y: float = setting(unit="m", above=0, why="hip joints to the side of the trunk centre")
+    hip_offset: float = setting(unit="m", above=0, why="hip joint to thigh plane")
+    thigh_length: float = setting(unit="m", above=0, why="thigh joint to knee")
+    calf_length: float = setting(unit="m", above=0, why="knee to foot")
+    swing_height: float = setting(0.08, unit="m", above=0, why="height of a foot at mid swing")
+    stance_press: float = setting(0.0, unit="m", low=0, why="pressing down of a loaded foot, against joint sag")
+    phase_lead: float = setting(0.0, unit="cycles", why="lead of the feet over the gait phase")
+    stride_gain: float = setting(1.0, above=0, why="stride per commanded stride, against slip and lag")
+    velocity_bias: float = setting(0.0, unit="m/s", why="added to the forward command")
