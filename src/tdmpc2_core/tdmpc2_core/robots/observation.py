@@ -19,10 +19,14 @@ from .sensors import SensorState, Snapshot
 
 
 class ObservationAssembler:
-    """Owns the history, the previous action and the gait phase of one robot. Call `assemble` once per decision."""
+    """Owns the history, the previous action and the gait phase of one robot. Call `assemble` once per decision.
 
-    def __init__(self, embodiment: Embodiment) -> None:
-        self._embodiment = embodiment
+    With a `noise` generator every new sample carries the terms' uniform noise, as in training; live and in replay it
+    is None.
+    """
+
+    def __init__(self, embodiment: Embodiment, noise: np.random.Generator | None = None) -> None:
+        self._embodiment, self._noise = embodiment, noise
         layout, terms = embodiment.observation_layout, embodiment.observation.terms
         size = embodiment.observation_dim
         self._older = np.arange(size)  # index of each value's younger neighbour in the observation before
@@ -33,6 +37,7 @@ class ObservationAssembler:
             self._older[block.start + block.size : block.stop] -= block.size
         self._newest = np.array(newest)
         self._scale = np.concatenate([np.full(b.size, t.scale) for b, t in zip(layout, terms, strict=True)])
+        self._noise_width = np.concatenate([np.full(b.size, t.noise) for b, t in zip(layout, terms, strict=True)])
         self._sample = np.zeros(len(newest))  # newest value of every term, before the scale
         self._slots = {b.name: self._sample[starts[b.name] : starts[b.name] + b.size] for b in layout}
         self._observation = np.zeros(size, np.float32)
@@ -43,7 +48,7 @@ class ObservationAssembler:
         self._command_upper = np.array([t.upper for t in command.terms] if command else [])
         self._phase_step = embodiment.clock.frequency / embodiment.control_rate if embodiment.clock else 0.0
         self._ticks = 0
-        self._phase, self._moving = 0.0, False
+        self._phase: float | None = None
         self._fill = True
 
     @property
@@ -52,8 +57,8 @@ class ObservationAssembler:
         return self._command.copy()
 
     @property
-    def phase(self) -> float:
-        """Gait phase in [0, 1) in the last observation; 0 while the robot stands."""
+    def phase(self) -> float | None:
+        """Gait phase in [0, 1) in the last observation; None while the robot stands."""
         return self._phase
 
     def reset(self, sensors: SensorState, now: float) -> None:
@@ -63,7 +68,7 @@ class ObservationAssembler:
         """
         self._fresh(sensors, now)
         self._action[:] = 0.0
-        self._ticks, self._phase, self._moving, self._fill = 0, 0.0, False, True
+        self._ticks, self._phase, self._fill = 0, None, True
 
     def record_action(self, action: ArrayLike) -> None:
         """Note the action (A,) that was sent, clipped to [-1, 1]. Raises ValueError when its shape or a value is bad."""
@@ -79,6 +84,8 @@ class ObservationAssembler:
         """
         snapshot = self._fresh(sensors, now)
         self._read(snapshot, now)
+        if self._noise is not None:
+            self._sample += self._noise_width * self._noise.uniform(-1.0, 1.0, self._sample.size)
         observation = self._observation.take(self._older)
         observation[self._newest] = self._sample * self._scale
         if self._fill:
@@ -113,11 +120,11 @@ class ObservationAssembler:
                 slot[:] = self._action
             elif name == "command":
                 slot[:] = self._command
-            elif self._moving:
+            elif self._phase is None:
+                slot[:] = 0.0
+            else:
                 angle = 2.0 * math.pi * self._phase
                 slot[0], slot[1] = math.sin(angle), math.cos(angle)
-            else:
-                slot[:] = 0.0
 
     def _update_command(self, snapshot: Snapshot, now: float) -> None:
         spec, sample = self._embodiment.command, snapshot.command
@@ -131,12 +138,14 @@ class ObservationAssembler:
             self._command[:] = 0.0
 
     def _update_phase(self) -> None:
-        """Stand: clock at 0. Move: the phase of this decision, then the clock advances. No command: always moving."""
+        """Stand: no phase, clock at 0. Move: this decision's phase, then the clock advances.
+
+        A robot without commands always moves.
+        """
         if self._embodiment.clock is None:
             return
-        self._moving = self._embodiment.command is None or bool(self._command.any())
-        if not self._moving:
-            self._ticks, self._phase = 0, 0.0
+        if self._embodiment.command is not None and not self._command.any():
+            self._ticks, self._phase = 0, None
             return
         self._phase = (self._ticks * self._phase_step) % 1.0
         self._ticks += 1

@@ -81,7 +81,6 @@ class CommandSpec:
     deadband: float = setting(0.0, low=0, why="below it in every term the robot stands")
     timeout: float = setting(0.5, unit="s", above=0, why="silence after which the command counts as zero")
     stand_fraction: float = setting(0.0, low=0, high=1, why="training: share of commands that are zero")
-    term_probability: float = setting(1.0, low=0, high=1, why="training: share of drawn commands that keep a given term")
     resample_seconds: float = setting(5.0, unit="s", above=0, why="training: how often a new command is drawn")
     term_probability: float = setting(
         1.0, low=0, high=1, why="training: share of drawn commands that keep a given term; the others are zero"
@@ -109,13 +108,6 @@ class ClockSpec:
         _no_duplicates("feet", list(self.feet))
         if len(self.offsets) != len(self.feet):
             raise ValueError(f"offsets must hold one value per foot ({len(self.feet)}), got {len(self.offsets)}")
-    duty: float = setting(0.5, above=0, below=1, why="share of a cycle that a foot is on the ground")
-    feet: tuple[str, ...] = setting((), why="foot geoms of the robot model; what the gait rewards look at")
-    offsets: tuple[float, ...] = setting((), unit="cycles", why="phase of each foot, in the order of feet")
-
-    def __post_init__(self) -> None:
-        if len(self.feet) != len(self.offsets):
-            raise ValueError(f"offsets must hold one number per foot: {len(self.feet)} feet, {len(self.offsets)} offsets")
 
 
 @dataclass(frozen=True)

@@ -57,17 +57,17 @@ class TerminationSpec:
 class RandomisationSpec:
     """Ranges drawn per episode, applied where training asks for them."""
 
-    friction: Range = setting((0.8, 0.8), low=0, why="sliding friction of ground and feet")
+    friction: Range | None = setting(None, low=0, why="sliding friction; the model's own if absent")
     base_mass: Range = setting((0.0, 0.0), unit="kg", why="added to the trunk")
     gain: Range = setting((1.0, 1.0), above=0, why="factor on kp and kd, per joint")
     delay: Range = setting((0.0, 0.0), unit="s", low=0, why="from decision to the command's arrival")
-    push_interval: float = setting(6.0, unit="s", above=0, why="mean time between pushes")
+    push_interval: float | None = setting(None, unit="s", above=0, why="mean time between pushes; none if absent")
     push_velocity: float = setting(0.0, unit="m/s", low=0, why="largest change of horizontal base velocity")
 
     def __post_init__(self) -> None:
         for name in ("friction", "base_mass", "gain", "delay"):
             value = getattr(self, name)
-            if value[0] > value[1]:
+            if value is not None and value[0] > value[1]:
                 raise ValueError(f"{name} must be [lowest, highest], got [{value[0]:g}, {value[1]:g}]")
 
 
