@@ -1,0 +1,223 @@
+"""Checkpoint bundle: one directory that holds all a robot needs to act. Loading never unpickles.
+
+    weights.safetensors   model weights, observation statistics included
+    bundle.json           {"format", "version", "content_sha256", "content": {...}}
+    embodiment/           the robot's YAML, MJCF and assets, when the bundle is for a robot
+
+`content` holds the model and planner configuration, measured returns, discount, robot, tasks, provenance and the
+sha256 of every other file; `content_sha256` covers `content`. So every damaged byte is noticed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..model.config import WorldModelConfig
+from ..model.world_model import WorldModel
+from ..planning.config import PlannerConfig
+from ..robots import Embodiment
+from . import manifest
+from .robot_files import robot_files
+
+FORMAT_VERSION = manifest.FORMAT_VERSION
+WEIGHTS = "weights.safetensors"
+ROBOT_FOLDER = "embodiment"
+_PACKAGES = ("tdmpc2-core", "torch", "numpy", "mujoco")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Content of a checkpoint bundle.
+
+    Attributes:
+        weights: the model's state dict.
+        model_config: architecture the weights belong to.
+        planner: settings to plan with.
+        discount: per-decision discount, in (0, 1].
+        control_period: s between decisions.
+        embodiment: the robot, or None.
+        tasks: task names of a multi-task model, in the order of the task index.
+        measured: rows of planner settings with the returns and times measured for them.
+        provenance: how the weights came about (command, versions, steps, updates, wall_seconds, returns).
+    """
+
+    weights: Mapping[str, Tensor]
+    model_config: WorldModelConfig
+    planner: PlannerConfig
+    discount: float
+    control_period: float
+    embodiment: Embodiment | None = None
+    tasks: tuple[str, ...] = ()
+    measured: tuple[Mapping[str, Any], ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def build_model(self) -> WorldModel:
+        """World model with these weights, in evaluation mode.
+
+        Raises:
+            UserError: weights do not fit the configuration; the sentence names the first such tensor.
+        """
+        try:
+            model = WorldModel(self.model_config)
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise UserError(f"bundle: the model configuration cannot be built: {error}") from None
+        expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        for name in [*expected, *self.weights]:
+            want, have = expected.get(name), self.weights.get(name)
+            if want is None or have is None or tuple(have.shape) != want:
+                found = "missing" if have is None else f"of shape {tuple(have.shape)}"
+                right = "none of that name" if want is None else f"one of shape {want}"
+                raise UserError(f"bundle: weight {name!r} is {found}, the model configuration needs {right}")
+        model.load_state_dict(dict(self.weights))
+        return model.eval()
+
+
+def save_bundle(path: str | os.PathLike[str], bundle: Bundle) -> None:
+    """Write `bundle` to the directory `path`: complete or not at all. An older bundle there is replaced.
+
+    Raises:
+        UserError: `path` holds something that is no bundle, a weight is not finite, or the disk refuses.
+    """
+    target = Path(path)
+    if target.exists() and not manifest.is_bundle(target) and not (target.is_dir() and not any(target.iterdir())):
+        raise UserError(f"{target}: exists and is no bundle, so it is not replaced; give a new path or an old bundle's")
+    weights = {name: value.detach().cpu().contiguous() for name, value in bundle.weights.items()}
+    _check_finite(target, weights)
+    files = {WEIGHTS: safetensors.torch.save(weights)}
+    if bundle.embodiment is not None:
+        files |= {f"{ROBOT_FOLDER}/{name}": data for name, data in robot_files(bundle.embodiment).items()}
+    content = _content(bundle, files)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}); give a folder that can be written") from None
+    try:
+        for name, data in files.items():
+            manifest.write_file(temporary / name, data)
+        manifest.write(temporary, content)
+        temporary.chmod(0o755)
+        manifest.replace_directory(temporary, target)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}); the older bundle, if any, is kept") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def load_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Read and check a bundle; tensors are on the host.
+
+    Raises:
+        UserError: one sentence when something is missing, damaged, from a newer version, or does not fit.
+    """
+    folder = manifest.find(Path(path))
+    content = manifest.read(folder)
+    files = manifest.read_files(folder, content)
+    try:
+        bundle = Bundle(
+            weights=read_weights(folder / WEIGHTS, files[WEIGHTS]),
+            model_config=WorldModelConfig.from_dict(content["model"]),
+            planner=PlannerConfig.from_dict(content["planner"]),
+            discount=_positive(content, "discount", most=1.0),
+            control_period=_positive(content, "control_period"),
+            embodiment=_embodiment(folder, content),
+            tasks=tuple(content["tasks"]),
+            measured=tuple(content["measured"]),
+            provenance=content["provenance"],
+        )
+        bundle.build_model()
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else f"is not usable: {error}"
+        raise UserError(f"{folder / manifest.NAME}: {what}; write the bundle again with this version") from None
+    except UserError as error:
+        raise UserError(f"{folder}: {error}" if str(error).startswith("bundle:") else str(error)) from None
+    return bundle
+
+
+def read_weights(path: Path, data: bytes) -> dict[str, Tensor]:
+    """Tensors of a safetensors file's content. Raises UserError when damaged or not finite."""
+    try:
+        weights = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise UserError(f"{path}: is no complete safetensors file ({error}); copy the bundle again") from None
+    _check_finite(path, weights)
+    return weights
+
+
+def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise UserError(f"{path}: weight {name!r} holds a non-finite number; take a checkpoint from before that")
+
+
+def _content(bundle: Bundle, files: Mapping[str, bytes]) -> dict[str, Any]:
+    robot = bundle.embodiment
+    return {
+        "model": bundle.model_config.to_dict(),
+        "parameters": sum(value.numel() for value in bundle.weights.values()),
+        "planner": bundle.planner.to_dict(),
+        "measured": _plain(list(bundle.measured)),
+        "discount": bundle.discount,
+        "control_period": bundle.control_period,
+        "embodiment": robot
+        and {"name": robot.name, "fingerprint": robot.fingerprint, "description": _plain(robot.to_dict())},
+        "tasks": list(bundle.tasks),
+        "normalisation": {"observations": bundle.model_config.normalise_obs, "stored_in": WEIGHTS},
+        "provenance": {**_surroundings(), **_plain(dict(bundle.provenance))},
+        "files": {name: manifest.digest(data) for name, data in files.items()},
+    }
+
+
+def _surroundings() -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"written": datetime.now(timezone.utc).isoformat(timespec="seconds"), "versions": versions}
+
+
+def _embodiment(folder: Path, content: Mapping[str, Any]) -> Embodiment | None:
+    stored = content["embodiment"]
+    if stored is None:
+        return None
+    if any(name.startswith(f"{ROBOT_FOLDER}/") for name in content["files"]):
+        return Embodiment.load(folder / ROBOT_FOLDER)
+    return Embodiment.from_dict(stored["description"], where=f"{folder / manifest.NAME}: embodiment")
+
+
+def _positive(content: Mapping[str, Any], name: str, most: float = math.inf) -> float:
+    value = content[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most or math.isinf(value):
+        raise ValueError(f"{name} is {value!r}, must be above 0 and at most {most:g}")
+    return float(value)
+
+
+def _plain(value: Any) -> Any:
+    """JSON values only: NumPy scalars and arrays become numbers and lists, non-finite numbers null, paths text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)

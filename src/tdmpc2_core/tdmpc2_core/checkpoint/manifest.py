@@ -1,0 +1,141 @@
+"""bundle.json and the files it vouches for: reading with checks, writing durably, replacing a directory safely."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+
+NAME = "bundle.json"
+FORMAT = "tdmpc2-bundle"
+FORMAT_VERSION = 1
+
+
+def digest(data: bytes) -> str:
+    """sha256, hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a directory looks like a bundle."""
+    return (folder / NAME).is_file()
+
+
+def find(path: Path) -> Path:
+    """Directory to read: `path`, or the older bundle that an interrupted replacement left beside it.
+
+    Raises:
+        UserError: there is none.
+    """
+    if is_bundle(path):
+        return path
+    if not path.exists() and is_bundle(_previous(path)):
+        return _previous(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such bundle; give the directory that holds {NAME}")
+    if not path.is_dir():
+        raise UserError(f"{path}: is a file, a bundle is a directory with {NAME}; official .pt files must be converted first")
+    raise UserError(f"{path}: has no {NAME}, so it is no bundle; give the directory that holds {NAME}")
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """`content` of bundle.json.
+
+    Raises:
+        UserError: not readable, no JSON, no bundle, written by a newer version, or changed after it was written.
+    """
+    path = folder / NAME
+    try:
+        document = json.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is broken JSON ({error}); copy the bundle again") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise UserError(f"{path}: is no {FORMAT} file; its key 'format' must be {FORMAT!r}")
+    version = document.get("version")
+    if type(version) is not int or version < 1:
+        raise UserError(f"{path}: format version is {version!r}, must be a whole number from 1 to {FORMAT_VERSION}")
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{path}: has format version {version}, this program reads up to {FORMAT_VERSION}; update tdmpc2-core"
+        )
+    content = document.get("content")
+    if not isinstance(content, dict) or document.get("content_sha256") != digest(_canonical(content)):
+        raise UserError(f"{path}: was damaged or edited after it was written (checksum differs); copy the bundle again")
+    return content
+
+
+def read_files(folder: Path, content: Mapping[str, Any]) -> dict[str, bytes]:
+    """Content of every file bundle.json lists, by relative path.
+
+    Raises:
+        UserError: a file is missing, lies outside the bundle, or its sha256 differs.
+    """
+    listed = content.get("files")
+    if not isinstance(listed, dict) or "weights.safetensors" not in listed:
+        raise UserError(f"{folder / NAME}: lists no weights.safetensors under 'files'; write the bundle again")
+    files: dict[str, bytes] = {}
+    for name, expected in listed.items():
+        path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(f"{folder / NAME}: lists {name!r}, which lies outside the bundle; paths must be relative")
+        try:
+            files[name] = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); copy the whole bundle again") from None
+        if digest(files[name]) != expected:
+            raise UserError(
+                f"{path}: is damaged ({len(files[name])} bytes, sha256 differs from {NAME}); copy the bundle again"
+            )
+    return files
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write bundle.json around `content`."""
+    document = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "content_sha256": digest(_canonical(content)),
+        "content": content,
+    }
+    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    write_file(folder / NAME, text.encode("utf-8"))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write `data`, and have it on the disk before returning."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_directory(new: Path, target: Path) -> None:
+    """Put the directory `new` in the place of `target`; interrupted at any point, one whole bundle is found by `find`."""
+    previous = _previous(target)
+    if target.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        target.rename(previous)
+    try:
+        new.rename(target)
+    except OSError:
+        if previous.exists():
+            previous.rename(target)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _previous(path: Path) -> Path:
+    return path.parent / f".{path.name}.previous"
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")

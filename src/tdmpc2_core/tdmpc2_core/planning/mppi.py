@@ -1,0 +1,225 @@
+"""Model predictive path integral planning in latent space (TD-MPC2, section 3.3 and appendix), for B robots at once."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .config import PlannerConfig
+from .fused import FusedRollout
+from .protocol import PlanBatch, PlanDraws
+from .rollout import ModelRollout, Rollout
+
+if TYPE_CHECKING:
+    from ..model.world_model import WorldModel
+
+
+class MPPI:
+    """Sampling planner, warm-started per robot with the previous mean plan.
+
+    Args:
+        model: world model; its present weights are used at every call, also while it is being trained.
+        config: planner settings.
+        discount: per-decision discount of predicted returns.
+        generator: source of every random number, on the model's device. Value heads are drawn on the host from
+            a second generator with the same seed, so that no call waits for the device.
+        fused: False evaluates candidates through the model's public API (slower, equal up to rounding).
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        config: PlannerConfig,
+        discount: float,
+        generator: torch.Generator,
+        fused: bool = True,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.discount = discount
+        self.generator = generator
+        self.rollout: Rollout = (FusedRollout if fused else ModelRollout)(model, discount, config.soft_termination)
+        self._host_generator = torch.Generator().manual_seed(generator.initial_seed())
+        self._mean: Tensor | None = None  # (H, B, A), the previous plan
+
+    def reset(self) -> None:
+        """Forget the previous plans of all robots."""
+        self._mean = None
+
+    @torch.inference_mode()
+    def plan(
+        self,
+        obs: Tensor,
+        first: Tensor,
+        evaluate: bool,
+        task: Tensor | None = None,
+        deadline: float | None = None,
+        draws: PlanDraws | None = None,
+    ) -> PlanBatch:
+        """Plan for obs (B, O); see `Planner.plan`. Never ends later than one iteration after `deadline`.
+
+        A deadline that has passed before the first iteration gives the mean of the policy trajectories
+        (iterations 0, value NaN).
+        """
+        cfg = self.config
+        latent = self.rollout.encode(obs, task)
+        prior = self._prior(latent, task, draws)
+        mean, std = self._initial(latent, first, prior)
+        mask = self._action_mask(task)
+        heads = self._heads(0, draws)
+        trace: list[Tensor] = []
+        value = latent.new_full((len(latent),), torch.nan)
+        elites = weight = prior_values = None
+        ended_by, clock = "budget", _Clock(deadline)
+
+        for i in range(cfg.iterations):
+            if clock.out_of_time(mean):
+                ended_by = "deadline"
+                break
+            samples = self._sample(mean, std, mask, i, draws)
+            noise = self._terminal_noise(samples, i, draws)
+            if not cfg.reuse_prior_values:
+                heads = self._heads(i, draws)
+            values, prior_values = self._values(latent, prior, samples, noise, heads, prior_values, task)
+            trace.append(values)
+            previous, candidates = mean, torch.cat([prior, samples], dim=2)
+            elites, weight, mean, std, value = self._refit(candidates, values, mask)
+            if cfg.tolerance > 0 and float((mean[0] - previous[0]).abs().max()) < cfg.tolerance:
+                ended_by = "converged"
+                break
+
+        if elites is None and cfg.num_pi_trajs > 0:
+            mean, std = prior.mean(2), prior.std(2, correction=0).clamp(cfg.min_std, cfg.max_std)
+        action = self._choose(mean, std, elites, weight, evaluate, draws)
+        self._mean = mean
+        batch_first = (mean.transpose(0, 1), std.transpose(0, 1))
+        return PlanBatch(action, *batch_first, value, len(trace), ended_by, tuple(trace))
+
+    def _prior(self, latent: Tensor, task: Tensor | None, draws: PlanDraws | None) -> Tensor:
+        """Policy trajectories (H, B, P, A)."""
+        cfg = self.config
+        shape = (cfg.horizon, len(latent), cfg.num_pi_trajs, self.model.config.action_dim)
+        if cfg.num_pi_trajs == 0:
+            return latent.new_empty(shape)
+        return self.rollout.prior(latent, self._normal(latent, shape) if draws is None else draws.prior, task)
+
+    def _initial(self, latent: Tensor, first: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+        """First Gaussian, mean and std (H, B, A): the previous mean shifted by one step, the widest spread."""
+        cfg, robots = self.config, len(latent)
+        mean = latent.new_zeros(cfg.horizon, robots, self.model.config.action_dim)
+        if self._mean is not None and self._mean.shape == mean.shape:
+            mean[:-1] = self._mean[1:]
+            mean.masked_fill_(first.view(1, robots, 1), 0.0)
+        std = torch.full_like(mean, cfg.max_std)
+        if cfg.prior_weight > 0:
+            mean = torch.lerp(mean, prior.mean(2), cfg.prior_weight)
+            std = torch.lerp(std, prior.std(2), cfg.prior_weight).clamp_(cfg.min_std, cfg.max_std)
+        return mean, std
+
+    def _sample(self, mean: Tensor, std: Tensor, mask: Tensor | None, i: int, draws: PlanDraws | None) -> Tensor:
+        """Candidates (H, B, N-P, A) of iteration `i`."""
+        horizon, robots, size = mean.shape
+        shape = (horizon, robots, self.config.num_samples - self.config.num_pi_trajs, size)
+        noise = self._normal(mean, shape) if draws is None else draws.samples[i]
+        samples = torch.addcmul(mean.unsqueeze(2), std.unsqueeze(2), noise).clamp_(-1.0, 1.0)
+        return samples if mask is None else samples * mask.unsqueeze(1)
+
+    def _terminal_noise(self, samples: Tensor, i: int, draws: PlanDraws | None) -> Tensor:
+        """Policy noise (B, N, A) of the terminal action in iteration `i`."""
+        shape = (samples.shape[1], self.config.num_samples, samples.shape[3])
+        return self._normal(samples, shape) if draws is None else draws.terminal[i]
+
+    def _values(
+        self,
+        latent: Tensor,
+        prior: Tensor,
+        samples: Tensor,
+        noise: Tensor,
+        heads: tuple[int, ...],
+        prior_values: Tensor | None,
+        task: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Values (B, N) of all candidates and those (B, P) of the policy trajectories; not-a-number counts as 0."""
+        count = prior.shape[2]
+        if prior_values is not None and self.config.reuse_prior_values:
+            fresh = self.rollout.returns(latent, samples, noise[:, count:], heads, task)
+            return torch.cat([prior_values, fresh.nan_to_num_(nan=0.0)], dim=1), prior_values
+        values = self.rollout.returns(latent, torch.cat([prior, samples], dim=2), noise, heads, task)
+        values.nan_to_num_(nan=0.0)
+        return values, values[:, :count]
+
+    def _refit(
+        self, candidates: Tensor, values: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Elites (H, B, K, A), their weights (B, K), the new mean and std (H, B, A) and the plan's value (B,)."""
+        cfg = self.config
+        best, order = values.topk(cfg.num_elites, dim=1)
+        robots = torch.arange(len(values), device=values.device).unsqueeze(1)
+        elites = candidates[:, robots, order]
+        weight = torch.softmax(cfg.temperature * best, dim=1)
+        score = weight.view(1, *weight.shape, 1)
+        mean = (score * elites).sum(2)
+        std = (score * (elites - mean.unsqueeze(2)).square_()).sum(2).sqrt_().clamp_(cfg.min_std, cfg.max_std)
+        if mask is not None:
+            mean, std = mean * mask, std * mask
+        return elites, weight, mean, std, (weight * best).sum(1)
+
+    def _choose(
+        self,
+        mean: Tensor,
+        std: Tensor,
+        elites: Tensor | None,
+        weight: Tensor | None,
+        evaluate: bool,
+        draws: PlanDraws | None,
+    ) -> Tensor:
+        """Action (B, A): one elite drawn by weight, or the mean; plus exploration noise when not evaluating."""
+        action = mean[0]
+        if elites is not None and weight is not None and not (evaluate and self.config.evaluation == "mean"):
+            if draws is not None and draws.elite is not None:
+                exponential = draws.elite
+            else:
+                exponential = torch.empty_like(weight).exponential_(generator=self.generator)
+            chosen = (weight.log() - exponential.log()).argmax(1)  # Gumbel-max draw
+            action = elites[0].take_along_dim(chosen.view(-1, 1, 1), dim=1).squeeze(1)
+        if not evaluate:
+            noise = draws.final if draws is not None and draws.final is not None else self._normal(mean, action.shape)
+            action = action + std[0] * noise
+        return action.clamp(-1.0, 1.0)
+
+    def _normal(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=self.generator, device=like.device, dtype=like.dtype)
+
+    def _heads(self, i: int, draws: PlanDraws | None) -> tuple[int, ...]:
+        """Two distinct value heads (all, where there are fewer)."""
+        if draws is not None:
+            return tuple(draws.heads[i].tolist())
+        count = self.model.config.num_q
+        if count <= 2:
+            return tuple(range(count))
+        return tuple(torch.randperm(count, generator=self._host_generator)[:2].tolist())
+
+    def _action_mask(self, task: Tensor | None) -> Tensor | None:
+        """(B, A) ones for real actions, or None with a single task."""
+        return None if task is None else self.model.action_mask(task)
+
+
+class _Clock:
+    """Time left until a deadline; an iteration is started only when the last one would still fit."""
+
+    def __init__(self, deadline: float | None) -> None:
+        self.deadline = deadline
+        self.last: float | None = None
+
+    def out_of_time(self, pending: Tensor) -> bool:
+        """True when no further iteration should start. Waits for the device that computes `pending`."""
+        if self.deadline is None:
+            return False
+        pending.flatten()[0].item()
+        now = time.monotonic()
+        expected = 0.0 if self.last is None else now - self.last
+        self.last = now
+        return now + expected >= self.deadline

@@ -1,0 +1,60 @@
+"""`PolicyPlanner`: the policy prior alone behind the planner protocol. No search; the model still rolls the plan out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .config import PlannerConfig
+from .protocol import PlanBatch, PlanDraws
+
+if TYPE_CHECKING:
+    from ..model.world_model import WorldModel
+
+
+class PolicyPlanner:
+    """Acts with the policy prior: a sample in training, the mode tanh(mean) in evaluation.
+
+    Rows after the first follow the policy's mode through the latent dynamics; `std` is the policy's spread carried
+    through tanh to first order; `value` averages all value heads at the mode.
+    """
+
+    def __init__(
+        self, model: WorldModel, config: PlannerConfig, discount: float, generator: torch.Generator
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.discount = discount
+        self.generator = generator
+
+    def reset(self) -> None:
+        """Nothing is carried over."""
+
+    @torch.inference_mode()
+    def plan(
+        self,
+        obs: Tensor,
+        first: Tensor,
+        evaluate: bool,
+        task: Tensor | None = None,
+        deadline: float | None = None,
+        draws: PlanDraws | None = None,
+    ) -> PlanBatch:
+        """Plan for obs (B, O); see `Planner.plan`. Has no iterations; `deadline` is ignored (it takes one pass)."""
+        z = self.model.encode(obs, task)
+        shape = (len(obs), self.model.config.action_dim)
+        noise = torch.randn(shape, generator=self.generator, device=z.device, dtype=z.dtype)
+        means, stds = [], []
+        for t in range(self.config.horizon):
+            sample = self.model.policy(z, task, noise=noise)
+            means.append(sample.mean)
+            stds.append((1.0 - sample.mean.square()) * sample.log_std.exp())
+            if t == 0:
+                action = sample.mean if evaluate else sample.action
+                value = self.model.q_values(z, sample.mean, task).mean(0).squeeze(-1)
+            if t + 1 < self.config.horizon:
+                z = self.model.next(z, sample.mean, task)
+        mean, std = torch.stack(means, dim=1), torch.stack(stds, dim=1)
+        return PlanBatch(action, mean, std, value, iterations=0, ended_by="policy")
