@@ -1,0 +1,264 @@
+"""The learner: one world-model step, one policy step and one target step per call."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..model import WorldModel
+from .actor import HEAD_REDUCTION, NEEDS_PLAN, OBJECTIVES, ActorInputs, plan_divergence
+from .batch import Batch
+from .config import LearnerConfig
+from .losses import masked_mean, termination_metrics, time_weights, world_model_losses
+from .returns import n_step_returns
+from .scale import RunningScale
+
+
+@dataclass(frozen=True)
+class UpdateDraws:
+    """Random numbers of one update. H horizon, B batch, A action.
+
+    td_noise (H, B, A), policy_noise (H + 1, B, A): standard normal. td_heads, policy_heads (2,) int64: the value heads
+    of the target and of the policy step; None takes all heads.
+    """
+
+    td_noise: Tensor
+    td_heads: Tensor | None
+    policy_noise: Tensor
+    policy_heads: Tensor | None
+
+
+class Learner:
+    """Trains a world model in place (TD-MPC2 paper, algorithm 2).
+
+    model: stays on its device; batches are moved there. generator: source of every random number, on the same device.
+    No call waits for the device: metrics come back as tensors.
+    """
+
+    def __init__(self, model: WorldModel, config: LearnerConfig, generator: torch.Generator) -> None:
+        if config.task_discounts and len(config.task_discounts) != model.config.num_tasks:
+            raise ValueError(
+                f"task_discounts has {len(config.task_discounts)} entries, the model {model.config.num_tasks} tasks"
+            )
+        self.model = model
+        self.config = config
+        self.generator = generator
+        self.device = next(model.parameters()).device
+        self.scale = RunningScale(config.tau, self.device)
+        self.kl_scale = RunningScale(config.tau, self.device)
+        self.updates = 0
+        self._rho = time_weights(config.rho, config.horizon + 1, self.device)
+        self._discount = torch.tensor(config.task_discounts or config.discount, device=self.device)
+        self._policy_params = [p for p in model.policy_head.parameters() if p.requires_grad]
+        owned = {id(p) for p in model.policy_head.parameters()}
+        self._model_params = [p for p in model.parameters() if p.requires_grad and id(p) not in owned]
+        fused = self.device.type in ("cpu", "cuda")
+        self.optimiser = torch.optim.Adam(self._groups(), lr=config.lr, eps=config.adam_eps, fused=fused)
+        self.policy_optimiser = torch.optim.Adam(
+            self._policy_params, lr=config.lr, eps=config.policy_adam_eps, fused=fused
+        )
+        self._online = [p.data for p in model.q_heads.parameters()]
+        self._target = [p.data for p in model.target_q_heads.parameters()]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        model, lr = self.model, self.config.lr
+        parts: dict[str, nn.Module | None] = {
+            "encoder": model.encoder,
+            "dynamics": model.dynamics,
+            "reward": model.reward_head,
+            "termination": model.termination_head,
+            "q": model.q_heads,
+        }
+        groups: list[dict[str, Any]] = []
+        for name, part in parts.items():
+            params = [] if part is None else [p for p in part.parameters() if p.requires_grad]
+            if params:
+                scale = self.config.enc_lr_scale if name == "encoder" else 1.0
+                groups.append({"params": params, "lr": lr * scale, "name": name})
+        if model.task_embedding is not None and model.task_embedding.requires_grad:
+            groups.append({"params": [model.task_embedding], "lr": lr, "name": "task_embedding"})
+        return groups
+
+    def draw(self, batch_size: int) -> UpdateDraws:
+        """Fresh random numbers for one update of `batch_size` windows."""
+        horizon, width = self.config.horizon, self.model.config.action_dim
+
+        def normal(steps: int) -> Tensor:
+            return torch.randn(steps, batch_size, width, generator=self.generator, device=self.device)
+
+        def heads() -> Tensor | None:
+            count = self.model.config.num_q
+            if count <= 2:
+                return None
+            return torch.randperm(count, generator=self.generator, device=self.device)[:2]
+
+        return UpdateDraws(normal(horizon), heads(), normal(horizon + 1), heads())
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        half = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half)
+
+    @torch.no_grad()
+    def targets(self, batch: Batch, draws: UpdateDraws) -> tuple[Tensor, Tensor]:
+        """Latents of observations 1..H (H, B, L) and value targets (H, B, 1), without gradient.
+
+        The value of the bootstrap state is the minimum of two target heads at a sampled policy action.
+        """
+        model, config = self.model, self.config
+        generator = self.generator if model.config.obs_kind == "pixels" else None
+        zs = model.encode(batch.obs[1:], batch.task, generator)
+        discount = self._discount[batch.task][:, None] if self._discount.ndim else self._discount
+        horizon = config.horizon
+        returns = n_step_returns(
+            batch.reward, batch.terminated, batch.valid, discount, horizon, config.n_step
+        )
+        z = zs
+        if config.n_step > 1:
+            start = torch.arange(horizon, device=self.device)[:, None]
+            column = torch.arange(batch.size, device=self.device)
+            z = zs[start + returns.steps[..., 0] - 1, column]
+        action = model.policy(z, batch.task, draws.td_noise).action
+        value = model.q_values(z, action, batch.task, draws.td_heads, target=True).amin(0)
+        return zs[:horizon], returns.reward + returns.bootstrap * value
+
+    def update(self, batch: Batch, draws: UpdateDraws | None = None) -> dict[str, Tensor]:
+        """One gradient step on a batch of windows; returns scalar metrics as detached tensors.
+
+        draws: random numbers to use instead of fresh ones. Raises ValueError when the batch does not fit the config.
+        """
+        batch = (batch if batch.obs.device == self.device else batch.to(self.device)).prepare(self.config.window)
+        if self.config.actor.objective in NEEDS_PLAN and batch.plan_mean is None:
+            raise ValueError(f"actor objective {self.config.actor.objective!r} needs plan fields in the batch")
+        draws = self.draw(batch.size) if draws is None else draws
+        with self._precision():
+            next_z, target = self.targets(batch, draws)
+        metrics, zs = self._world_model_step(batch, next_z, target)
+        metrics |= self._policy_step(batch, zs, draws)
+        torch._foreach_lerp_(self._target, self._online, self.config.tau)
+        self.updates += 1
+        return metrics
+
+    def _world_model_step(self, batch: Batch, next_z: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        model, config = self.model, self.config
+        random = self.generator if model.config.dropout > 0 or model.config.obs_kind == "pixels" else None
+        with self._precision():
+            losses = world_model_losses(
+                model, batch, next_z, target, self._rho[: config.horizon], config.loss_weights, random
+            )
+        losses.total.backward()
+        norm = nn.utils.clip_grad_norm_(self._model_params, config.grad_clip_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        metrics = {
+            "consistency_loss": losses.consistency,
+            "reward_loss": losses.reward,
+            "value_loss": losses.value,
+            "termination_loss": losses.termination,
+            "total_loss": losses.total,
+            "grad_norm": norm,
+            "td_target": target.mean(),
+        }
+        metrics = {name: value.detach() for name, value in metrics.items()}
+        if losses.termination_logits is not None:
+            horizon = config.horizon
+            logits = losses.termination_logits.detach()
+            metrics |= termination_metrics(logits, batch.terminated[:horizon], batch.valid[:horizon])
+        return metrics, losses.zs.detach()
+
+    def _state_weights(self, batch: Batch, zs: Tensor) -> Tensor:
+        """Weights of the H + 1 states in the policy loss (H + 1, B, 1), rho^t included."""
+        valid = batch.valid[: self.config.horizon]
+        weights = torch.cat([valid[:1], valid])
+        if self.config.soft_termination and self.model.termination_head is not None:
+            with torch.no_grad():
+                reached = (1.0 - self.model.termination(zs[1:])).cumprod(0)
+            weights = weights * torch.cat([torch.ones_like(reached[:1]), reached])
+        return weights * self._rho
+
+    def _actor_inputs(self, batch: Batch, zs: Tensor, draws: UpdateDraws) -> ActorInputs:
+        model, options, horizon = self.model, self.config.actor, self.config.horizon
+        freeze = not self.config.leak_policy_gradient_to_task
+        sample = model.policy(zs, batch.task, draws.policy_noise, freeze_task=freeze)
+        q = None
+        reduction = HEAD_REDUCTION[options.objective]
+        if reduction is not None:
+            heads = model.q_values(
+                zs,
+                sample.action,
+                batch.task,
+                draws.policy_heads,
+                frozen=True,
+                freeze_task=freeze,
+                dropout_generator=self.generator if model.config.dropout > 0 else None,
+            )
+            q = heads.amin(0) if reduction == "min" else heads.mean(0)
+            self.scale.update(q[0])
+        mean, std, mask = (None if x is None else x[:horizon] for x in (batch.plan_mean, batch.plan_std, batch.has_plan))
+        valid = batch.valid[:horizon]
+        plan_mask = None if mask is None else mask * valid
+        return ActorInputs(
+            sample,
+            q,
+            self.scale.value,
+            self.kl_scale.value,
+            batch.action[:horizon],
+            valid,
+            model.action_mask(batch.task),
+            mean,
+            std,
+            plan_mask,
+        )
+
+    def _policy_step(self, batch: Batch, zs: Tensor, draws: UpdateDraws) -> dict[str, Tensor]:
+        options = self.config.actor
+        with self._precision():
+            inputs = self._actor_inputs(batch, zs, draws)
+            weights = self._state_weights(batch, zs)
+        if options.objective == "bmpc":
+            inputs = replace(inputs, kl_scale=self.kl_scale.update(plan_divergence(inputs, options)[0]))
+        loss = masked_mean(OBJECTIVES[options.objective](inputs, options), weights)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self._policy_params, self.config.grad_clip_norm)
+        self.policy_optimiser.step()
+        self.policy_optimiser.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            metrics = {
+                "pi_loss": loss.detach(),
+                "pi_grad_norm": norm.detach(),
+                "pi_entropy": inputs.sample.entropy.mean(),
+                "pi_scaled_entropy": inputs.sample.scaled_entropy.mean(),
+                "pi_scale": self.scale.value,
+            }
+            if inputs.plan_mask is not None:
+                metrics["plan_share"] = inputs.plan_mask.mean()
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the model that a resumed run needs: optimisers, running scales, update count, generator."""
+        embedding = self.model.task_embedding
+        left_over = None if embedding is None or embedding.grad is None else embedding.grad.clone()
+        return {
+            "optimiser": self.optimiser.state_dict(),
+            "policy_optimiser": self.policy_optimiser.state_dict(),
+            "scale": self.scale.state_dict(),
+            "kl_scale": self.kl_scale.state_dict(),
+            "updates": self.updates,
+            "generator": self.generator.get_state(),
+            "task_gradient": left_over,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`, for a learner of the same model and config."""
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.policy_optimiser.load_state_dict(state["policy_optimiser"])
+        self.scale.load_state_dict(state["scale"])
+        self.kl_scale.load_state_dict(state["kl_scale"])
+        self.updates = int(state["updates"])
+        self.generator.set_state(state["generator"])
+        left_over = state["task_gradient"]
+        if self.model.task_embedding is not None:
+            self.model.task_embedding.grad = None if left_over is None else left_over.to(self.device)

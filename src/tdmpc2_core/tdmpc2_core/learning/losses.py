@@ -1,0 +1,107 @@
+"""Losses of the world model: consistency, reward, value and termination over an open-loop latent rollout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..model import WorldModel
+from .batch import Batch
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss terms (dimensionless): total = sum of weight * term."""
+
+    consistency: float
+    reward: float
+    value: float
+    termination: float
+
+
+@dataclass(frozen=True)
+class WorldModelLosses:
+    """Unweighted terms (), their weighted total (), and the predicted latents zs (H + 1, B, L).
+
+    termination_logits (H, B, 1) of zs[1:], None for a model without termination head.
+    """
+
+    consistency: Tensor
+    reward: Tensor
+    value: Tensor
+    termination: Tensor
+    total: Tensor
+    zs: Tensor
+    termination_logits: Tensor | None
+
+
+def time_weights(rho: float, steps: int, device: torch.device) -> Tensor:
+    """rho^t for t = 0..steps - 1, shape (steps, 1, 1)."""
+    return torch.pow(rho, torch.arange(steps, device=device, dtype=torch.float32))[:, None, None]
+
+
+def masked_mean(value: Tensor, weight: Tensor) -> Tensor:
+    """Mean of value * weight over all entries.
+
+    Entries that do not count are zero but stay in the denominator: every real transition weighs the same in every
+    batch, and a mask of ones gives the plain mean.
+    """
+    return (value * weight).mean()
+
+
+def rollout(model: WorldModel, z: Tensor, action: Tensor, task: Tensor | None) -> Tensor:
+    """Open-loop latents: z (B, L), action (H, B, A) -> (H + 1, B, L), gradients through time."""
+    zs = [z]
+    for step in action:
+        zs.append(model.next(zs[-1], step, task))
+    return torch.stack(zs)
+
+
+def world_model_losses(
+    model: WorldModel,
+    batch: Batch,
+    next_z: Tensor,
+    target: Tensor,
+    rho_weights: Tensor,
+    weights: LossWeights,
+    generator: torch.Generator | None,
+) -> WorldModelLosses:
+    """Losses of one batch (TD-MPC2 paper, eq. 3), H = target.shape[0].
+
+    next_z (H, B, L): encoded observations 1..H. target (H, B, 1): value targets. rho_weights (H, 1, 1): rho^t.
+    generator: draws the dropout of the value heads and the image shifts. Steps with batch.valid = 0 do not contribute.
+    """
+    horizon = target.shape[0]
+    action, valid = batch.action[:horizon], batch.valid[:horizon]
+    zs = rollout(model, model.encode(batch.obs[0], batch.task, generator), action, batch.task)
+    weighted = rho_weights * valid
+    consistency = masked_mean((zs[1:] - next_z).square().mean(-1, keepdim=True), weighted)
+    reward_logits = model.reward_logits(zs[:-1], action, batch.task)
+    reward = masked_mean(model.two_hot.cross_entropy(reward_logits, batch.reward[:horizon]), weighted)
+    q_logits = model.q_logits(zs[:-1], action, batch.task, dropout_generator=generator)
+    value = masked_mean(model.two_hot.cross_entropy(q_logits, target), weighted)
+    termination, logits = torch.zeros_like(value), None
+    if model.termination_head is not None:
+        logits = model.termination_logits(zs[1:])
+        error = F.binary_cross_entropy_with_logits(logits, batch.terminated[:horizon], reduction="none")
+        termination = masked_mean(error, valid)
+    total = (
+        weights.consistency * consistency
+        + weights.reward * reward
+        + weights.termination * termination
+        + weights.value * value
+    )
+    return WorldModelLosses(consistency, reward, value, termination, total, zs, logits)
+
+
+def termination_metrics(logits: Tensor, terminated: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    """Share of terminal steps and F1 score of the prediction (threshold 0.5); all inputs (H, B, 1)."""
+    predicted, actual = (logits > 0).to(valid.dtype) * valid, terminated * valid
+    hits = (predicted * actual).sum()
+    return {
+        "termination_rate": actual.mean(),
+        "termination_f1": 2.0 * hits / (predicted.sum() + actual.sum()).clamp(min=1.0),
+    }

@@ -1,0 +1,63 @@
+"""Observation encoders: an MLP for state vectors, convolutions for stacked camera frames."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import WorldModelConfig
+from .functional import simnorm
+from .layers import MLP
+
+_SHIFT = 3
+_SIDE = 64
+_CONVOLUTIONS = ((7, 2), (5, 2), (3, 2), (3, 1))  # (kernel, stride)
+
+
+def state_encoder(config: WorldModelConfig, generator: torch.Generator) -> MLP:
+    """(..., O + task_dim) -> z (..., L): hidden NormedLinear layers, then linear, LayerNorm, SimNorm."""
+    hidden = [config.enc_dim] * max(config.num_enc_layers - 1, 1)
+    return MLP(config.obs_dim + config.task_dim, hidden, config.latent_dim, generator, config.simnorm_dim)
+
+
+def random_shift(images: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Shift every image by up to 3 pixels with its edge repeated: (N, C, 64, 64) -> (N, C, 64, 64).
+
+    Without a generator the images come back unchanged, the deterministic centre crop.
+    """
+    if generator is None:
+        return images
+    count, channels = images.shape[:2]
+    padded = F.pad(images, (_SHIFT,) * 4, mode="replicate")
+    offsets = torch.randint(0, 2 * _SHIFT + 1, (2, count, 1), generator=generator, device=images.device)
+    rows, columns = offsets + torch.arange(_SIDE, device=images.device)
+    sample = torch.arange(count, device=images.device)[:, None, None, None]
+    channel = torch.arange(channels, device=images.device)[None, :, None, None]
+    return padded[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+class PixelEncoder(nn.Module):
+    """Frames (..., C, 64, 64) with values 0..255 -> z (..., 16 * num_channels), group-normalised."""
+
+    def __init__(self, config: WorldModelConfig, generator: torch.Generator) -> None:
+        super().__init__()
+        channels = [config.obs_dim] + [config.num_channels] * len(_CONVOLUTIONS)
+        self.simnorm_dim = config.simnorm_dim
+        self.convolutions = nn.ModuleList(
+            nn.utils.skip_init(nn.Conv2d, a, b, kernel, stride=stride)
+            for a, b, (kernel, stride) in zip(channels[:-1], channels[1:], _CONVOLUTIONS, strict=True)
+        )
+        for layer in self.convolutions:
+            bound = (layer.in_channels * layer.kernel_size[0] ** 2) ** -0.5
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+
+    def forward(self, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """generator: draws one random shift per image (training); None leaves the images as they are."""
+        lead = frames.shape[:-3]
+        x = random_shift(frames.reshape(-1, *frames.shape[-3:]).float(), generator) / 255.0 - 0.5
+        for i, layer in enumerate(self.convolutions):
+            x = layer(x)
+            x = x.relu() if i + 1 < len(self.convolutions) else x
+        return simnorm(x.float().reshape(*lead, -1), self.simnorm_dim)

@@ -1,0 +1,177 @@
+"""The TD-MPC2 world model: encoder, latent dynamics, reward, value ensemble, policy prior and termination head."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import WorldModelConfig
+from .distributions import PolicySample, TwoHot, squashed_gaussian
+from .encoder import PixelEncoder, state_encoder
+from .layers import MLP, Heads, MLPEnsemble
+from .normalisation import ObservationNormaliser
+
+__all__ = ["PolicySample", "Task", "WorldModel", "WorldModelConfig"]
+
+Task = Tensor | int | None
+"""Task index: int64 tensor broadcastable against the leading dimensions of the input, a number, or None (single task)."""
+
+
+class WorldModel(nn.Module):
+    """World model of the TD-MPC2 paper. Shapes: O observation, A action, L latent; `...` any leading dimensions.
+
+    Training and evaluation mode differ in one thing: `normaliser.update` works in training mode only. Dropout of the
+    value heads is switched on by handing a generator to `q_logits`. Nothing here draws from the global random state.
+
+    config: the architecture. generator: draws the initial weights; seed 0 when omitted.
+    """
+
+    def __init__(self, config: WorldModelConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(0) if generator is None else generator
+        self.config = config
+        self.two_hot = TwoHot(config.num_bins, config.vmin, config.vmax)
+        hidden, latent, task = [config.mlp_dim] * 2, config.latent_dim, config.task_dim
+        state_action = latent + task + config.action_dim
+        self.normaliser = ObservationNormaliser(config.obs_dim, config.normalise_obs)
+        self.encoder: nn.Module = (
+            PixelEncoder(config, g) if config.obs_kind == "pixels" else state_encoder(config, g)
+        )
+        self.dynamics = MLP(state_action, hidden, latent, g, config.simnorm_dim)
+        self.reward_head = MLP(state_action, hidden, config.num_bins, g)
+        self.termination_head = MLP(latent, hidden, 1, g) if config.episodic else None
+        self.policy_head = MLP(latent + task, hidden, 2 * config.action_dim, g)
+        self.q_heads = MLPEnsemble(config.num_q, state_action, hidden, config.num_bins, config.dropout, g)
+        self.target_q_heads = MLPEnsemble(config.num_q, state_action, hidden, config.num_bins, 0.0, g)
+        self._initialise_tasks(g)
+        self.register_buffer("bins", self.two_hot.bins(torch.zeros(())), persistent=False)
+        with torch.no_grad():
+            self.reward_head.layers[-1].weight.zero_()
+        self.q_heads.zero_output_weight()
+        self.target_q_heads.load_state_dict(self.q_heads.state_dict())
+        self.target_q_heads.requires_grad_(False)
+
+    def _initialise_tasks(self, generator: torch.Generator) -> None:
+        config = self.config
+        if not config.num_tasks:
+            self.register_parameter("task_embedding", None)
+            self.register_buffer("action_masks", None)
+            return
+        table = torch.empty(config.num_tasks, config.task_dim).uniform_(-0.02, 0.02, generator=generator)
+        self.task_embedding = nn.Parameter(table)
+        real = torch.tensor(config.action_dims)[:, None]
+        self.register_buffer("action_masks", (torch.arange(config.action_dim) < real).float())
+
+    @property
+    def num_parameters(self) -> int:
+        """Learnable parameters; the target copy of the value heads is not counted."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def embed(self, task: Task, like: Tensor, freeze: bool = False) -> Tensor:
+        """Task embedding expanded to the leading dimensions of `like` -> (..., task_dim).
+
+        A row whose L2 norm exceeds 1 is rescaled to norm 1 in place, in the table itself, when it is looked up.
+        freeze: no gradient for the table. Raises ValueError when the model needs a task and none is given.
+        """
+        if task is None:
+            raise ValueError(f"this model has {self.config.num_tasks} tasks: give the task index")
+        index = torch.as_tensor(task, device=like.device).long()
+        rows = F.embedding(index, self.task_embedding, max_norm=1.0)
+        rows = rows.detach() if freeze else rows
+        return rows.expand(*like.shape[:-1], rows.shape[-1])
+
+    def _join(self, x: Tensor, task: Task, action: Tensor | None = None, freeze_task: bool = False) -> Tensor:
+        parts = [x]
+        if self.config.num_tasks:
+            parts.append(self.embed(task, x, freeze_task))
+        if action is not None:
+            parts.append(action)
+        return torch.cat(parts, -1) if len(parts) > 1 else x
+
+    def action_mask(self, task: Task) -> Tensor | None:
+        """Ones for the real action entries of the task (..., A); None for a single-task model."""
+        if self.action_masks is None:
+            return None
+        if task is None:
+            raise ValueError(f"this model has {self.config.num_tasks} tasks: give the task index")
+        return self.action_masks[torch.as_tensor(task, device=self.action_masks.device).long()]
+
+    def encode(self, obs: Tensor, task: Task = None, generator: torch.Generator | None = None) -> Tensor:
+        """obs (..., O), or (..., C, 64, 64) for pixels -> z (..., L), groups of simnorm_dim entries that sum to 1.
+
+        The observation is normalised first when config.normalise_obs. generator: random image shifts (pixels only).
+        """
+        if self.config.obs_kind == "pixels":
+            return self.encoder(obs, generator)
+        return self.encoder(self._join(self.normaliser(obs), task))
+
+    def next(self, z: Tensor, action: Tensor, task: Task = None) -> Tensor:
+        """z (..., L), action (..., A) -> predicted next z (..., L)."""
+        return self.dynamics(self._join(z, task, action))
+
+    def reward_logits(self, z: Tensor, action: Tensor, task: Task = None) -> Tensor:
+        """z (..., L), action (..., A) -> logits over the reward bins (..., num_bins)."""
+        return self.reward_head(self._join(z, task, action))
+
+    def reward(self, z: Tensor, action: Tensor, task: Task = None) -> Tensor:
+        """z (..., L), action (..., A) -> expected reward (..., 1), reward units."""
+        return self.decode(self.reward_logits(z, action, task))
+
+    def termination_logits(self, z: Tensor, task: Task = None) -> Tensor:
+        """z (..., L) of the state entered -> logit that it is terminal (..., 1). Raises ValueError if not episodic."""
+        if self.termination_head is None:
+            raise ValueError("this model has no termination head: build it with episodic=True")
+        return self.termination_head(z)
+
+    def termination(self, z: Tensor, task: Task = None) -> Tensor:
+        """z (..., L) of the state entered -> probability that it is terminal (..., 1)."""
+        return self.termination_logits(z, task).sigmoid()
+
+    def q_logits(
+        self,
+        z: Tensor,
+        action: Tensor,
+        task: Task = None,
+        heads: Heads = None,
+        target: bool = False,
+        frozen: bool = False,
+        freeze_task: bool = False,
+        dropout_generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """z (..., L), action (..., A) -> logits over the value bins (heads, ..., num_bins), in the order of `heads`.
+
+        heads: indices to compute (only those are), None for all. target: the slow copy. frozen: weights are constants
+        of the backward pass. freeze_task: so is the task embedding. dropout_generator: switches dropout on.
+        """
+        ensemble = self.target_q_heads if target else self.q_heads
+        return ensemble(self._join(z, task, action, freeze_task), heads, frozen, dropout_generator)
+
+    def q_values(
+        self,
+        z: Tensor,
+        action: Tensor,
+        task: Task = None,
+        heads: Heads = None,
+        target: bool = False,
+        frozen: bool = False,
+        freeze_task: bool = False,
+        dropout_generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Values (heads, ..., 1) in return units; arguments as for `q_logits`."""
+        return self.decode(self.q_logits(z, action, task, heads, target, frozen, freeze_task, dropout_generator))
+
+    def decode(self, logits: Tensor) -> Tensor:
+        """Logits over the bins (..., num_bins) -> expected value (..., 1)."""
+        return self.two_hot.decode(logits, self.bins)
+
+    def policy(
+        self, z: Tensor, task: Task = None, noise: Tensor | None = None, freeze_task: bool = False
+    ) -> PolicySample:
+        """z (..., L) -> sample of the policy prior. noise (..., A): standard normal; None takes the mean action.
+
+        Densities and entropies of the sample are computed when they are read, so acting does not pay for them.
+        """
+        output = self.policy_head(self._join(z, task, freeze_task=freeze_task))
+        config = self.config
+        return squashed_gaussian(output, noise, config.log_std_min, config.log_std_max, self.action_mask(task))
