@@ -15,7 +15,7 @@ from .checkpoint.bundle import Bundle, load_bundle, save_bundle
 from .checkpoint.robot_files import check_same_robot
 from .errors import UserError
 from .model.world_model import WorldModel
-from .planning import Plan, PlanBatch, PlannerConfig, make_planner, planner_preset
+from .planning import Plan, PlanBatch, PlannerConfig, PolicyPlanner, make_planner, planner_preset
 from .robots import Embodiment
 
 
@@ -93,6 +93,7 @@ class Agent:
         """Start all random draws anew from `seed` and forget previous plans."""
         generator = torch.Generator(device=self.device).manual_seed(seed)
         self.planner = make_planner(self.model, self.planner_config, self.discount, generator)
+        self._prior = PolicyPlanner(self.model, self.planner_config, self.discount, generator)
 
     def reset(self) -> None:
         """Forget the previous plans of all robots."""
@@ -112,6 +113,14 @@ class Agent:
             provenance=self.provenance,
         )
 
+    def observe(self, obs: NDArray[np.floating[Any]]) -> None:
+        """Merge new observations (..., O) into the model's running statistics: each once, as it comes from a robot."""
+        normaliser = self.model.normaliser
+        training = normaliser.training
+        normaliser.train()
+        normaliser.update(torch.as_tensor(obs, dtype=torch.float32, device=self.device))
+        normaliser.train(training)
+
     def act(
         self,
         obs: NDArray[np.floating[Any]],
@@ -119,6 +128,7 @@ class Agent:
         evaluate: bool = False,
         task: NDArray[np.int64] | None = None,
         deadline: float | None = None,
+        use_prior: bool = False,
     ) -> ActResult:
         """Decide for B robots.
 
@@ -128,12 +138,13 @@ class Agent:
             evaluate: False adds exploration.
             task: (B,) task indices of a multi-task model.
             deadline: instant of `time.monotonic()`, s, at which the best plan so far is taken.
+            use_prior: act with the policy prior, whatever the planner.
 
         Raises:
             ObservationError: wrong shape or a non-finite entry.
             PlanError: the model gave a non-finite action.
         """
-        batch = self._plan(obs, first, evaluate, task, deadline)
+        batch = self._plan(obs, first, evaluate, task, deadline, use_prior)
         parts = (batch.action, batch.mean[:, 0], batch.std[:, 0], batch.value)
         return ActResult(*(part.cpu().numpy() for part in parts))
 
@@ -164,13 +175,14 @@ class Agent:
         evaluate: bool,
         task: NDArray[np.int64] | None,
         deadline: float | None,
+        use_prior: bool = False,
     ) -> PlanBatch:
         obs = self._checked(obs)
         robots, device = len(obs), self.device
         first = np.zeros(robots, dtype=bool) if first is None else np.asarray(first, dtype=bool)
         if first.shape != (robots,):
             raise ObservationError(f"agent: first has shape {first.shape}, must be ({robots},) as obs has {robots} rows")
-        batch = self.planner.plan(
+        batch = (self._prior if use_prior else self.planner).plan(
             torch.from_numpy(obs).to(device),
             torch.from_numpy(first).to(device),
             evaluate,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from ..config import from_mapping, setting
 
 MANY_ACTIONS = 20  # the paper plans two iterations longer from this action dimension on
 
-
-def _setting(default: Any, unit: str, why: str) -> Any:
-    return field(default=default, metadata={"unit": unit, "why": why})
+_ACTION = "normalised action"
+_METHOD = "mppi searches with the world model; policy acts with the prior alone, in the least time"
+_EVALUATION = "mean: the elite-weighted action, repeatable; sample: one elite drawn by weight, the paper"
 
 
 @dataclass(frozen=True)
@@ -20,20 +23,20 @@ class PlannerConfig:
         ValueError: a value outside its range; the sentence names the field.
     """
 
-    method: str = _setting("mppi", "mppi | policy", "policy acts with the prior alone: no search, least time")
-    horizon: int = _setting(3, "decisions", "the value head covers what lies beyond; longer rollouts drift")
-    num_samples: int = _setting(512, "candidates", "population per iteration, policy trajectories included")
-    num_elites: int = _setting(64, "candidates", "best candidates that shape the next Gaussian")
-    num_pi_trajs: int = _setting(24, "candidates", "policy-prior trajectories that compete in every iteration")
-    iterations: int = _setting(6, "iterations", "refinements of the Gaussian")
-    min_std: float = _setting(0.05, "normalised action", "keeps the search from collapsing")
-    max_std: float = _setting(2.0, "normalised action", "spread of the first iteration and upper bound of all")
-    temperature: float = _setting(0.5, "1 / return", "sharpness of the elite weights")
-    evaluation: str = _setting("mean", "mean | sample", "mean: elite-weighted action, repeatable; sample: the paper")
-    prior_weight: float = _setting(0.0, "0..1", "share of the policy trajectories' mean and std in the first Gaussian")
-    reuse_prior_values: bool = _setting(False, "yes/no", "score policy trajectories once per plan, not per iteration")
-    soft_termination: bool = _setting(False, "yes/no", "discount by survival probability, not by a 0.5 threshold")
-    tolerance: float = _setting(0.0, "normalised action", "stop once the first mean action moves less; 0 = never")
+    method: Literal["mppi", "policy"] = setting("mppi", why=_METHOD)
+    horizon: int = setting(3, unit="decisions", why="the value head covers what lies beyond; longer rollouts drift")
+    num_samples: int = setting(512, unit="candidates", why="population per iteration, policy trajectories included")
+    num_elites: int = setting(64, unit="candidates", why="best candidates, which shape the next Gaussian")
+    num_pi_trajs: int = setting(24, unit="candidates", why="policy-prior trajectories competing in every iteration")
+    iterations: int = setting(6, unit="iterations", why="refinements of the Gaussian")
+    min_std: float = setting(0.05, unit=_ACTION, why="keeps the search from collapsing")
+    max_std: float = setting(2.0, unit=_ACTION, why="spread of the first iteration, upper bound of all")
+    temperature: float = setting(0.5, unit="1 / return", why="sharpness of the elite weights")
+    evaluation: Literal["mean", "sample"] = setting("mean", why=_EVALUATION)
+    prior_weight: float = setting(0.0, why="share of the policy trajectories' mean and spread in the first Gaussian")
+    reuse_prior_values: bool = setting(False, why="score policy trajectories once per plan, not once per iteration")
+    soft_termination: bool = setting(False, why="discount by survival probability, not by a threshold at 0.5")
+    tolerance: float = setting(0.0, unit=_ACTION, why="stop when the first mean action moves less; 0 never stops")
 
     def __post_init__(self) -> None:
         rules = (
@@ -58,20 +61,13 @@ class PlannerConfig:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> PlannerConfig:
+    def from_dict(cls, values: Mapping[str, Any], where: str = "planner settings") -> PlannerConfig:
         """Inverse of `to_dict`.
 
         Raises:
-            ValueError: an unknown field, a field of the wrong type, or a value outside its range.
+            UserError: an unknown field, a field of the wrong type, or a value outside its range.
         """
-        known = {f.name: f for f in fields(cls)}
-        for name, value in values.items():
-            if name not in known:
-                raise ValueError(f"unknown planner setting {name!r}; accepted: {', '.join(known)}")
-            wanted = type(known[name].default)
-            if type(value) is not wanted and not (wanted is float and type(value) is int):
-                raise ValueError(f"planner setting {name} is {value!r}, must be of type {wanted.__name__}")
-        return cls(**values)
+        return from_mapping(cls, values, where)
 
 
 PLANNER_PRESETS: dict[str, PlannerConfig] = {
