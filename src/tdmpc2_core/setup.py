@@ -1,0 +1,48 @@
+"""Package tdmpc2_core, for colcon (ament_python) and for pip (as tdmpc2-core)."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from setuptools import find_packages, setup
+
+
+def manifest() -> dict[str, str]:
+    """Name, version and the like, from package.xml."""
+    root = ElementTree.parse(Path(__file__).with_name("package.xml")).getroot()
+    text = {key: (root.findtext(key) or "").strip() for key in ("name", "version", "description", "license")}
+    maintainer = root.find("maintainer")
+    return text | {"maintainer": maintainer.text, "maintainer_email": maintainer.get("email")}
+
+
+about = manifest()
+name = about["name"]
+here = Path(__file__).parent
+
+sim = ["mujoco==3.6.*"]  # the one minor line that the robot models and every supported benchmark suite accept
+video = ["imageio>=2.34", "imageio-ffmpeg>=0.5", "matplotlib>=3.8"]
+test = ["pytest>=7.4", "pytest-timeout>=2.2", *sim]  # colcon test runs pytest only for an extra of this name
+dev = [*test, *video, "ruff>=0.6", "mypy>=1.10"]
+
+setup(
+    **about,
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=find_packages(include=[name, f"{name}.*"]),
+    include_package_data=False,
+    package_data={name: ["**/*.yaml", "**/*.xml", "robots/models/**/*", "bundles/**/*"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{name}"]),
+        (f"share/{name}", ["package.xml"]),
+    ],
+    install_requires=[
+        "torch>=2.4",  # a range: which build (CPU, CUDA) is the installer's choice
+        "numpy>=1.26",
+        "pyyaml>=6.0",
+        "safetensors>=0.4",
+        "tqdm>=4.66",
+    ],
+    extras_require={"sim": sim, "video": video, "test": test, "dev": dev},
+    entry_points={"console_scripts": ["tdmpc2 = tdmpc2_core.cli:main"]},
+    zip_safe=False,
+)
