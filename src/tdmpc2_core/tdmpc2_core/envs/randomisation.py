@@ -1,0 +1,33 @@
+"""Domain randomisation of a simulated robot, in the ranges of its embodiment file; training and simulation node use it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tdmpc2_core.envs.simulation import Simulation
+
+
+def randomise(simulation: Simulation, rng: np.random.Generator) -> float:
+    """Draw friction, trunk mass and joint gains; returns the drawn delay from decision to command, s."""
+    spec = simulation.embodiment.randomisation
+    simulation.set_friction(rng.uniform(*spec.friction) if spec.friction else None)
+    simulation.set_extra_mass(rng.uniform(*spec.base_mass))
+    simulation.set_gains(rng.uniform(*spec.gain, simulation.embodiment.num_joints))
+    return float(rng.uniform(*spec.delay))
+
+
+def restore(simulation: Simulation) -> float:
+    """The robot model's own friction, mass and gains; returns the mean delay of the embodiment, s."""
+    simulation.set_friction(None)
+    simulation.set_extra_mass(0.0)
+    simulation.set_gains(np.ones(simulation.embodiment.num_joints))
+    return 0.5 * sum(simulation.embodiment.randomisation.delay)
+
+
+def push(simulation: Simulation, rng: np.random.Generator) -> np.ndarray:
+    """Change the base's horizontal velocity at once, in a random direction; returns the change (2,), m/s."""
+    angle = rng.uniform(0.0, 2.0 * np.pi)
+    speed = rng.uniform(0.0, simulation.embodiment.randomisation.push_velocity)
+    change = speed * np.array([np.cos(angle), np.sin(angle)])
+    simulation.push(change)
+    return change
