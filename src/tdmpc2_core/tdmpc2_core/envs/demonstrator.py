@@ -1,0 +1,98 @@
+"""Scripted controllers that an embodiment can name to seed a replay buffer, and the episodes they make."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tdmpc2_core.data.episodes import Episode
+from tdmpc2_core.envs.gait import TrotGait
+from tdmpc2_core.envs.robot import RobotEnv
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots.embodiment import Embodiment
+
+KINDS = {"trot": TrotGait}
+
+
+class EpisodeRecorder:
+    """Collects one episode row by row."""
+
+    def __init__(self, first_observation: np.ndarray) -> None:
+        self._observations = [first_observation]
+        self._rows: list[tuple] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(
+        self,
+        observation: np.ndarray,
+        action: np.ndarray,
+        reward: float,
+        terminated: bool,
+        plan_mean: np.ndarray | None = None,
+        plan_std: np.ndarray | None = None,
+        value: float = np.nan,
+    ) -> None:
+        """One decision: the action taken and the observation it led to."""
+        self._observations.append(observation)
+        self._rows.append((action, reward, terminated, plan_mean, plan_std, value))
+
+    def episode(self, truncated: bool) -> Episode:
+        """The episode so far."""
+        actions, rewards, terminated, means, stds, values = zip(*self._rows, strict=True)
+        nothing = np.zeros_like(actions[0])
+        return Episode(
+            observation=np.asarray(self._observations, dtype=np.float32),
+            action=np.asarray(actions, dtype=np.float32),
+            reward=np.asarray(rewards, dtype=np.float32),
+            terminated=np.asarray(terminated, dtype=bool),
+            plan_mean=np.asarray([nothing if mean is None else mean for mean in means], dtype=np.float32),
+            plan_std=np.asarray([nothing if std is None else std for std in stds], dtype=np.float32),
+            has_plan=np.asarray([mean is not None for mean in means]),
+            value=np.asarray(values, dtype=np.float32),
+            truncated=truncated,
+        )
+
+
+class Demonstrator:
+    """Actions of the embodiment's scripted controller.
+
+    Raises:
+        UserError: the embodiment names no controller, or one that does not exist.
+    """
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        if embodiment.demonstration is None:
+            raise UserError(
+                f"{embodiment.name}: no `demonstration` section; add one or train with demonstration_steps=0"
+            )
+        self._controller = KINDS[embodiment.demonstration.kind](embodiment)
+
+    def action(self, env: RobotEnv) -> np.ndarray:
+        """Action (A,) for the environment's present command and gait phase."""
+        targets = self._controller.targets(env.assembler.command, env.assembler.phase or 0.0)
+        return env.mapper.action(targets)
+
+
+def demonstrate(env: RobotEnv, demonstrator: Demonstrator, rng: np.random.Generator, plan_std: float) -> Episode:
+    """One episode of the scripted controller under bursts of action noise.
+
+    The clean action is kept as the plan's mean with ``plan_std``, so that the actor objectives that follow a planner
+    follow the demonstration where it is all there is. Noise comes in bursts so that recoveries are seen too.
+    """
+    recorder = EpisodeRecorder(env.reset())
+    noise_std = rng.choice([0.0, 0.1, 0.2, 0.4])
+    burst = 0
+    while True:
+        clean = demonstrator.action(env)
+        if burst <= -rng.integers(10, 100):
+            burst = int(rng.integers(5, 50))
+        burst -= 1
+        noise = rng.normal(0.0, noise_std, clean.shape) if burst > 0 else 0.0
+        action = np.clip(clean + noise, -1.0, 1.0).astype(np.float32)
+        result = env.step(action)
+        recorder.add(
+            result.observation, action, result.reward, result.terminated, clean, np.full_like(clean, plan_std)
+        )
+        if result.terminated or result.truncated:
+            return recorder.episode(result.truncated)

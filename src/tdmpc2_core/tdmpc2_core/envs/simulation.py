@@ -1,0 +1,174 @@
+"""MuJoCo simulation of one embodiment: what a robot's sensors and drives would offer, and the ground truth beside it.
+
+Used by the training environment and by the ROS simulation node. Joint PD runs in the model's position actuators at the
+physics rate.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.rotations import gravity_direction, wxyz_to_xyzw
+
+_CONTACT_HEIGHT = 0.003  # m above touching: a foot closer than this to the ground counts as in contact
+
+
+class Simulation:
+    """One robot in one MuJoCo world.
+
+    Raises:
+        UserError: the robot model lacks a joint, an actuator, the IMU or a foot that the embodiment names.
+    """
+
+    def __init__(self, embodiment: Embodiment, seed: int = 0) -> None:
+        self.embodiment = embodiment
+        self.rng = np.random.default_rng(seed)
+        self.model = mujoco.MjModel.from_xml_path(str(embodiment.model_path))
+        self.model.opt.timestep = 1.0 / embodiment.physics_rate
+        self.data = mujoco.MjData(self.model)
+        self._joint_ids = np.array([self._id(mujoco.mjtObj.mjOBJ_JOINT, name) for name in embodiment.joint_names])
+        self._qpos = self.model.jnt_qposadr[self._joint_ids]
+        self._qvel = self.model.jnt_dofadr[self._joint_ids]
+        self._actuators = self._find_actuators()
+        self._quat = self._sensor("imu_quat")
+        self._gyro = self._sensor("imu_gyro")
+        self._accel = self._sensor("imu_accel")
+        self._base = self._id(mujoco.mjtObj.mjOBJ_BODY, embodiment.base_frame)
+        feet = embodiment.clock.feet if embodiment.clock else ()
+        self._feet = np.array([self._id(mujoco.mjtObj.mjOBJ_GEOM, name) for name in feet], dtype=int)
+        self._foot_radius = self.model.geom_size[self._feet, 0]
+        self._nominal = {
+            "mass": self.model.body_mass[self._base].copy(),
+            "friction": self.model.geom_friction.copy(),
+        }
+        self.set_gains(np.ones(embodiment.num_joints))
+        self.reset()
+
+    def _id(self, kind: mujoco.mjtObj, name: str) -> int:
+        index = mujoco.mj_name2id(self.model, kind, name)
+        if index < 0:
+            what = kind.name.removeprefix("mjOBJ_").lower()
+            raise UserError(
+                f"{self.embodiment.model_path}: no {what} named {name!r}, which the embodiment "
+                f"{self.embodiment.name!r} uses"
+            )
+        return index
+
+    def _sensor(self, name: str) -> slice:
+        index = self._id(mujoco.mjtObj.mjOBJ_SENSOR, name)
+        start = self.model.sensor_adr[index]
+        return slice(start, start + self.model.sensor_dim[index])
+
+    def _find_actuators(self) -> np.ndarray:
+        by_joint = {int(self.model.actuator_trnid[i, 0]): i for i in range(self.model.nu)}
+        missing = [
+            name
+            for name, joint in zip(self.embodiment.joint_names, self._joint_ids, strict=True)
+            if int(joint) not in by_joint
+        ]
+        if missing:
+            raise UserError(f"{self.embodiment.model_path}: no position actuator for joint {missing[0]!r}")
+        return np.array([by_joint[int(joint)] for joint in self._joint_ids])
+
+    # ---- state ----
+    def reset(self, randomise: bool = False) -> None:
+        """Default pose on the ground at the origin; ``randomise`` applies the embodiment's reset noise and a random yaw."""
+        spec, rng = self.embodiment.reset, self.rng
+        mujoco.mj_resetData(self.model, self.data)
+        position = self.embodiment.default_position.copy()
+        if spec.base_height is not None:
+            self.data.qpos[2] = spec.base_height
+        if randomise:
+            yaw = rng.uniform(-np.pi, np.pi)
+            self.data.qpos[3:7] = (np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
+            position += rng.uniform(-spec.joint_noise, spec.joint_noise, position.shape)
+            position = np.clip(position, self.embodiment.lower, self.embodiment.upper)
+            self.data.qvel[:6] = rng.uniform(-spec.velocity_noise, spec.velocity_noise, 6)
+        self.data.qpos[self._qpos] = position
+        self.data.ctrl[self._actuators] = position
+        mujoco.mj_forward(self.model, self.data)
+
+    def step(self, targets: np.ndarray) -> None:
+        """One physics step under joint position targets (J,), rad."""
+        self.data.ctrl[self._actuators] = targets
+        mujoco.mj_step(self.model, self.data)
+
+    @property
+    def time(self) -> float:
+        """Simulated time, s."""
+        return self.data.time
+
+    # ---- what a robot can measure ----
+    def joint_position(self) -> np.ndarray:
+        """(J,), rad."""
+        return self.data.qpos[self._qpos]
+
+    def joint_velocity(self) -> np.ndarray:
+        """(J,), rad/s."""
+        return self.data.qvel[self._qvel]
+
+    def joint_effort(self) -> np.ndarray:
+        """(J,), N m, as applied by the drives."""
+        return self.data.actuator_force[self._actuators]
+
+    def imu(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Orientation (xyzw), angular velocity (rad/s) and specific force (m/s^2) in the IMU frame (REP-145)."""
+        sensors = self.data.sensordata
+        return wxyz_to_xyzw(sensors[self._quat]), sensors[self._gyro].copy(), sensors[self._accel].copy()
+
+    # ---- ground truth ----
+    def base_pose(self) -> tuple[np.ndarray, np.ndarray]:
+        """Position (3,) in the world, m, and orientation (xyzw)."""
+        return self.data.qpos[:3].copy(), wxyz_to_xyzw(self.data.qpos[3:7])
+
+    def base_velocity(self) -> tuple[np.ndarray, np.ndarray]:
+        """Linear (m/s) and angular (rad/s) velocity of the base, both in the base frame."""
+        rotation = self.data.xmat[self._base].reshape(3, 3)
+        return rotation.T @ self.data.qvel[:3], self.data.qvel[3:6].copy()
+
+    def gravity(self) -> np.ndarray:
+        """True gravity direction in the base frame (3,)."""
+        return gravity_direction(wxyz_to_xyzw(self.data.qpos[3:7]))
+
+    def foot_height(self) -> np.ndarray:
+        """Clearance of each foot above flat ground (F,), m."""
+        return self.data.geom_xpos[self._feet, 2] - self._foot_radius
+
+    def foot_contact(self) -> np.ndarray:
+        """Which feet touch the ground (F,) bool."""
+        return self.foot_height() < _CONTACT_HEIGHT
+
+    def fallen(self) -> bool:
+        """Whether the embodiment's termination condition holds."""
+        spec = self.embodiment.termination
+        tilt = np.arccos(np.clip(-self.gravity()[2], -1.0, 1.0))
+        low = spec.min_base_height is not None and self.data.qpos[2] < spec.min_base_height
+        return bool(low or (spec.max_tilt is not None and tilt > spec.max_tilt))
+
+    # ---- physical parameters ----
+    def set_friction(self, sliding: float | None) -> None:
+        """Sliding friction of every contact; None restores the robot model's own."""
+        if sliding is None:
+            self.model.geom_friction[:] = self._nominal["friction"]
+            return
+        self.model.geom_friction[:, 0] = np.where(self._nominal["friction"][:, 0] > 0.0, sliding, 0.0)
+
+    def set_extra_mass(self, mass: float) -> None:
+        """Mass added to the trunk, kg."""
+        self.model.body_mass[self._base] = self._nominal["mass"] + mass
+
+    def set_gains(self, factor: np.ndarray) -> None:
+        """PD gains of the joint drives as a factor (J,) on the embodiment's kp and kd."""
+        kp, kd = self.embodiment.kp * factor, self.embodiment.kd * factor
+        self.model.actuator_gainprm[self._actuators, 0] = kp
+        self.model.actuator_biasprm[self._actuators, 1] = -kp
+        self.model.actuator_biasprm[self._actuators, 2] = -kd
+        limit = self.embodiment.effort_limit
+        self.model.actuator_forcerange[self._actuators] = np.stack([-limit, limit], axis=1)
+
+    def push(self, velocity: np.ndarray) -> None:
+        """Instant change of the base's horizontal velocity (2,), m/s, world frame."""
+        self.data.qvel[:2] += velocity

@@ -1,0 +1,167 @@
+"""Replay memory: one ring of rows per environment, inserted per decision and sampled as windows, all in tensors.
+
+An episode of T decisions takes T + 1 rows: T rows (observation, action taken there, its outcome) and one closing row that
+holds only the final observation. Sampling draws start rows uniformly over decisions, not over episodes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tdmpc2_core.data.episodes import Episode
+from tdmpc2_core.learning.batch import Batch
+
+
+class ReplayBuffer:
+    """Rings of ``capacity`` rows for each of ``lanes`` environments.
+
+    Args:
+        lanes: environments that insert side by side.
+        capacity: rows per lane.
+        device: where rows live and batches are made.
+        generator: draws start rows; on the CPU.
+    """
+
+    def __init__(
+        self,
+        lanes: int,
+        capacity: int,
+        observation_dim: int,
+        action_dim: int,
+        device: torch.device | str = "cpu",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.lanes, self.capacity, self.device = lanes, capacity, torch.device(device)
+        self.generator = generator or torch.Generator().manual_seed(0)
+        rows = lanes * capacity
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(rows, *shape, device=self.device)
+
+        self._observation = zeros(observation_dim)
+        self._action = zeros(action_dim)
+        self._plan_mean = zeros(action_dim)
+        self._plan_std = zeros(action_dim)
+        self._scalars = zeros(4)  # reward, terminated, is a decision (not a closing row), has a plan
+        self._is_decision = torch.zeros(lanes, capacity, dtype=torch.bool)  # host copy, for drawing starts
+        self._head = np.zeros(lanes, dtype=np.int64)  # next row to write
+        self._filled = np.zeros(lanes, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._filled.sum())
+
+    def _next_row(self, lane: int) -> int:
+        row = int(self._head[lane])
+        self._head[lane] = (row + 1) % self.capacity
+        self._filled[lane] = min(self._filled[lane] + 1, self.capacity)
+        return row
+
+    def add(
+        self,
+        lane: int,
+        observation: np.ndarray,
+        action: np.ndarray,
+        reward: float,
+        terminated: bool,
+        plan_mean: np.ndarray | None = None,
+        plan_std: np.ndarray | None = None,
+    ) -> None:
+        """Insert one decision of environment ``lane``: observation (O,), action (A,), outcome, planner's first-step mean, std."""
+        column = self._next_row(lane)
+        row = lane * self.capacity + column
+        self._observation[row] = torch.from_numpy(observation)
+        self._action[row] = torch.from_numpy(np.asarray(action, dtype=np.float32))
+        has_plan = plan_mean is not None
+        if has_plan:
+            self._plan_mean[row] = torch.from_numpy(np.asarray(plan_mean, dtype=np.float32))
+            self._plan_std[row] = torch.from_numpy(np.asarray(plan_std, dtype=np.float32))
+        self._scalars[row] = torch.tensor([reward, float(terminated), 1.0, float(has_plan)])
+        self._is_decision[lane, column] = True
+
+    def close(self, lane: int, observation: np.ndarray) -> None:
+        """End the episode of ``lane`` with its final observation (O,)."""
+        column = self._next_row(lane)
+        row = lane * self.capacity + column
+        self._observation[row] = torch.from_numpy(observation)
+        self._scalars[row] = 0.0
+        self._is_decision[lane, column] = False
+
+    def add_episode(self, lane: int, episode: Episode) -> None:
+        """Insert a whole episode, oldest rows of the lane falling out when it is full."""
+        count = min(len(episode), self.capacity - 1)
+        columns = (self._head[lane] + np.arange(count + 1)) % self.capacity
+        rows = torch.from_numpy(lane * self.capacity + columns)
+        keep = slice(len(episode) - count, None)
+        self._observation[rows] = torch.from_numpy(episode.observation[keep]).to(self.device)
+        body = rows[:-1]
+        for target, source in (
+            (self._action, episode.action),
+            (self._plan_mean, episode.plan_mean),
+            (self._plan_std, episode.plan_std),
+        ):
+            target[body] = torch.from_numpy(source[keep]).to(self.device)
+        flags = np.stack(
+            [episode.reward[keep], episode.terminated[keep], np.ones(count), episode.has_plan[keep]], axis=1
+        )
+        self._scalars[body] = torch.from_numpy(flags.astype(np.float32)).to(self.device)
+        self._scalars[rows[-1]] = 0.0
+        self._is_decision[lane, columns[:-1]] = True
+        self._is_decision[lane, columns[-1]] = False
+        self._head[lane] = (self._head[lane] + count + 1) % self.capacity
+        self._filled[lane] = min(self._filled[lane] + count + 1, self.capacity)
+
+    def can_sample(self, window: int) -> bool:
+        """Whether some lane holds more rows than a window of ``window`` decisions needs."""
+        return bool((self._filled > window + 1).any())
+
+    def _draw_starts(self, count: int, window: int) -> tuple[Tensor, Tensor]:
+        """Lanes and columns of ``count`` decisions that have ``window`` rows written after them."""
+        usable = torch.from_numpy(np.maximum(self._filled - window, 0))
+        ends = torch.cumsum(usable, 0)
+        heads = torch.from_numpy(self._head)
+        filled = torch.from_numpy(self._filled)
+        lanes = torch.empty(0, dtype=torch.int64)
+        columns = torch.empty(0, dtype=torch.int64)
+        while len(lanes) < count:
+            draw = torch.randint(int(ends[-1]), (count + count // 4 + 8,), generator=self.generator)
+            lane = torch.searchsorted(ends, draw, right=True)
+            age = draw - (ends[lane] - usable[lane])  # rows after the oldest one
+            column = (heads[lane] - filled[lane] + age) % self.capacity
+            good = self._is_decision[lane, column]
+            lanes, columns = torch.cat([lanes, lane[good]]), torch.cat([columns, column[good]])
+        return lanes[:count], columns[:count]
+
+    def sample(self, batch_size: int, window: int) -> Batch:
+        """``batch_size`` windows of ``window`` decisions; steps after an episode's end are marked invalid.
+
+        Raises:
+            ValueError: fewer rows are stored than one window needs.
+        """
+        if not self.can_sample(window):
+            raise ValueError(f"the replay buffer holds {len(self)} rows; a window needs {window + 2} in one lane")
+        lane, column = self._draw_starts(batch_size, window)
+        columns = (column[None] + torch.arange(window + 1)[:, None]) % self.capacity
+        rows = (lane[None] * self.capacity + columns).to(self.device, non_blocking=True)
+        body = rows[:-1]
+        scalars = self._scalars[body]
+        valid = torch.cumprod(scalars[..., 2:3], dim=0)
+        return Batch(
+            obs=self._observation[rows],
+            action=self._action[body],
+            reward=scalars[..., 0:1] * valid,
+            terminated=scalars[..., 1:2] * valid,
+            valid=valid,
+            plan_mean=self._plan_mean[body],
+            plan_std=self._plan_std[body],
+            has_plan=scalars[..., 3:4] * valid,
+        )
+
+
+def concatenate(batches: list[Batch]) -> Batch:
+    """Join batches of the same window along the batch dimension (dim 1)."""
+    if len(batches) == 1:
+        return batches[0]
+    names = ("obs", "action", "reward", "terminated", "valid", "plan_mean", "plan_std", "has_plan")
+    return Batch(**{name: torch.cat([getattr(batch, name) for batch in batches], dim=1) for name in names})

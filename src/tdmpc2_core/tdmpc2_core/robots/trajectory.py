@@ -1,0 +1,41 @@
+"""Playing joint trajectories in time, as ros2_control's joint_trajectory_controller does with positions-only points."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class TrajectoryPlayer:
+    """Piecewise-linear interpolation from the present target through the points received; then holds the last one.
+
+    A new trajectory replaces the old one and starts from wherever the old one stands.
+    """
+
+    def __init__(self, position: np.ndarray) -> None:
+        self.reset(position)
+
+    def reset(self, position: np.ndarray) -> None:
+        """Hold ``position`` (J,), rad."""
+        self._times = np.zeros(1)
+        self._points = np.array(position, dtype=np.float64)[None]
+
+    def set(self, points: np.ndarray, times: np.ndarray, now: float) -> None:
+        """Play ``points`` (H, J), rad, reached ``times`` (H,), s after ``now``, strictly increasing and positive."""
+        start = self.sample(now)
+        self._times = np.concatenate([[now], now + np.asarray(times, dtype=np.float64)])
+        self._points = np.concatenate([start[None], points])
+
+    def step_to(self, target: np.ndarray) -> None:
+        """Jump to ``target`` (J,) and hold it, as a forward position controller does."""
+        self.reset(target)
+
+    def sample(self, now: float) -> np.ndarray:
+        """Target (J,) at time ``now``, s."""
+        times, points = self._times, self._points
+        if now >= times[-1]:
+            return points[-1].copy()
+        if now <= times[0]:
+            return points[0].copy()
+        after = int(np.searchsorted(times, now, side="right"))
+        share = (now - times[after - 1]) / (times[after] - times[after - 1])
+        return points[after - 1] + share * (points[after] - points[after - 1])

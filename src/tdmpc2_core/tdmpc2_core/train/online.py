@@ -1,0 +1,200 @@
+"""Online training: several robots in simulation, one replay memory, one learner. Reads like section 3 of the paper.
+
+A run is a folder. Killed at any time, it goes on from its last checkpoint with every finished episode in memory again.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from tdmpc2_core.agent import Agent
+from tdmpc2_core.data.episodes import Episode
+from tdmpc2_core.envs.demonstrator import Demonstrator, EpisodeRecorder, demonstrate
+from tdmpc2_core.envs.robot import RobotEnv
+from tdmpc2_core.learning.learner import Learner
+from tdmpc2_core.learning.replay import ReplayBuffer, concatenate
+from tdmpc2_core.train.config import TrainConfig
+from tdmpc2_core.train.evaluate import Evaluation, evaluate
+from tdmpc2_core.train.run import Run
+
+
+class OnlineTrainer:
+    """One run: collect, learn, evaluate, checkpoint, until ``config.steps`` agent steps."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.config = run, run.config
+        config = self.config
+        torch.set_num_threads(config.threads or torch.get_num_threads())
+        self.embodiment = run.embodiment
+        self.agent: Agent = run.agent
+        self.learner: Learner = run.learner
+        self.rng = np.random.default_rng(config.seed + 7919 * run.progress.resumes)
+        seeds = self.rng.integers(2**31, size=config.num_envs)
+        self.environments = [RobotEnv(self.embodiment, int(seed), config.env) for seed in seeds]
+        self.window = config.learner.window
+        self.replay = self._buffer(config.num_envs, config.replay_capacity // config.num_envs, seed=1)
+        self.demonstrations = self._buffer(1, max(2 * config.demonstration_steps, 2), seed=2)
+        self._metrics: dict[str, list[torch.Tensor]] = {}
+        self._finished: list[tuple[float, int]] = []  # (return per step, length) of episodes since the last log row
+
+    def _buffer(self, lanes: int, capacity: int, seed: int) -> ReplayBuffer:
+        generator = torch.Generator().manual_seed(self.config.seed * 31 + seed + 101 * self.run.progress.resumes)
+        dims = self.embodiment.observation_dim, self.embodiment.action_dim
+        return ReplayBuffer(lanes, capacity, *dims, device=self.config.device, generator=generator)
+
+    # ---- phases ----
+    def train(self) -> None:
+        """Run to the end; returns when ``config.steps`` agent steps are done."""
+        self._restore_replay()
+        if not self.run.progress.updates:
+            self._demonstrate()
+            self._pretrain()
+        self._loop()
+        self.run.checkpoint("finished")
+
+    def _restore_replay(self) -> None:
+        for episode, _ in self.run.demonstrations:
+            self.demonstrations.add_episode(0, episode)
+        for index, (episode, _) in enumerate(self.run.episodes):
+            self.replay.add_episode(index % self.config.num_envs, episode)
+        if self.run.progress.resumes:
+            self.run.log.event(
+                self.run.progress.steps,
+                f"resumed at update {self.run.progress.updates} with {len(self.run.episodes)} episodes",
+            )
+
+    def _demonstrate(self) -> None:
+        config = self.config
+        if not config.demonstration_steps:
+            return
+        demonstrator, env = Demonstrator(self.embodiment), self.environments[0]
+        with tqdm(total=config.demonstration_steps, desc="demonstrate", unit="step") as bar:
+            bar.update(min(len(self.demonstrations), config.demonstration_steps))
+            while len(self.demonstrations) < config.demonstration_steps:
+                episode = demonstrate(env, demonstrator, self.rng, config.demonstration_std)
+                self.run.demonstrations.append(episode, source="demonstration")
+                self.demonstrations.add_episode(0, episode)
+                self.agent.observe(episode.observation)
+                bar.update(len(episode))
+
+    def _pretrain(self) -> None:
+        if not self.demonstrations.can_sample(self.window):
+            return
+        for _ in tqdm(range(self.config.pretrain_updates), desc="pretrain", unit="update"):
+            self._update(self.demonstrations.sample(self.config.learner.batch_size, self.window))
+        self.run.checkpoint("pretrained on demonstrations")
+
+    def _loop(self) -> None:
+        config, progress = self.config, self.run.progress
+        observations = np.stack([env.reset() for env in self.environments])
+        recorders = [EpisodeRecorder(observation) for observation in observations]
+        first = np.ones(config.num_envs, dtype=bool)
+        due, started, started_at = 0.0, time.monotonic(), progress.steps
+        bar = tqdm(total=config.steps, initial=progress.steps, desc="train", unit="step", smoothing=0.05)
+        while progress.steps < config.steps:
+            self.agent.observe(observations)
+            observations, first = self._collect(observations, first, recorders)
+            before = progress.steps
+            progress.steps += config.num_envs
+            bar.update(config.num_envs)
+            due += config.num_envs * config.updates_per_step
+            while due >= 1.0 and self.replay.can_sample(self.window):
+                self._update(self._sample())
+                due -= 1.0
+            if self._crossed(before, config.log_every):
+                rate = (progress.steps - started_at) / (time.monotonic() - started)
+                self._log_row(rate, bar)
+            if self._crossed(before, config.eval_every):
+                self._evaluate(bar)
+            if self._crossed(before, config.checkpoint_every):
+                self.run.checkpoint("checkpoint")
+        bar.close()
+
+    def _crossed(self, before: int, every: int) -> bool:
+        return before // every != self.run.progress.steps // every
+
+    # ---- parts of a decision ----
+    def _collect(
+        self, observations: np.ndarray, first: np.ndarray, recorders: list[EpisodeRecorder]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One decision of every robot, into the replay memory; returns the next observations and episode starts."""
+        config, progress = self.config, self.run.progress
+        random = progress.steps < config.random_steps
+        planned = not random and progress.steps >= config.planner_from
+        if random:
+            actions = self.rng.uniform(-1.0, 1.0, (config.num_envs, self.embodiment.action_dim)).astype(np.float32)
+            means = stds = values = None
+        else:
+            result = self.agent.act(observations, first, evaluate=False, use_prior=not planned)
+            actions, means, stds, values = result.action, result.plan_mean, result.plan_std, result.value
+        following, begins = np.empty_like(observations), np.zeros(config.num_envs, dtype=bool)
+        for lane, env in enumerate(self.environments):
+            plan = (means[lane], stds[lane]) if planned else (None, None)
+            outcome = env.step(actions[lane])
+            self.replay.add(lane, observations[lane], actions[lane], outcome.reward, outcome.terminated, *plan)
+            recorders[lane].add(
+                outcome.observation,
+                actions[lane],
+                outcome.reward,
+                outcome.terminated,
+                *plan,
+                value=float(values[lane]) if planned else np.nan,
+            )
+            following[lane] = outcome.observation
+            if outcome.terminated or outcome.truncated:
+                self.replay.close(lane, outcome.observation)
+                self._finish(recorders[lane].episode(outcome.truncated), lane)
+                following[lane] = env.reset()
+                recorders[lane] = EpisodeRecorder(following[lane])
+                begins[lane] = True
+        return following, begins
+
+    def _finish(self, episode: Episode, lane: int) -> None:
+        self.run.episodes.append(episode, source="online", lane=lane, step=self.run.progress.steps)
+        self.run.progress.episodes += 1
+        self._finished.append((float(episode.reward.mean()), len(episode)))
+
+    def _sample(self):
+        """One batch, part demonstrations, part own experience."""
+        config = self.config
+        share = 0.0
+        if self.demonstrations.can_sample(self.window):
+            done = min(1.0, self.run.progress.steps / config.demonstration_anneal)
+            share = config.demonstration_share + done * (config.demonstration_share_end - config.demonstration_share)
+        shown = round(share * config.learner.batch_size)
+        parts = [self.replay.sample(config.learner.batch_size - shown, self.window)] if shown < config.learner.batch_size else []
+        if shown:
+            parts.append(self.demonstrations.sample(shown, self.window))
+        return concatenate(parts)
+
+    def _update(self, batch) -> None:
+        for name, value in self.learner.update(batch).items():
+            self._metrics.setdefault(name, []).append(value)
+        self.run.progress.updates += 1
+
+    # ---- reporting ----
+    def _log_row(self, rate: float, bar: tqdm) -> None:
+        row = {name: float(torch.stack(values).mean()) for name, values in self._metrics.items() if values}
+        self._metrics = {}
+        if self._finished:
+            row["return_per_step"] = float(np.mean([value for value, _ in self._finished]))
+            row["episode_length"] = float(np.mean([length for _, length in self._finished]))
+            self._finished = []
+            bar.set_postfix(reward=f"{row['return_per_step']:.2f}", length=f"{row['episode_length']:.0f}")
+        row |= {"updates": self.run.progress.updates, "steps_per_second": rate}
+        self.run.log.scalars("train", self.run.progress.steps, row)
+
+    def _evaluate(self, bar: tqdm) -> None:
+        result: Evaluation = evaluate(self.agent, self.embodiment, self.config.eval_seconds, seed=10_000)
+        self.agent.reset()
+        self.run.log.scalars("eval", self.run.progress.steps, vars(result))
+        self.run.keep_best(result)
+        bar.write(
+            f"step {self.run.progress.steps}: {result.return_per_step:.3f} reward per step, velocity error "
+            f"{result.velocity_error:.3f} m/s, distance {100 * result.distance_ratio:.0f} %, "
+            f"falls {result.falls} of {result.episodes}"
+        )

@@ -1,0 +1,154 @@
+"""A training run's folder: settings, checkpoints, episodes and logs, and how it is picked up again after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from tdmpc2_core.agent import Agent
+from tdmpc2_core.config import from_mapping, read_yaml, to_mapping
+from tdmpc2_core.data.episodes import EpisodeStore
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.learning.learner import Learner
+from tdmpc2_core.model import WorldModel, world_model_config
+from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.train.config import TrainConfig
+from tdmpc2_core.train.evaluate import Evaluation
+from tdmpc2_core.train.logs import RunLog
+
+
+@dataclass
+class Progress:
+    """Counters that a checkpoint keeps."""
+
+    steps: int = 0  # agent steps
+    updates: int = 0
+    episodes: int = 0
+    seconds: float = 0.0  # wall time over all parts of the run
+    resumes: int = 0
+    best_return_per_step: float = float("-inf")
+
+
+class Run:
+    """Folder layout: ``config.yaml``, ``checkpoint/`` (newest bundle + ``learner.pt``), ``best/`` (bundle with the highest
+    evaluation), ``episodes/``, ``demonstrations/``, ``train.csv``, ``eval.csv``, ``events.csv``.
+
+    An existing checkpoint in the folder is continued.
+
+    Raises:
+        UserError: the folder is not writable or holds a run with other settings.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.folder = Path(config.out)
+        self.config = config
+        self.embodiment = Embodiment.load(config.robot)
+        self.episodes = EpisodeStore(self.folder / "episodes")
+        self.demonstrations = EpisodeStore(self.folder / "demonstrations")
+        self.log = RunLog(self.folder)
+        self.progress = Progress()
+        self._check_settings()
+        torch.manual_seed(config.seed)
+        device = torch.device(config.device)
+        self.agent = self._new_agent(device)
+        generator = torch.Generator(device=device).manual_seed(config.seed)
+        self.learner = Learner(self.agent.model, config.learner, generator)
+        if (self._newest / "learner.pt").exists():
+            self._resume()
+        self._clock = time.monotonic()
+
+    @property
+    def _newest(self) -> Path:
+        current, previous = self.folder / "checkpoint", self.folder / "checkpoint.previous"
+        return current if current.exists() or not previous.exists() else previous
+
+    def _check_settings(self) -> None:
+        path, wanted = self.folder / "config.yaml", to_mapping(self.config)
+        free = ("steps", "out", "threads", "device", "log_every", "eval_every", "checkpoint_every", "eval_seconds")
+        if path.exists():
+            stored = read_yaml(path)
+            for key, value in wanted.items():
+                if key not in free and stored.get(key) != value:
+                    raise UserError(
+                        f"{path}: this run was started with {key}={stored.get(key)!r}, not {value!r}; use another "
+                        f"out= folder, or the same settings to continue it"
+                    )
+        import yaml
+
+        path.write_text(yaml.safe_dump(wanted, sort_keys=False))
+
+    def _new_agent(self, device: torch.device) -> Agent:
+        config, embodiment = self.config, self.embodiment
+        size = config.model_size if config.model_size == "robot" else int(config.model_size)
+        model = WorldModel(
+            world_model_config(
+                size, embodiment.observation_dim, embodiment.action_dim, episodic=True, normalise_obs=True
+            )
+        ).to(device)
+        return Agent(model, config.planner, config.learner.discount, embodiment=embodiment, seed=config.seed)
+
+    # ---- checkpoints ----
+    def checkpoint(self, why: str) -> None:
+        """Write the newest bundle and the learner's state; the former checkpoint stays until the new one is whole."""
+        self.progress.seconds += time.monotonic() - self._clock
+        self._clock = time.monotonic()
+        partial, current = self.folder / "checkpoint.partial", self.folder / "checkpoint"
+        previous = self.folder / "checkpoint.previous"
+        shutil.rmtree(partial, ignore_errors=True)
+        self.agent.save(partial, provenance=self.provenance())
+        torch.save(
+            {"learner": self.learner.state_dict(), "progress": json.dumps(asdict(self.progress))}, partial / "learner.pt"
+        )
+        shutil.rmtree(previous, ignore_errors=True)
+        if current.exists():
+            os.replace(current, previous)
+        os.replace(partial, current)
+        shutil.rmtree(previous, ignore_errors=True)
+        self.log.event(self.progress.steps, f"{why} at update {self.progress.updates}")
+
+    def _resume(self) -> None:
+        folder = self._newest
+        agent = Agent.load(folder, device=self.config.device, embodiment=self.embodiment)
+        self.agent.model.load_state_dict(agent.model.state_dict())
+        state = torch.load(folder / "learner.pt", map_location=self.config.device, weights_only=True)
+        self.learner.load_state_dict(state["learner"])
+        self.progress = Progress(**json.loads(state["progress"]))
+        self.progress.resumes += 1
+
+    def keep_best(self, result: Evaluation) -> None:
+        """Keep the bundle in ``best/`` when this evaluation is the highest so far."""
+        if result.return_per_step > self.progress.best_return_per_step:
+            self.progress.best_return_per_step = result.return_per_step
+            self.agent.save(self.folder / "best", provenance=self.provenance() | {"evaluation": asdict(result)})
+
+    def provenance(self) -> dict:
+        """How these weights came about: command, steps, updates, wall time."""
+        return {
+            "command": shlex.join(["tdmpc2", *sys.argv[1:]]),
+            "steps": self.progress.steps,
+            "updates": self.progress.updates,
+            "episodes": self.progress.episodes,
+            "wall_seconds": round(self.progress.seconds + time.monotonic() - self._clock),
+            "resumes": self.progress.resumes,
+            "settings": to_mapping(self.config),
+        }
+
+
+def open_run(folder: Path, overrides: dict) -> Run:
+    """A run from its own stored settings, changed by ``overrides``.
+
+    Raises:
+        UserError: the folder holds no run.
+    """
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise UserError(f"{folder}: no training run here (config.yaml is missing); start one with `tdmpc2 train out={folder}`")
+    return Run(from_mapping(TrainConfig, read_yaml(path) | overrides, str(path)))
