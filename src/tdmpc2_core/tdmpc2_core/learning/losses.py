@@ -98,8 +98,11 @@ def world_model_losses(
 
 
 def termination_metrics(logits: Tensor, terminated: Tensor, valid: Tensor) -> dict[str, Tensor]:
-    """Share of terminal steps and F1 score of the prediction (threshold 0.5); all inputs (H, B, 1)."""
-    predicted, actual = (logits > 0).to(valid.dtype) * valid, terminated * valid
+    """Share of terminal steps and F1 score of the prediction (threshold 0.5); all inputs (H, B, 1).
+
+    Both are taken at the last step of the rollout, the hardest one to predict, as the official code does.
+    """
+    predicted, actual = (logits[-1] > 0).to(valid.dtype) * valid[-1], terminated[-1] * valid[-1]
     hits = (predicted * actual).sum()
     return {
         "termination_rate": actual.mean(),

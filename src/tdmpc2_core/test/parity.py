@@ -1,0 +1,77 @@
+"""Access to the numerical fixtures made with the official TD-MPC2 code (inputs, every random draw, outputs)."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tdmpc2_core.checkpoint.official import load_official
+from tdmpc2_core.learning import Batch, LearnerConfig, UpdateDraws
+from tdmpc2_core.model import WorldModel
+from torch import Tensor
+
+HERE = Path(__file__).parent
+SHIPPED = HERE / "fixtures"
+STEMS = ("tiny_episodic_5q", "single_1m_obs24_act6")
+
+
+def folder_of(stem: str) -> Path | None:
+    """Folder holding the fixture: shipped with the tests, $TDMPC2_FIXTURES, or ../shared/fixtures beside the checkout."""
+    outside = os.environ.get("TDMPC2_FIXTURES") or HERE.parents[2].parent / "shared" / "fixtures"
+    for folder in (SHIPPED, Path(outside)):
+        if (folder / f"{stem}.npz").is_file():
+            return folder
+    return None
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """One model of the fixtures with its arrays and settings."""
+
+    path: Path
+    arrays: dict[str, np.ndarray]
+    settings: dict[str, Any]
+
+    @classmethod
+    def load(cls, stem: str) -> Fixture:
+        """Raises pytest's skip, with the reason, when the fixture is not on this machine."""
+        folder = folder_of(stem)
+        if folder is None:
+            pytest.skip(f"{stem} is not shipped: set TDMPC2_FIXTURES to the folder with {stem}.npz")
+        with np.load(folder / f"{stem}.npz") as arrays:
+            return cls(folder / f"{stem}.pt", dict(arrays), json.loads((folder / f"{stem}.json").read_text()))
+
+    def model(self) -> WorldModel:
+        """The fixture's model with its weights, dropout off."""
+        return load_official(self.path, dropout=0.0)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return torch.from_numpy(np.asarray(self.arrays[name]))
+
+    def learner_config(self, **overrides: Any) -> LearnerConfig:
+        """Paper settings with the fixture's horizon and discount."""
+        values = {"horizon": self.settings["horizon"], "discount": self.settings["discount"], **overrides}
+        return LearnerConfig.paper(**values)
+
+    def batch(self) -> Batch:
+        """The batch of the three updates, every step valid."""
+        reward = self["upd_reward"]
+        return Batch(self["upd_obs"], self["upd_action"], reward, self["upd_terminated"], torch.ones_like(reward))
+
+    def draws(self, update: int) -> UpdateDraws:
+        """Recorded random numbers of update 0, 1 or 2."""
+        names = ("td_eps", "td_qidx", "pi_eps", "pi_qidx")
+        return UpdateDraws(*(self[f"upd{update}_{name}"] for name in names))
+
+
+def assert_close(actual: Tensor, reference: Tensor, tolerance: float, name: str = "value") -> None:
+    """|actual - reference| <= tolerance * (1 + |reference|) everywhere, same shape."""
+    assert tuple(actual.shape) == tuple(reference.shape), f"{name}: {tuple(actual.shape)} != {tuple(reference.shape)}"
+    error = ((actual.detach().double() - reference.double()).abs() / (1.0 + reference.double().abs())).max().item()
+    assert error <= tolerance, f"{name}: relative error {error:.2e} > {tolerance:.0e}"

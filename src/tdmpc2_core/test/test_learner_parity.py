@@ -1,0 +1,65 @@
+"""Three consecutive updates against the recorded ones of the official code."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from parity import STEMS, Fixture, assert_close
+from tdmpc2_core.checkpoint import official
+from tdmpc2_core.learning import Learner
+from tdmpc2_core.model import WorldModel
+
+LOSSES = ("consistency_loss", "reward_loss", "value_loss", "termination_loss", "total_loss", "pi_loss", "pi_scale")
+OTHERS = ("pi_entropy", "pi_scaled_entropy", "grad_norm", "pi_grad_norm")
+
+
+def _assert_statistics(model: WorldModel, statistics: dict[str, list[float]]) -> None:
+    state = model.state_dict()
+    names = official._current_layout({name: torch.tensor([i]) for i, name in enumerate(statistics)}, "statistics")
+    rows = list(statistics.values())
+    renamed = official._renamed(names, "statistics")
+    assert set(renamed) <= set(state) and len(renamed) > 20
+    for name, index in renamed.items():
+        reference = torch.tensor(rows[index], dtype=torch.float64)
+        value = state[name].double().flatten()
+        actual = torch.cat([value.sum()[None], value.norm()[None], value[: len(reference) - 2]])
+        assert_close(actual, reference, 1e-4, name)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_three_updates(stem: str) -> None:
+    f = Fixture.load(stem)
+    model = f.model()
+    learner = Learner(model, f.learner_config(), torch.Generator().manual_seed(0))
+    for update in range(3):
+        draws = f.draws(update)
+        _, target = learner.targets(f.batch().prepare(learner.config.window), draws)
+        assert_close(target, f[f"upd{update}_td_target"], 1e-3, f"update {update} td target")
+        metrics = learner.update(f.batch(), draws)
+        for name in LOSSES + OTHERS:
+            if f"upd{update}_{name}" in f.arrays:
+                tolerance = 1e-3 if "grad" in name else 1e-4
+                assert_close(metrics[name], f[f"upd{update}_{name}"], tolerance, f"update {update} {name}")
+        for name in ("termination_rate", "termination_f1"):
+            if f"upd{update}_{name}" in f.arrays:
+                assert_close(metrics[name], f[f"upd{update}_{name}"], 1e-4, f"update {update} {name}")
+        if update in (0, 2):
+            _assert_statistics(model, f.settings[f"param_stats_after_update_{update}"])
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_gradient_of_every_tensor(stem: str) -> None:
+    f = Fixture.load(stem)
+    model = f.model()
+    reference = f.settings["grad_norms_update_0"]
+    learner = Learner(model, f.learner_config(grad_clip_norm=1e9), torch.Generator().manual_seed(0))
+    norms: dict[str, torch.Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p, n=name: norms.update({n: p.grad.norm()}))
+    learner.update(f.batch(), f.draws(0))
+    recorded = {k: torch.tensor(v) for part in reference.values() for k, v in part.items()}
+    named = official._renamed(recorded, "gradients")
+    assert set(named) == set(norms)
+    for name, norm in norms.items():
+        assert_close(norm, named[name], 1e-3, name)
