@@ -1,7 +1,7 @@
 """Episode store: an append-only folder of finished episodes, one safetensors file each.
 
-A file appears under its final name only when it is whole (written aside, flushed, renamed), so a killed process loses at
-most the episode in progress. The schema is the same for simulation, offline data and bags.
+A file appears under its final name only when it is whole (written aside, flushed, renamed), so a killed process
+loses at most the episode in progress. The schema is the same for simulation, offline data and bags.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def read_episode(path: Path) -> tuple[Episode, dict]:
                 )
             arrays = {name: file.get_tensor(name) for name in (*_FLOATS, *_FLAGS)}
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable episode ({error}); remove the file to go on without it") from error
+        raise UserError(
+            f"{path}: not a readable episode ({error}); remove the file to go on without it"
+        ) from error
     for name in _FLAGS:
         arrays[name] = arrays[name].astype(bool)
     return Episode(**arrays, truncated=header["truncated"] == "1"), json.loads(header["metadata"])

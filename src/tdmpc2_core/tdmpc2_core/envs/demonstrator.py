@@ -74,11 +74,13 @@ class Demonstrator:
         return env.mapper.action(targets)
 
 
-def demonstrate(env: RobotEnv, demonstrator: Demonstrator, rng: np.random.Generator, plan_std: float) -> Episode:
+def demonstrate(
+    env: RobotEnv, demonstrator: Demonstrator, rng: np.random.Generator, plan_std: float
+) -> Episode:
     """One episode of the scripted controller under bursts of action noise.
 
-    The clean action is kept as the plan's mean with ``plan_std``, so that the actor objectives that follow a planner
-    follow the demonstration where it is all there is. Noise comes in bursts so that recoveries are seen too.
+    The clean action is kept as the plan's mean with ``plan_std``, so that the actor objectives that follow a
+    planner follow the demonstration where it is all there is. Noise comes in bursts so that recoveries are seen too.
     """
     recorder = EpisodeRecorder(env.reset())
     noise_std = rng.choice([0.0, 0.1, 0.2, 0.4])

@@ -24,12 +24,15 @@ class TrotGait:
         self._clock = embodiment.clock
         self._period = 1.0 / embodiment.clock.frequency
         self._side = np.array([1.0, -1.0, 1.0, -1.0])
-        self._hips = np.array([1.0, 1.0, -1.0, -1.0]) * spec.hip_x, self._side * (spec.hip_y + spec.hip_offset)
+        self._hips = (
+            np.array([1.0, 1.0, -1.0, -1.0]) * spec.hip_x,
+            self._side * (spec.hip_y + spec.hip_offset),
+        )
         self._default = embodiment.default_position.reshape(4, 3)
         self._nominal = self.forward_kinematics(self._default)
 
     def targets(self, command: np.ndarray, phase: float) -> np.ndarray:
-        """Joint position targets (12,), rad. ``command``: (vx m/s, vy m/s, yaw rate rad/s); ``phase`` in [0, 1)."""
+        """Joint position targets (12,), rad, of a command (vx m/s, vy m/s, yaw rate rad/s); phase in [0, 1)."""
         if not np.any(command):
             return self._default.reshape(-1).copy()
         duty, lift = self._clock.duty, self._spec.swing_height
@@ -60,7 +63,7 @@ class TrotGait:
         return np.stack([x, y, z], axis=1)
 
     def inverse_kinematics(self, foot: np.ndarray) -> np.ndarray:
-        """Leg joints (4, 3), rad, that bring the feet to (4, 3), m; out-of-reach targets are moved to the reach limit."""
+        """Leg joints (4, 3), rad, that bring the feet to (4, 3), m; targets out of reach go to its limit."""
         spec = self._spec
         x, y, z = foot.T
         offset = self._side * spec.hip_offset

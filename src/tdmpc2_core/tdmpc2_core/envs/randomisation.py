@@ -1,4 +1,4 @@
-"""Domain randomisation of a simulated robot, in the ranges of its embodiment file; training and simulation node use it."""
+"""Domain randomisation of a simulated robot, in the ranges of its embodiment file."""
 
 from __future__ import annotations
 

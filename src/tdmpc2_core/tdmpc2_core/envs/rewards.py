@@ -1,7 +1,8 @@
-"""Reward terms that an embodiment file can name. Each takes the robot's state and returns one number per decision.
+"""Reward terms that an embodiment file can name: functions of the robot's state, one number per decision.
 
 A term's signature is its schema: every keyword is a number that the embodiment file must give.
-Tracking terms are ``exp(-error^2 / sigma^2)`` in [0, 1]; penalties return a non-negative cost and take a negative weight.
+Tracking terms are ``exp(-error^2 / sigma^2)`` in [0, 1]; penalties return a non-negative cost and take a negative
+weight.
 """
 
 from __future__ import annotations

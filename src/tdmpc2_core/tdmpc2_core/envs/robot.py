@@ -22,7 +22,9 @@ from tdmpc2_core.robots.trajectory import TrajectoryPlayer
 class EnvOptions:
     """What varies between training and evaluation."""
 
-    sensor_noise: bool = setting(True, why="uniform noise of the embodiment's observation terms; off for a clean test")
+    sensor_noise: bool = setting(
+        True, why="uniform noise of the embodiment's observation terms; off for a clean test"
+    )
     randomise: bool = setting(True, why="friction, mass, gains and delay drawn per episode, and pushes")
     random_reset: bool = setting(True, why="reset noise, random yaw; off starts from the default pose")
 
@@ -179,5 +181,9 @@ class RobotEnv:
 
     def _maybe_push(self) -> None:
         spec = self.embodiment.randomisation
-        if self.options.randomise and spec.push_interval and self.rng.random() < self._period / spec.push_interval:
+        if (
+            self.options.randomise
+            and spec.push_interval
+            and self.rng.random() < self._period / spec.push_interval
+        ):
             push(self.simulation, self.rng)

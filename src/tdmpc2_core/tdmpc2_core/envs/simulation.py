@@ -29,7 +29,9 @@ class Simulation:
         self.model = mujoco.MjModel.from_xml_path(str(embodiment.model_path))
         self.model.opt.timestep = 1.0 / embodiment.physics_rate
         self.data = mujoco.MjData(self.model)
-        self._joint_ids = np.array([self._id(mujoco.mjtObj.mjOBJ_JOINT, name) for name in embodiment.joint_names])
+        self._joint_ids = np.array(
+            [self._id(mujoco.mjtObj.mjOBJ_JOINT, name) for name in embodiment.joint_names]
+        )
         self._qpos = self.model.jnt_qposadr[self._joint_ids]
         self._qvel = self.model.jnt_dofadr[self._joint_ids]
         self._actuators = self._find_actuators()

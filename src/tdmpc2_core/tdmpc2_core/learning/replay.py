@@ -140,7 +140,9 @@ class ReplayBuffer:
             ValueError: fewer rows are stored than one window needs.
         """
         if not self.can_sample(window):
-            raise ValueError(f"the replay buffer holds {len(self)} rows; a window needs {window + 2} in one lane")
+            raise ValueError(
+                f"the replay buffer holds {len(self)} rows; a window needs {window + 2} in one lane"
+            )
         lane, column = self._draw_starts(batch_size, window)
         columns = (column[None] + torch.arange(window + 1)[:, None]) % self.capacity
         rows = (lane[None] * self.capacity + columns).to(self.device, non_blocking=True)

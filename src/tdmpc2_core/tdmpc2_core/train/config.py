@@ -33,20 +33,36 @@ class TrainConfig:
     seed: int = setting(1, low=0, why="seeds environments, replay draws, initial weights")
     steps: int = setting(150_000, unit="agent steps", above=0, why="decisions over all environments")
     device: str = setting("cpu", why="torch device of model, planner and replay")
-    threads: int = setting(1, low=0, why="torch threads; 0 leaves torch's choice. More than the free cores is slower")
+    threads: int = setting(
+        1, low=0, why="torch threads; 0 leaves torch's choice. More than the free cores is slower"
+    )
 
-    model_size: Literal["robot", "1", "5", "19", "48", "317"] = setting("robot", why="row of the architecture table")
+    model_size: Literal["robot", "1", "5", "19", "48", "317"] = setting(
+        "robot", why="row of the architecture table"
+    )
     num_envs: int = setting(8, low=1, why="robots simulated side by side; their plans are one batch")
-    updates_per_step: float = setting(0.5, above=0, unit="updates per agent step", why="1 in the paper; less saves time")
+    updates_per_step: float = setting(
+        0.5, above=0, unit="updates per agent step", why="1 in the paper; less saves time"
+    )
     replay_capacity: int = setting(500_000, low=1000, unit="decisions", why="over all environments")
 
-    demonstration_steps: int = setting(12_000, low=0, unit="agent steps", why="scripted gait before learning starts")
+    demonstration_steps: int = setting(
+        12_000, low=0, unit="agent steps", why="scripted gait before learning starts"
+    )
     demonstration_share: float = setting(0.5, low=0, high=1, why="of every batch at first")
-    demonstration_share_end: float = setting(0.1, low=0, high=1, why="of every batch from demonstration_anneal on")
-    demonstration_anneal: int = setting(60_000, low=1, unit="agent steps", why="the share falls linearly until then")
-    demonstration_std: float = setting(0.1, above=0, unit="normalised action", why="spread of the demonstrated plan")
+    demonstration_share_end: float = setting(
+        0.1, low=0, high=1, why="of every batch from demonstration_anneal on"
+    )
+    demonstration_anneal: int = setting(
+        60_000, low=1, unit="agent steps", why="the share falls linearly until then"
+    )
+    demonstration_std: float = setting(
+        0.1, above=0, unit="normalised action", why="spread of the demonstrated plan"
+    )
     pretrain_updates: int = setting(3_000, low=0, why="on demonstrations alone, before the first own step")
-    random_steps: int = setting(0, low=0, unit="agent steps", why="uniform random actions first, as the paper's seed phase")
+    random_steps: int = setting(
+        0, low=0, unit="agent steps", why="uniform random actions first, as the paper's seed phase"
+    )
 
     planner_from: int = setting(0, low=0, unit="agent steps", why="before it the policy prior acts alone")
     log_every: int = setting(2_000, above=0, unit="agent steps", why="rows of train.csv")
@@ -56,4 +72,6 @@ class TrainConfig:
 
     env: EnvOptions = field(default_factory=EnvOptions)
     learner: LearnerConfig = field(default_factory=robot_learner)
-    planner: PlannerConfig = field(default_factory=lambda: replace(planner_preset("tiny"), prior_weight=1.0, min_std=0.1))
+    planner: PlannerConfig = field(
+        default_factory=lambda: replace(planner_preset("tiny"), prior_weight=1.0, min_std=0.1)
+    )

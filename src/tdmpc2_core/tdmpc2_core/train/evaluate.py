@@ -47,7 +47,12 @@ def course(embodiment: Embodiment, episodes: int) -> list[np.ndarray]:
 
 
 def evaluate(
-    agent: Agent, embodiment: Embodiment, seconds: float, episodes: int = 8, seed: int = 0, randomise: bool = True
+    agent: Agent,
+    embodiment: Embodiment,
+    seconds: float,
+    episodes: int = 8,
+    seed: int = 0,
+    randomise: bool = True,
 ) -> Evaluation:
     """Run ``episodes`` robots side by side through the course, each holding one command; no exploration noise."""
     options = EnvOptions(sensor_noise=True, randomise=randomise, random_reset=True)

@@ -39,10 +39,14 @@ class OnlineTrainer:
         self.replay = self._buffer(config.num_envs, config.replay_capacity // config.num_envs, seed=1)
         self.demonstrations = self._buffer(1, max(2 * config.demonstration_steps, 2), seed=2)
         self._metrics: dict[str, list[torch.Tensor]] = {}
-        self._finished: list[tuple[float, int]] = []  # (return per step, length) of episodes since the last log row
+        self._finished: list[
+            tuple[float, int]
+        ] = []  # (return per step, length) of episodes since the last log row
 
     def _buffer(self, lanes: int, capacity: int, seed: int) -> ReplayBuffer:
-        generator = torch.Generator().manual_seed(self.config.seed * 31 + seed + 101 * self.run.progress.resumes)
+        generator = torch.Generator().manual_seed(
+            self.config.seed * 31 + seed + 101 * self.run.progress.resumes
+        )
         dims = self.embodiment.observation_dim, self.embodiment.action_dim
         return ReplayBuffer(lanes, capacity, *dims, device=self.config.device, generator=generator)
 
@@ -126,7 +130,9 @@ class OnlineTrainer:
         random = progress.steps < config.random_steps
         planned = not random and progress.steps >= config.planner_from
         if random:
-            actions = self.rng.uniform(-1.0, 1.0, (config.num_envs, self.embodiment.action_dim)).astype(np.float32)
+            actions = self.rng.uniform(-1.0, 1.0, (config.num_envs, self.embodiment.action_dim)).astype(
+                np.float32
+            )
             means = stds = values = None
         else:
             result = self.agent.act(observations, first, evaluate=False, use_prior=not planned)
@@ -135,7 +141,9 @@ class OnlineTrainer:
         for lane, env in enumerate(self.environments):
             plan = (means[lane], stds[lane]) if planned else (None, None)
             outcome = env.step(actions[lane])
-            self.replay.add(lane, observations[lane], actions[lane], outcome.reward, outcome.terminated, *plan)
+            self.replay.add(
+                lane, observations[lane], actions[lane], outcome.reward, outcome.terminated, *plan
+            )
             recorders[lane].add(
                 outcome.observation,
                 actions[lane],
@@ -164,9 +172,15 @@ class OnlineTrainer:
         share = 0.0
         if self.demonstrations.can_sample(self.window):
             done = min(1.0, self.run.progress.steps / config.demonstration_anneal)
-            share = config.demonstration_share + done * (config.demonstration_share_end - config.demonstration_share)
+            share = config.demonstration_share + done * (
+                config.demonstration_share_end - config.demonstration_share
+            )
         shown = round(share * config.learner.batch_size)
-        parts = [self.replay.sample(config.learner.batch_size - shown, self.window)] if shown < config.learner.batch_size else []
+        parts = (
+            [self.replay.sample(config.learner.batch_size - shown, self.window)]
+            if shown < config.learner.batch_size
+            else []
+        )
         if shown:
             parts.append(self.demonstrations.sample(shown, self.window))
         return concatenate(parts)

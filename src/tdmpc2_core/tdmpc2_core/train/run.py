@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import yaml
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.config import from_mapping, read_yaml, to_mapping
@@ -72,7 +73,16 @@ class Run:
 
     def _check_settings(self) -> None:
         path, wanted = self.folder / "config.yaml", to_mapping(self.config)
-        free = ("steps", "out", "threads", "device", "log_every", "eval_every", "checkpoint_every", "eval_seconds")
+        free = (
+            "steps",
+            "out",
+            "threads",
+            "device",
+            "log_every",
+            "eval_every",
+            "checkpoint_every",
+            "eval_seconds",
+        )
         if path.exists():
             stored = read_yaml(path)
             for key, value in wanted.items():
@@ -81,8 +91,6 @@ class Run:
                         f"{path}: this run was started with {key}={stored.get(key)!r}, not {value!r}; use another "
                         f"out= folder, or the same settings to continue it"
                     )
-        import yaml
-
         path.write_text(yaml.safe_dump(wanted, sort_keys=False))
 
     def _new_agent(self, device: torch.device) -> Agent:
@@ -95,6 +103,11 @@ class Run:
         ).to(device)
         return Agent(model, config.planner, config.learner.discount, embodiment=embodiment, seed=config.seed)
 
+    @property
+    def model_parameters(self) -> int:
+        """Learnable parameters, target heads excluded."""
+        return sum(p.numel() for p in self.agent.model.parameters() if p.requires_grad)
+
     # ---- checkpoints ----
     def checkpoint(self, why: str) -> None:
         """Write the newest bundle and the learner's state; the former checkpoint stays until the new one is whole."""
@@ -105,7 +118,8 @@ class Run:
         shutil.rmtree(partial, ignore_errors=True)
         self.agent.save(partial, provenance=self.provenance())
         torch.save(
-            {"learner": self.learner.state_dict(), "progress": json.dumps(asdict(self.progress))}, partial / "learner.pt"
+            {"learner": self.learner.state_dict(), "progress": json.dumps(asdict(self.progress))},
+            partial / "learner.pt",
         )
         shutil.rmtree(previous, ignore_errors=True)
         if current.exists():
@@ -127,7 +141,9 @@ class Run:
         """Keep the bundle in ``best/`` when this evaluation is the highest so far."""
         if result.return_per_step > self.progress.best_return_per_step:
             self.progress.best_return_per_step = result.return_per_step
-            self.agent.save(self.folder / "best", provenance=self.provenance() | {"evaluation": asdict(result)})
+            self.agent.save(
+                self.folder / "best", provenance=self.provenance() | {"evaluation": asdict(result)}
+            )
 
     def provenance(self) -> dict:
         """How these weights came about: command, steps, updates, wall time."""
@@ -142,13 +158,15 @@ class Run:
         }
 
 
-def open_run(folder: Path, overrides: dict) -> Run:
-    """A run from its own stored settings, changed by ``overrides``.
+def stored_settings(folder: Path) -> TrainConfig:
+    """Settings of the run in ``folder``.
 
     Raises:
-        UserError: the folder holds no run.
+        UserError: the folder holds no run, or its settings cannot be read.
     """
-    path = folder / "config.yaml"
+    path = Path(folder) / "config.yaml"
     if not path.exists():
-        raise UserError(f"{folder}: no training run here (config.yaml is missing); start one with `tdmpc2 train out={folder}`")
-    return Run(from_mapping(TrainConfig, read_yaml(path) | overrides, str(path)))
+        raise UserError(
+            f"{folder}: holds no training run (config.yaml is missing); start one with `tdmpc2 train`"
+        )
+    return from_mapping(TrainConfig, read_yaml(path) | {"out": str(folder)}, str(path))

@@ -1,0 +1,152 @@
+"""The command line: ``tdmpc2 train | eval | info``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tdmpc2_core import __version__
+from tdmpc2_core.config import apply_overrides, field_help, from_mapping, read_yaml
+from tdmpc2_core.errors import UserError
+
+
+def _train(args: argparse.Namespace) -> None:
+    from tdmpc2_core.train.config import TrainConfig
+    from tdmpc2_core.train.online import OnlineTrainer
+    from tdmpc2_core.train.run import Run, stored_settings
+
+    if args.resume:
+        config = stored_settings(args.resume)
+    elif args.config:
+        config = from_mapping(TrainConfig, read_yaml(args.config), str(args.config))
+    else:
+        config = TrainConfig()
+    config = apply_overrides(config, args.settings)
+    run = Run(config)
+    print(
+        f"{run.folder}: robot {run.embodiment.name}, {run.model_parameters:,} parameters, "
+        f"step {run.progress.steps}"
+    )
+    OnlineTrainer(run).train()
+
+
+def _eval(args: argparse.Namespace) -> None:
+    from tdmpc2_core.agent import Agent
+    from tdmpc2_core.train.evaluate import evaluate
+    from tdmpc2_core.train.report import evaluation_table
+
+    agent = Agent.load(args.bundle, device=args.device, planner=args.planner, seed=args.seed)
+    if agent.embodiment is None:
+        raise UserError(
+            f"{args.bundle}: was trained on {', '.join(agent.tasks)}; eval needs a robot's bundle"
+        )
+    result = evaluate(agent, agent.embodiment, args.seconds, args.episodes, seed=args.seed)
+    print(evaluation_table({agent.planner_config.method if args.planner is None else args.planner: result}))
+    if args.json:
+        Path(args.json).write_text(json.dumps(vars(result), indent=2) + "\n")
+
+
+def _info(args: argparse.Namespace) -> None:
+    from tdmpc2_core.checkpoint.bundle import load_bundle
+
+    bundle = load_bundle(args.bundle)
+    model = bundle.model_config
+    print(f"robot       {bundle.embodiment.name if bundle.embodiment else '-'}")
+    print(
+        f"model       obs {model.obs_dim}, action {model.action_dim}, latent {model.latent_dim}, "
+        f"{model.num_q} value heads"
+    )
+    print(f"planner     {bundle.planner.to_dict()}")
+    print(f"provenance  {json.dumps(bundle.provenance, indent=2)}")
+    for row in bundle.measured:
+        print(f"measured    {json.dumps(dict(row))}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="tdmpc2",
+        description="Train and evaluate TD-MPC2 world models for robots.",
+        epilog="example: tdmpc2 train robot=quadruped out=runs/quadruped",
+        formatter_class=raw,
+    )
+    parser.add_argument("--version", action="version", version=f"tdmpc2 {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    train = commands.add_parser(
+        "train",
+        help="train online in simulation; continues a run that its folder already holds",
+        description="Train online in simulation. A run folder that already holds a checkpoint is continued.",
+        formatter_class=raw,
+    )
+    train.add_argument("settings", nargs="*", metavar="key=value", help="settings, see below")
+    source = train.add_mutually_exclusive_group()
+    source.add_argument("--config", type=Path, help="YAML file with settings")
+    source.add_argument(
+        "--resume", type=Path, metavar="DIR", help="continue the run in DIR with its own settings"
+    )
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser(
+        "eval",
+        help="run a bundle in simulation on the fixed course of commands",
+        epilog="example: tdmpc2 eval runs/quadruped/best --planner policy --episodes 16",
+        formatter_class=raw,
+    )
+    evaluate.add_argument("bundle", type=Path, help="checkpoint bundle")
+    evaluate.add_argument(
+        "--planner", help="preset instead of the bundle's own: tiny, small, medium, large, paper, policy"
+    )
+    evaluate.add_argument("--episodes", type=int, default=8, help="robots, each with one command (default 8)")
+    evaluate.add_argument("--seconds", type=float, default=10.0, help="length of an episode (default 10)")
+    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--device", default="cpu", help="torch device (default cpu)")
+    evaluate.add_argument("--json", type=Path, help="also write the result here")
+    evaluate.set_defaults(run=_eval)
+
+    info = commands.add_parser(
+        "info",
+        help="what a bundle holds",
+        epilog="example: tdmpc2 info runs/quadruped/best",
+        formatter_class=raw,
+    )
+    info.add_argument("bundle", type=Path)
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _train_help() -> str:
+    from tdmpc2_core.train.config import TrainConfig
+
+    return (
+        "example: tdmpc2 train robot=quadruped out=runs/quadruped steps=150000 learner.batch_size=256\n\n"
+        f"settings:\n{field_help(TrainConfig)}"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``tdmpc2``; returns the exit code (0, or 2 on a user's mistake, 130 on Ctrl-C)."""
+    parser = _parser()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["train"] and {"-h", "--help"} & set(arguments):
+        commands = next(
+            action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+        )
+        commands.choices["train"].epilog = _train_help()
+    args = parser.parse_args(arguments)
+    try:
+        args.run(args)
+    except UserError as error:
+        print(f"tdmpc2: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("tdmpc2: stopped; a training run goes on from its last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
