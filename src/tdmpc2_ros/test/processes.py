@@ -1,0 +1,195 @@
+"""Starting nodes as processes in a DDS domain of their own, and an rclpy node in the test to watch them.
+
+Nodes of one test see each other and nothing else: every `Domain` draws a free domain id, and discovery stays
+on this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+SOURCES = Path(__file__).resolve().parents[2]
+LOCAL = {
+    "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+    "RCUTILS_LOGGING_BUFFERED_STREAM": "0",
+}
+os.environ.update(LOCAL)
+os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
+
+import rclpy  # noqa: E402  (reads the variables above)
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+
+
+class Process:
+    """A node as a process. Its output is collected while it runs; `log` is all of it so far."""
+
+    def __init__(self, arguments: Sequence[str], environment: dict[str, str]) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, *arguments],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, args=(self.popen.stdout,), daemon=True)
+        self._reader.start()
+
+    def _read(self, stream: IO[str]) -> None:
+        for line in stream:
+            self._lines.append(line)
+
+    @property
+    def log(self) -> str:
+        return "".join(self._lines)
+
+    def wait_for_log(self, text: str, timeout: float = 20.0) -> None:
+        """Until `text` is in the output; AssertionError with the output after `timeout` s."""
+        wait_until(lambda: text in self.log, timeout, lambda: f"no {text!r} in the output:\n{self.log}")
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        self.popen.send_signal(number)
+
+    def wait(self, timeout: float = 15.0) -> int:
+        """Exit code; AssertionError with the output when it still runs after `timeout` s."""
+        try:
+            code = self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {timeout} s:\n{self.log}") from None
+        self._reader.join(2.0)
+        return code
+
+    def stop(self, number: int = signal.SIGINT, timeout: float = 15.0) -> int:
+        """Send a signal and wait for the exit code."""
+        if self.popen.poll() is None:
+            self.send(number)
+        return self.wait(timeout)
+
+    def kill(self) -> None:
+        """End it at once, whatever its state."""
+        if self.popen.poll() is None:
+            self.popen.kill()
+            self.popen.wait(5.0)
+        self._reader.join(2.0)
+
+
+class Domain:
+    """A DDS domain of one test: processes started in it, and `node`, an rclpy node spun in the background."""
+
+    def __init__(self, domain: int, use_sim_time: bool = False) -> None:
+        self.id, self.processes = domain, list[Process]()
+        self.context = rclpy.Context()
+        rclpy.init(context=self.context, domain_id=domain)
+        overrides = [Parameter("use_sim_time", value=use_sim_time)]
+        self.node: Node = rclpy.create_node("watcher", context=self.context, parameter_overrides=overrides)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self._spinner = threading.Thread(target=self._spin, daemon=True)
+        self._spinner.start()
+
+    def _spin(self) -> None:
+        with contextlib.suppress(
+            rclpy.executors.ExternalShutdownException, rclpy.executors.ShutdownException
+        ):
+            self.executor.spin()
+
+    def start(
+        self, module: str, parameters: dict[str, Any] | None = None, arguments: Sequence[str] = ()
+    ) -> Process:
+        """Start `python -m module` with ROS parameters; `arguments` follow --ros-args."""
+        given = [
+            part for name, value in (parameters or {}).items() for part in ("-p", f"{name}:={_text(value)}")
+        ]
+        return self.run(["-m", module, "--ros-args", *given, *arguments])
+
+    def run(self, arguments: Sequence[str]) -> Process:
+        """Start Python with `arguments` in this domain."""
+        paths = [str(SOURCES / "tdmpc2_core"), str(SOURCES / "tdmpc2_ros"), os.environ.get("PYTHONPATH", "")]
+        environment = {
+            **os.environ,
+            **LOCAL,
+            "ROS_DOMAIN_ID": str(self.id),
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        }
+        self.processes.append(Process(arguments, environment))
+        return self.processes[-1]
+
+    def call(self, service: str, kind: type, request: Any = None, timeout: float = 20.0) -> Any:
+        """Response of a service call; AssertionError when there is none within `timeout` s."""
+        client = self.node.create_client(kind, service)
+        try:
+            assert client.wait_for_service(timeout), f"no service {service}"
+            future = client.call_async(request if request is not None else kind.Request())
+            wait_until(future.done, timeout, lambda: f"no answer from {service}")
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def close(self) -> None:
+        """Kill what still runs and leave the domain."""
+        for process in self.processes:
+            process.kill()
+        self.executor.shutdown(2.0)
+        self._spinner.join(2.0)
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+
+
+@contextlib.contextmanager
+def domain(use_sim_time: bool = False) -> Iterator[Domain]:
+    """A fresh domain; all its processes are ended on leaving."""
+    with _free_domain_id() as number:
+        result = Domain(number, use_sim_time)
+        try:
+            yield result
+        finally:
+            result.close()
+
+
+@contextlib.contextmanager
+def _free_domain_id() -> Iterator[int]:
+    """A domain id in 1..100 that no other test of this machine uses, held by a file lock."""
+    folder = Path(tempfile.gettempdir()) / f"ros_domain_ids.{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    for number in range(1, 101):
+        with open(folder / str(number), "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            yield number
+            return
+    raise AssertionError("no free ROS domain id between 1 and 100")
+
+
+def wait_until(
+    condition: Callable[[], bool], timeout: float, message: Callable[[], str] | str = "timed out"
+) -> None:
+    """Until `condition()` holds; AssertionError with `message` after `timeout` s."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(message if isinstance(message, str) else message())
+        time.sleep(0.01)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"'{value}'" if isinstance(value, str) else str(value)
