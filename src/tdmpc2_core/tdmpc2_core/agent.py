@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .acting import ActResult, ObservationError, PlanError, check_observation, check_sizes
 from .checkpoint.bundle import Bundle, load_bundle, save_bundle
 from .checkpoint.robot_files import check_same_robot
 from .errors import UserError
@@ -18,34 +18,11 @@ from .model.world_model import WorldModel
 from .planning import Plan, PlanBatch, PlannerConfig, PolicyPlanner, make_planner, planner_preset
 from .robots import Embodiment
 
-
-class ObservationError(UserError):
-    """The observation cannot be planned on: wrong shape, or an entry that is not finite."""
-
-
-class PlanError(UserError):
-    """The model gave an action that is not finite."""
-
-
-@dataclass(frozen=True)
-class ActResult:
-    """One decision for B robots; float32 arrays, actions normalised to [-1, 1].
-
-    Attributes:
-        action: (B, A) what to do now.
-        plan_mean: (B, A) first row of the planner's mean.
-        plan_std: (B, A) first row of the planner's spread.
-        value: (B,) predicted discounted return, reward units; NaN when a deadline left no time for one.
-    """
-
-    action: NDArray[np.float32]
-    plan_mean: NDArray[np.float32]
-    plan_std: NDArray[np.float32]
-    value: NDArray[np.float32]
+__all__ = ["ActResult", "Agent", "ObservationError", "PlanError"]
 
 
 class Agent:
-    """Acts and plans with a world model. The model is shared, not copied: training it changes what the agent does.
+    """Acts and plans with a world model. The model is shared, not copied: training it changes the agent.
 
     Args:
         model: the world model; it is moved to `device` when one is given.
@@ -75,7 +52,7 @@ class Agent:
     ) -> None:
         if not 0.0 < discount <= 1.0:
             raise UserError(f"agent: discount is {discount}, must be above 0 and at most 1")
-        _check_sizes(model, embodiment)
+        check_sizes(model.config, embodiment)
         self.model = model if device is None else model.to(device)
         self.planner_config = _planner_config(planner, model.config.action_dim)
         self.discount = discount
@@ -114,7 +91,7 @@ class Agent:
         )
 
     def observe(self, obs: NDArray[np.floating[Any]]) -> None:
-        """Merge new observations (..., O) into the model's running statistics: each once, as it comes from a robot."""
+        """Merge observations (..., O) into the model's statistics; give each one once, as a robot gave it."""
         normaliser = self.model.normaliser
         training = normaliser.training
         normaliser.train()
@@ -159,14 +136,15 @@ class Agent:
     ) -> Plan:
         """Plan for one robot from obs (O,). Row 0 is the chosen action, further rows are the mean plan.
 
-        `now` is the time at which the plan starts, s, on the clock `Plan.action` will be asked with; `deadline` is an
-        instant of `time.monotonic()`, s. Raises as `act`.
+        `now` is the time at which the plan starts, s, on the clock of `Plan.action`; `deadline`
+        is an instant of `time.monotonic()`, s. Raises as `act`.
         """
         tasks = None if task is None else np.array([task])
         batch = self._plan(np.asarray(obs)[None], np.array([first]), evaluate, tasks, deadline)
         actions, std = batch.mean[0].cpu().numpy().copy(), batch.std[0].cpu().numpy()
         actions[0] = batch.action[0].cpu().numpy()
-        return Plan(actions, std, self.control_period, now, float(batch.value[0]), batch.iterations, batch.ended_by)
+        value, dt = float(batch.value[0]), self.control_period
+        return Plan(actions, std, dt, now, value, batch.iterations, batch.ended_by)
 
     def _plan(
         self,
@@ -177,11 +155,11 @@ class Agent:
         deadline: float | None,
         use_prior: bool = False,
     ) -> PlanBatch:
-        obs = self._checked(obs)
+        obs = check_observation(obs, self.model.config, self.embodiment)
         robots, device = len(obs), self.device
         first = np.zeros(robots, dtype=bool) if first is None else np.asarray(first, dtype=bool)
         if first.shape != (robots,):
-            raise ObservationError(f"agent: first has shape {first.shape}, must be ({robots},) as obs has {robots} rows")
+            raise ObservationError(f"agent: first has shape {first.shape}, must be ({robots},)")
         batch = (self._prior if use_prior else self.planner).plan(
             torch.from_numpy(obs).to(device),
             torch.from_numpy(first).to(device),
@@ -191,20 +169,8 @@ class Agent:
         )
         if not bool(torch.isfinite(batch.action).all() & torch.isfinite(batch.mean).all()):
             self.reset()
-            raise PlanError("agent: the world model gave a non-finite action; its weights or the observation are off")
+            raise PlanError("agent: the world model gave a non-finite action; its weights are not usable")
         return batch
-
-    def _checked(self, obs: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-        config = self.model.config
-        obs = np.ascontiguousarray(obs, dtype=np.float32)
-        if config.obs_kind == "state" and (obs.ndim != 2 or obs.shape[1] != config.obs_dim):
-            raise ObservationError(f"agent: obs has shape {obs.shape}, must be (robots, {config.obs_dim})")
-        finite = np.isfinite(obs)
-        if not finite.all():
-            where = tuple(int(i) for i in np.argwhere(~finite)[0])
-            name = "" if self.embodiment is None else f" ({_term(self.embodiment, where[-1])})"
-            raise ObservationError(f"agent: observation entry {where[-1]}{name} is {obs[where]}; all must be finite")
-        return obs
 
     def save(
         self,
@@ -214,7 +180,8 @@ class Agent:
     ) -> None:
         """Write a checkpoint bundle (see `checkpoint.bundle`), replacing an older bundle at `path`.
 
-        `provenance`: command, steps, updates, wall_seconds, returns; `measured`: rows of planner settings and returns.
+        `provenance`: command, steps, updates, wall_seconds, returns; `measured`: rows of planner settings
+        with their returns. Left out, those the agent was loaded with are kept.
         """
         bundle = Bundle(
             weights=self.model.state_dict(),
@@ -238,7 +205,7 @@ class Agent:
         planner: PlannerConfig | str | None = None,
         seed: int = 0,
     ) -> Agent:
-        """Agent from a bundle. `embodiment`: the robot it shall drive; its own settings (safety, noise) then count.
+        """Agent from a bundle. `embodiment`: the robot it shall drive; its safety settings then count.
 
         Raises:
             UserError: the bundle is missing, damaged, from a newer version, or was made for another robot.
@@ -262,25 +229,8 @@ class Agent:
 
 def _planner_config(planner: PlannerConfig | str, action_dim: int) -> PlannerConfig:
     if isinstance(planner, PlannerConfig):
-        return replace(planner)
+        return planner
     try:
         return planner_preset(planner, action_dim)
     except ValueError as error:
         raise UserError(f"agent: {error}") from None
-
-
-def _check_sizes(model: WorldModel, embodiment: Embodiment | None) -> None:
-    config = model.config
-    if embodiment is None or (config.obs_dim, config.action_dim) == (embodiment.observation_dim, embodiment.action_dim):
-        return
-    raise UserError(
-        f"agent: the model has {config.obs_dim} observation and {config.action_dim} action entries, robot "
-        f"{embodiment.name!r} has {embodiment.observation_dim} and {embodiment.action_dim}; they must agree"
-    )
-
-
-def _term(embodiment: Embodiment, entry: int) -> str:
-    for block in embodiment.observation_layout:
-        if block.start <= entry < block.stop:
-            return block.name
-    return "unknown term"

@@ -1,4 +1,4 @@
-"""Checkpoints: the bundle directory of this suite; official TD-MPC2 files are read by `checkpoint.official`."""
+"""Checkpoints: the bundle directory of this suite. `checkpoint.official` reads official TD-MPC2 files."""
 
 from .bundle import FORMAT_VERSION, Bundle, load_bundle, save_bundle
 from .robot_files import check_same_robot, first_difference

@@ -4,8 +4,8 @@
     bundle.json           {"format", "version", "content_sha256", "content": {...}}
     embodiment/           the robot's YAML, MJCF and assets, when the bundle is for a robot
 
-`content` holds the model and planner configuration, measured returns, discount, robot, tasks, provenance and the
-sha256 of every other file; `content_sha256` covers `content`. So every damaged byte is noticed.
+`content` holds the model and planner configuration, measured returns, discount, robot, tasks, provenance and
+the sha256 of every other file; `content_sha256` covers `content`. So every damaged byte is noticed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from .robot_files import robot_files
 FORMAT_VERSION = manifest.FORMAT_VERSION
 WEIGHTS = "weights.safetensors"
 ROBOT_FOLDER = "embodiment"
+_UNREADABLE = (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
 _PACKAGES = ("tdmpc2-core", "torch", "numpy", "mujoco")
 
 
@@ -95,8 +96,8 @@ def save_bundle(path: str | os.PathLike[str], bundle: Bundle) -> None:
         UserError: `path` holds something that is no bundle, a weight is not finite, or the disk refuses.
     """
     target = Path(path)
-    if target.exists() and not manifest.is_bundle(target) and not (target.is_dir() and not any(target.iterdir())):
-        raise UserError(f"{target}: exists and is no bundle, so it is not replaced; give a new path or an old bundle's")
+    if target.exists() and not manifest.replaceable(target):
+        raise UserError(f"{target}: is no bundle, so it is not replaced; give a new path or that of a bundle")
     weights = {name: value.detach().cpu().contiguous() for name, value in bundle.weights.items()}
     _check_finite(target, weights)
     files = {WEIGHTS: safetensors.torch.save(weights)}
@@ -107,7 +108,7 @@ def save_bundle(path: str | os.PathLike[str], bundle: Bundle) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.new-", dir=target.parent))
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror}); give a folder that can be written") from None
+        raise UserError(f"{target}: cannot be written ({error.strerror}); give a writable place") from None
     try:
         for name, data in files.items():
             manifest.write_file(temporary / name, data)
@@ -115,7 +116,7 @@ def save_bundle(path: str | os.PathLike[str], bundle: Bundle) -> None:
         temporary.chmod(0o755)
         manifest.replace_directory(temporary, target)
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror}); the older bundle, if any, is kept") from None
+        raise UserError(f"{target}: cannot be written ({error.strerror}); an older bundle is kept") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -133,7 +134,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         bundle = Bundle(
             weights=read_weights(folder / WEIGHTS, files[WEIGHTS]),
             model_config=WorldModelConfig.from_dict(content["model"]),
-            planner=PlannerConfig.from_dict(content["planner"]),
+            planner=PlannerConfig.from_dict(content["planner"], f"{folder / manifest.NAME}: planner"),
             discount=_positive(content, "discount", most=1.0),
             control_period=_positive(content, "control_period"),
             embodiment=_embodiment(folder, content),
@@ -144,7 +145,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         bundle.build_model()
     except (KeyError, TypeError, ValueError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else f"is not usable: {error}"
-        raise UserError(f"{folder / manifest.NAME}: {what}; write the bundle again with this version") from None
+        raise UserError(f"{folder / manifest.NAME}: {what}; save the bundle again") from None
     except UserError as error:
         raise UserError(f"{folder}: {error}" if str(error).startswith("bundle:") else str(error)) from None
     return bundle
@@ -154,8 +155,8 @@ def read_weights(path: Path, data: bytes) -> dict[str, Tensor]:
     """Tensors of a safetensors file's content. Raises UserError when damaged or not finite."""
     try:
         weights = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise UserError(f"{path}: is no complete safetensors file ({error}); copy the bundle again") from None
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: is no whole safetensors file ({error}); copy the bundle again") from None
     _check_finite(path, weights)
     return weights
 
@@ -163,7 +164,7 @@ def read_weights(path: Path, data: bytes) -> dict[str, Tensor]:
 def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
     for name, value in weights.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise UserError(f"{path}: weight {name!r} holds a non-finite number; take a checkpoint from before that")
+            raise UserError(f"{path}: weight {name!r} is not finite; use an earlier checkpoint")
 
 
 def _content(bundle: Bundle, files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -191,7 +192,7 @@ def _surroundings() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {"written": datetime.now(timezone.utc).isoformat(timespec="seconds"), "versions": versions}
+    return {"written": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions}
 
 
 def _embodiment(folder: Path, content: Mapping[str, Any]) -> Embodiment | None:
@@ -205,13 +206,14 @@ def _embodiment(folder: Path, content: Mapping[str, Any]) -> Embodiment | None:
 
 def _positive(content: Mapping[str, Any], name: str, most: float = math.inf) -> float:
     value = content[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most or math.isinf(value):
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value <= most or math.isinf(value):
         raise ValueError(f"{name} is {value!r}, must be above 0 and at most {most:g}")
     return float(value)
 
 
 def _plain(value: Any) -> Any:
-    """JSON values only: NumPy scalars and arrays become numbers and lists, non-finite numbers null, paths text."""
+    """JSON values only: arrays become lists, non-finite numbers null, anything unknown its text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -1,4 +1,4 @@
-"""bundle.json and the files it vouches for: reading with checks, writing durably, replacing a directory safely."""
+"""bundle.json and the files it vouches for: checked reading, durable writing, safe replacement."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ def is_bundle(folder: Path) -> bool:
     return (folder / NAME).is_file()
 
 
+def replaceable(path: Path) -> bool:
+    """Whether `path` may be overwritten: an older bundle or an empty directory."""
+    return is_bundle(path) or (path.is_dir() and not any(path.iterdir()))
+
+
 def find(path: Path) -> Path:
     """Directory to read: `path`, or the older bundle that an interrupted replacement left beside it.
 
@@ -40,7 +45,7 @@ def find(path: Path) -> Path:
     if not path.exists():
         raise UserError(f"{path}: no such bundle; give the directory that holds {NAME}")
     if not path.is_dir():
-        raise UserError(f"{path}: is a file, a bundle is a directory with {NAME}; official .pt files must be converted first")
+        raise UserError(f"{path}: is a file, a bundle is a directory; give the directory that holds {NAME}")
     raise UserError(f"{path}: has no {NAME}, so it is no bundle; give the directory that holds {NAME}")
 
 
@@ -48,27 +53,30 @@ def read(folder: Path) -> dict[str, Any]:
     """`content` of bundle.json.
 
     Raises:
-        UserError: not readable, no JSON, no bundle, written by a newer version, or changed after it was written.
+        UserError: not readable, no JSON, no bundle, from a newer version, or changed after it was written.
     """
     path = folder / NAME
     try:
         document = json.loads(path.read_bytes().decode("utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the file and its permissions") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is broken JSON ({error}); copy the bundle again") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise UserError(f"{path}: is no {FORMAT} file; its key 'format' must be {FORMAT!r}")
     version = document.get("version")
     if type(version) is not int or version < 1:
-        raise UserError(f"{path}: format version is {version!r}, must be a whole number from 1 to {FORMAT_VERSION}")
+        raise UserError(f"{path}: format version is {version!r}, must be from 1 to {FORMAT_VERSION}")
     if version > FORMAT_VERSION:
         raise UserError(
-            f"{path}: has format version {version}, this program reads up to {FORMAT_VERSION}; update tdmpc2-core"
+            f"{path}: has format version {version}, this program reads up to {FORMAT_VERSION}; "
+            "update tdmpc2-core"
         )
     content = document.get("content")
     if not isinstance(content, dict) or document.get("content_sha256") != digest(_canonical(content)):
-        raise UserError(f"{path}: was damaged or edited after it was written (checksum differs); copy the bundle again")
+        raise UserError(
+            f"{path}: was changed after it was written (its checksum differs); copy the bundle again"
+        )
     return content
 
 
@@ -80,19 +88,24 @@ def read_files(folder: Path, content: Mapping[str, Any]) -> dict[str, bytes]:
     """
     listed = content.get("files")
     if not isinstance(listed, dict) or "weights.safetensors" not in listed:
-        raise UserError(f"{folder / NAME}: lists no weights.safetensors under 'files'; write the bundle again")
+        raise UserError(
+            f"{folder / NAME}: lists no weights.safetensors under 'files'; write the bundle again"
+        )
     files: dict[str, bytes] = {}
     for name, expected in listed.items():
         path = folder / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UserError(f"{folder / NAME}: lists {name!r}, which lies outside the bundle; paths must be relative")
+            raise UserError(f"{folder / NAME}: lists {name!r}, outside the bundle; save the bundle again")
         try:
             files[name] = path.read_bytes()
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); copy the whole bundle again") from None
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror}); copy the whole bundle again"
+            ) from None
         if digest(files[name]) != expected:
             raise UserError(
-                f"{path}: is damaged ({len(files[name])} bytes, sha256 differs from {NAME}); copy the bundle again"
+                f"{path}: is damaged ({len(files[name])} bytes, its sha256 is not the one in {NAME}); "
+                "copy the bundle again"
             )
     return files
 
@@ -119,7 +132,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def replace_directory(new: Path, target: Path) -> None:
-    """Put the directory `new` in the place of `target`; interrupted at any point, one whole bundle is found by `find`."""
+    """Put directory `new` in the place of `target`; cut off anywhere, `find` still finds a whole bundle."""
     previous = _previous(target)
     if target.exists():
         shutil.rmtree(previous, ignore_errors=True)
@@ -138,4 +151,4 @@ def _previous(path: Path) -> Path:
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()

@@ -18,7 +18,7 @@ _ASSET_FOLDERS = ("meshdir", "texturedir", "assetdir")
 
 
 def robot_files(embodiment: Embodiment) -> dict[str, bytes]:
-    """Content of every file a robot consists of, by path relative to its folder: YAML, MJCF and what that refers to.
+    """Every file of a robot by path relative to its folder: YAML, MJCF and what that refers to.
 
     Empty for a robot that was built without a folder.
 
@@ -34,7 +34,7 @@ def robot_files(embodiment: Embodiment) -> dict[str, bytes]:
         path = pending.pop()
         name = Path(os.path.relpath(path, folder)).as_posix()
         if name.startswith(".."):
-            raise UserError(f"{embodiment.model_path}: refers to {path}, outside the robot's folder {folder}; move it there")
+            raise UserError(f"{embodiment.model_path}: refers to {path}; it must lie in {folder}")
         if name in files:
             continue
         try:
@@ -42,7 +42,9 @@ def robot_files(embodiment: Embodiment) -> dict[str, bytes]:
             if path.suffix == ".xml":
                 pending.extend(_referenced(ElementTree.fromstring(files[name]), folder))
         except (OSError, ElementTree.ParseError) as error:
-            raise UserError(f"{path}: cannot be packed into the bundle ({error}); it must be a readable MJCF") from None
+            raise UserError(
+                f"{path}: cannot be packed into the bundle ({error}); it must be a readable MJCF"
+            ) from None
     return files
 
 
@@ -57,7 +59,10 @@ def _yaml_bytes(embodiment: Embodiment, folder: Path) -> bytes:
 def _referenced(root: ElementTree.Element, folder: Path) -> Iterator[Path]:
     """Files an MJCF names: included models, meshes, textures, height fields."""
     compilers = list(root.iter("compiler"))
-    places = [folder, *(folder / c.attrib[key] for c in compilers for key in _ASSET_FOLDERS if key in c.attrib)]
+    places = [
+        folder,
+        *(folder / c.attrib[key] for c in compilers for key in _ASSET_FOLDERS if key in c.attrib),
+    ]
     for element in root.iter():
         name = element.attrib.get("file")
         if name:
@@ -72,8 +77,8 @@ def check_same_robot(path: str | os.PathLike[str], stored: Embodiment, wanted: E
     """
     if stored.fingerprint != wanted.fingerprint:
         raise UserError(
-            f"{path}: this checkpoint is for robot {stored.name!r}, not for {wanted.name!r}: "
-            f"{first_difference(stored, wanted)}; use a checkpoint that was trained for {wanted.name!r}"
+            f"{path}: this checkpoint is for robot {stored.name!r}, which is not the {wanted.name!r} given: "
+            f"{first_difference(stored, wanted)}; use one that was trained for it"
         )
 
 

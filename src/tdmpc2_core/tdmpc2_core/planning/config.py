@@ -24,19 +24,31 @@ class PlannerConfig:
     """
 
     method: Literal["mppi", "policy"] = setting("mppi", why=_METHOD)
-    horizon: int = setting(3, unit="decisions", why="the value head covers what lies beyond; longer rollouts drift")
-    num_samples: int = setting(512, unit="candidates", why="population per iteration, policy trajectories included")
+    horizon: int = setting(
+        3, unit="decisions", why="the value head covers what lies beyond; longer rollouts drift"
+    )
+    num_samples: int = setting(
+        512, unit="candidates", why="population per iteration, policy trajectories included"
+    )
     num_elites: int = setting(64, unit="candidates", why="best candidates, which shape the next Gaussian")
-    num_pi_trajs: int = setting(24, unit="candidates", why="policy-prior trajectories competing in every iteration")
+    num_pi_trajs: int = setting(
+        24, unit="candidates", why="policy-prior trajectories competing in every iteration"
+    )
     iterations: int = setting(6, unit="iterations", why="refinements of the Gaussian")
     min_std: float = setting(0.05, unit=_ACTION, why="keeps the search from collapsing")
     max_std: float = setting(2.0, unit=_ACTION, why="spread of the first iteration, upper bound of all")
     temperature: float = setting(0.5, unit="1 / return", why="sharpness of the elite weights")
     evaluation: Literal["mean", "sample"] = setting("mean", why=_EVALUATION)
-    prior_weight: float = setting(0.0, why="share of the policy trajectories' mean and spread in the first Gaussian")
-    reuse_prior_values: bool = setting(False, why="score policy trajectories once per plan, not once per iteration")
+    prior_weight: float = setting(
+        0.0, why="share of the policy trajectories' mean and spread in the first Gaussian"
+    )
+    reuse_prior_values: bool = setting(
+        False, why="score policy trajectories once per plan, not once per iteration"
+    )
     soft_termination: bool = setting(False, why="discount by survival probability, not by a threshold at 0.5")
-    tolerance: float = setting(0.0, unit=_ACTION, why="stop when the first mean action moves less; 0 never stops")
+    tolerance: float = setting(
+        0.0, unit=_ACTION, why="stop when the first mean action moves less; 0 never stops"
+    )
 
     def __post_init__(self) -> None:
         rules = (
@@ -49,7 +61,11 @@ class PlannerConfig:
             ("min_std", 0 < self.min_std <= self.max_std, "above 0 and at most max_std"),
             ("temperature", self.temperature > 0, "above 0"),
             ("prior_weight", 0 <= self.prior_weight <= 1, "between 0 and 1"),
-            ("prior_weight", self.prior_weight == 0 or self.num_pi_trajs > 1, "0 without policy trajectories"),
+            (
+                "prior_weight",
+                self.prior_weight == 0 or self.num_pi_trajs > 1,
+                "0 without policy trajectories",
+            ),
             ("tolerance", self.tolerance >= 0, "at least 0"),
         )
         for name, valid, expected in rules:
@@ -81,7 +97,7 @@ PLANNER_PRESETS: dict[str, PlannerConfig] = {
 
 
 def planner_preset(name: str, action_dim: int = 0) -> PlannerConfig:
-    """Named preset: paper and large 512x6, medium 256x3, small 128x3, tiny 64x2 (samples x iterations), policy.
+    """Preset: paper and large 512x6 (samples x iterations), medium 256x3, small 128x3, tiny 64x2, policy.
 
     `paper` and `large` plan two iterations more for action_dim >= 20, as the paper does.
 

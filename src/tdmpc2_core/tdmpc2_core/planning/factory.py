@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from ..model.world_model import WorldModel
 
 
-def make_planner(model: WorldModel, config: PlannerConfig, discount: float, generator: torch.Generator) -> Planner:
+def make_planner(
+    model: WorldModel, config: PlannerConfig, discount: float, generator: torch.Generator
+) -> Planner:
     """MPPI or the policy prior, as `config.method` says. `generator` lies on the model's device."""
     planner = PolicyPlanner if config.method == "policy" else MPPI
     return planner(model, config, discount, generator)

@@ -1,8 +1,8 @@
-"""Imagined rollouts on the model's own weights with fewer and larger operations; equal to `ModelRollout` to rounding.
+"""Imagined rollouts on the model's weights in fewer, larger operations; equals `ModelRollout` to rounding.
 
-What is saved: first layers are split into a latent and an action part, so that all action parts are one matrix product
-and the first step's latent part is computed once per robot; reward and termination of all steps are evaluated together;
-only the two value heads in use are computed; activations work in place.
+What is saved: first layers are split into a latent and an action part, so that all action parts are one
+matrix product and the first step's latent part is computed once per robot; reward and termination of all
+steps are evaluated together; only the two value heads in use are computed; activations work in place.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SAFE_EXPONENT = 60.0  # e^+-60, summed over a group, stays a normal float32
 
 
 class Layer(NamedTuple):
-    """Linear map (in, out) with its bias; `gain` and `shift` of the LayerNorm that follows, None for a plain one."""
+    """Linear map (in, out) with its bias; `gain` and `shift` of the LayerNorm that follows, or None."""
 
     weight: Tensor
     bias: Tensor
@@ -45,7 +45,7 @@ class Head(NamedTuple):
 class RolloutWeights:
     """The model's weights in the layout of the rollouts, packed again only when they changed.
 
-    A change is seen by every in-place update (optimiser step, `load_state_dict`) and by a move to another device.
+    A change is seen by every in-place update (optimiser step, `load_state_dict`) and every move to a device.
     """
 
     def __init__(self, model: WorldModel) -> None:
@@ -67,13 +67,22 @@ class RolloutWeights:
         self.value = [split(model.q_heads.layers, head) for head in range(model.config.num_q)]
         self.termination = split(model.termination_head.layers) if model.config.episodic else None
         last = self.dynamics.layers[-1]
+        if (
+            last.gain.device.type != "cpu"
+        ):  # the softmax kernel is fast elsewhere, and reading a bound would wait
+            self.bounded = False
+            return
         bound = last.gain.abs().max() * last.gain.numel() ** 0.5 + last.shift.abs().max()
         self.bounded = bool(bound < _SAFE_EXPONENT)
 
     def _split(self, layers: nn.ModuleList, head: int | None = None) -> Head:
         packed = tuple(_layer(layer, head) for layer in layers)
         config = self._model.config
-        sizes = [config.latent_dim, config.task_dim, len(packed[0].weight) - config.latent_dim - config.task_dim]
+        sizes = [
+            config.latent_dim,
+            config.task_dim,
+            len(packed[0].weight) - config.latent_dim - config.task_dim,
+        ]
         return Head(*packed[0].weight.split(sizes), packed)
 
 
@@ -128,7 +137,12 @@ class FusedRollout:
         return actions
 
     def returns(
-        self, latent: Tensor, actions: Tensor, noise: Tensor, heads: tuple[int, ...], task: Tensor | None = None
+        self,
+        latent: Tensor,
+        actions: Tensor,
+        noise: Tensor,
+        heads: tuple[int, ...],
+        task: Tensor | None = None,
     ) -> Tensor:
         """See `Rollout.returns`."""
         w = self.weights
@@ -146,7 +160,9 @@ class FusedRollout:
             z[t] = self._next(hidden)
         if horizon > 1:
             reward[1:].view(-1, reward.shape[-1]).addmm_(z[:-1].view(-1, z.shape[-1]), w.reward.latent)
-        rewards = self._decode(self._tail(w.reward, reward.view(horizon * rows, -1))).view(horizon, robots, count)
+        rewards = self._decode(self._tail(w.reward, reward.view(horizon * rows, -1))).view(
+            horizon, robots, count
+        )
 
         output = self._tail(w.policy, _first(w.policy, z[-1], context))
         terminal = self._act(output.view(robots, count, -1), noise, mask).view(rows, size)
@@ -155,12 +171,14 @@ class FusedRollout:
         if w.termination is not None:
             logits = self._tail(w.termination, _first(w.termination, z.view(horizon * rows, -1), None))
             ended = logits.sigmoid().view(horizon, robots, count)
-        return discounted_return(rewards, value.view(robots, count), ended, self.discount, self.soft_termination)
+        return discounted_return(
+            rewards, value.view(robots, count), ended, self.discount, self.soft_termination
+        )
 
     def _action_part(
         self, head: Head, latent: Tensor, flat: Tensor, context: Tensor | None, shape: torch.Size
     ) -> Tensor:
-        """First layer before its LayerNorm (H, B*N, M): the action part of all steps, the latent part of step 0."""
+        """First layer before its LayerNorm (H, B*N, M): action part of all steps, latent part of step 0."""
         horizon, robots, count, _ = shape
         pre = torch.addmm(head.layers[0].bias, flat, head.action).view(horizon, robots, count, -1)
         pre[0] += (latent @ head.latent).unsqueeze(1)
@@ -176,7 +194,7 @@ class FusedRollout:
         return x.div_(x.sum(-1, keepdim=True)).view(hidden.shape[0], -1)
 
     def _tail(self, head: Head, hidden: Tensor) -> Tensor:
-        """Output (R, out) from the first pre-activation (R, M); a last LayerNorm is applied, its activation not."""
+        """Output (R, out) from the first pre-activation (R, M); without the last activation."""
         first, *others = head.layers
         x = _normed(hidden, first)
         for layer in others:
@@ -198,7 +216,9 @@ class FusedRollout:
 
     def _task(self, task: Tensor | None, latent: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Embedding (B, D) and action mask (B, A) of tasks (B,), or twice None."""
-        return (None, None) if task is None else (self.model.embed(task, latent), self.model.action_mask(task))
+        if task is None:
+            return None, None
+        return self.model.embed(task, latent), self.model.action_mask(task)
 
 
 def _first(head: Head, z: Tensor, context: Tensor | None) -> Tensor:
@@ -216,6 +236,6 @@ def _normed(x: Tensor, layer: Layer) -> Tensor:
 
 
 def _mish_(x: Tensor) -> Tensor:
-    """Mish in place: x tanh(softplus(x)) = x - 2x / ((1 + e^x)^2 + 1), right for every finite x also where e^x overflows."""
+    """Mish in place, x tanh(softplus(x)) = x - 2x / ((1 + e^x)^2 + 1); right where e^x overflows too."""
     e = x.exp().add_(1.0)
     return x.addcdiv_(x, e.square_().add_(1.0), value=-2.0)

@@ -1,4 +1,4 @@
-"""Model predictive path integral planning in latent space (TD-MPC2, section 3.3 and appendix), for B robots at once."""
+"""Model predictive path integral planning in latent space (TD-MPC2, section 3), for B robots at once."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class MPPI:
         model: world model; its present weights are used at every call, also while it is being trained.
         config: planner settings.
         discount: per-decision discount of predicted returns.
-        generator: source of every random number, on the model's device. Value heads are drawn on the host from
-            a second generator with the same seed, so that no call waits for the device.
+        generator: source of every random number, on the model's device. Value heads are drawn on the host
+            from a second generator with the same seed, so that no call waits for the device.
         fused: False evaluates candidates through the model's public API (slower, equal up to rounding).
     """
 
@@ -41,7 +41,9 @@ class MPPI:
         self.config = config
         self.discount = discount
         self.generator = generator
-        self.rollout: Rollout = (FusedRollout if fused else ModelRollout)(model, discount, config.soft_termination)
+        self.rollout: Rollout = (FusedRollout if fused else ModelRollout)(
+            model, discount, config.soft_termination
+        )
         self._host_generator = torch.Generator().manual_seed(generator.initial_seed())
         self._mean: Tensor | None = None  # (H, B, A), the previous plan
 
@@ -107,7 +109,7 @@ class MPPI:
         return self.rollout.prior(latent, self._normal(latent, shape) if draws is None else draws.prior, task)
 
     def _initial(self, latent: Tensor, first: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """First Gaussian, mean and std (H, B, A): the previous mean shifted by one step, the widest spread."""
+        """First Gaussian, mean and std (H, B, A): previous mean shifted one step, widest spread."""
         cfg, robots = self.config, len(latent)
         mean = latent.new_zeros(cfg.horizon, robots, self.model.config.action_dim)
         if self._mean is not None and self._mean.shape == mean.shape:
@@ -119,7 +121,9 @@ class MPPI:
             std = torch.lerp(std, prior.std(2), cfg.prior_weight).clamp_(cfg.min_std, cfg.max_std)
         return mean, std
 
-    def _sample(self, mean: Tensor, std: Tensor, mask: Tensor | None, i: int, draws: PlanDraws | None) -> Tensor:
+    def _sample(
+        self, mean: Tensor, std: Tensor, mask: Tensor | None, i: int, draws: PlanDraws | None
+    ) -> Tensor:
         """Candidates (H, B, N-P, A) of iteration `i`."""
         horizon, robots, size = mean.shape
         shape = (horizon, robots, self.config.num_samples - self.config.num_pi_trajs, size)
@@ -142,7 +146,7 @@ class MPPI:
         prior_values: Tensor | None,
         task: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Values (B, N) of all candidates and those (B, P) of the policy trajectories; not-a-number counts as 0."""
+        """Values (B, N) of all candidates, and (B, P) of the policy trajectories; NaN counts as 0."""
         count = prior.shape[2]
         if prior_values is not None and self.config.reuse_prior_values:
             fresh = self.rollout.returns(latent, samples, noise[:, count:], heads, task)
@@ -154,7 +158,7 @@ class MPPI:
     def _refit(
         self, candidates: Tensor, values: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Elites (H, B, K, A), their weights (B, K), the new mean and std (H, B, A) and the plan's value (B,)."""
+        """Elites (H, B, K, A), their weights (B, K), new mean and std (H, B, A), the plan's value (B,)."""
         cfg = self.config
         best, order = values.topk(cfg.num_elites, dim=1)
         robots = torch.arange(len(values), device=values.device).unsqueeze(1)
@@ -176,7 +180,7 @@ class MPPI:
         evaluate: bool,
         draws: PlanDraws | None,
     ) -> Tensor:
-        """Action (B, A): one elite drawn by weight, or the mean; plus exploration noise when not evaluating."""
+        """Action (B, A): an elite drawn by weight, or the mean; plus exploration noise in training."""
         action = mean[0]
         if elites is not None and weight is not None and not (evaluate and self.config.evaluation == "mean"):
             if draws is not None and draws.elite is not None:
@@ -186,8 +190,8 @@ class MPPI:
             chosen = (weight.log() - exponential.log()).argmax(1)  # Gumbel-max draw
             action = elites[0].take_along_dim(chosen.view(-1, 1, 1), dim=1).squeeze(1)
         if not evaluate:
-            noise = draws.final if draws is not None and draws.final is not None else self._normal(mean, action.shape)
-            action = action + std[0] * noise
+            recorded = None if draws is None else draws.final
+            action = action + std[0] * (self._normal(mean, action.shape) if recorded is None else recorded)
         return action.clamp(-1.0, 1.0)
 
     def _normal(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:

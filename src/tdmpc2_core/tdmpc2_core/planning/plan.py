@@ -1,4 +1,4 @@
-"""`Plan`: the actions one planner call decided, answerable at any time. numpy only; safe to hand across threads."""
+"""`Plan`: the actions one planner call decided, answerable at any time. NumPy only; safe across threads."""
 
 from __future__ import annotations
 
@@ -39,11 +39,13 @@ class Plan:
         if self.actions.ndim != 2 or self.actions.shape[0] < 1:
             raise ValueError(f"plan: actions must have shape (H, A) with H >= 1, got {self.actions.shape}")
         if self.std.shape != self.actions.shape:
-            raise ValueError(f"plan: std has shape {self.std.shape}, actions {self.actions.shape}; they must agree")
+            raise ValueError(f"plan: std has shape {self.std.shape}, must be {self.actions.shape}")
         if not np.isfinite(self.actions).all():
             raise ValueError("plan: actions hold a non-finite number")
         if not (self.dt > 0 and math.isfinite(self.dt) and math.isfinite(self.created)):
-            raise ValueError(f"plan: dt must be > 0 s and created finite, got dt={self.dt}, created={self.created}")
+            raise ValueError(
+                f"plan: dt is {self.dt} s and created {self.created}, must be above 0 and finite"
+            )
         if self.ended_by not in ENDED_BY:
             raise ValueError(f"plan: ended_by is {self.ended_by!r}, must be one of {', '.join(ENDED_BY)}")
 
@@ -65,7 +67,7 @@ class Plan:
         """
         if math.isnan(t):
             raise ValueError("plan: asked for the action at time NaN")
-        steps = (t - self.created) / self.dt + 1e-6  # slack: t = created + k*dt must not round down to k-1
+        steps = (t - self.created) / self.dt + 1e-4  # slack: created + k*dt must not round down to row k-1
         return int(min(max(steps, 0.0), self.horizon - 1))
 
     def action(self, t: float) -> NDArray[np.float32]:

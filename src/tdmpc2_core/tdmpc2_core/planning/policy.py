@@ -1,4 +1,4 @@
-"""`PolicyPlanner`: the policy prior alone behind the planner protocol. No search; the model still rolls the plan out."""
+"""`PolicyPlanner`: the policy prior alone behind the planner protocol, rolled out by the model, no search."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class PolicyPlanner:
     """Acts with the policy prior: a sample in training, the mode tanh(mean) in evaluation.
 
-    Rows after the first follow the policy's mode through the latent dynamics; `std` is the policy's spread carried
-    through tanh to first order; `value` averages all value heads at the mode.
+    Rows after the first follow the policy's mode through the latent dynamics; `std` is the policy's spread
+    carried through tanh to first order; `value` averages all value heads at the mode.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class PolicyPlanner:
         deadline: float | None = None,
         draws: PlanDraws | None = None,
     ) -> PlanBatch:
-        """Plan for obs (B, O); see `Planner.plan`. Has no iterations; `deadline` is ignored (it takes one pass)."""
+        """Plan for obs (B, O); see `Planner.plan`. One pass, so `deadline` is ignored."""
         z = self.model.encode(obs, task)
         shape = (len(obs), self.model.config.action_dim)
         noise = torch.randn(shape, generator=self.generator, device=z.device, dtype=z.dtype)

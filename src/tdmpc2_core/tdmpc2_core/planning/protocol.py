@@ -33,7 +33,7 @@ class PlanBatch:
 
 @dataclass(frozen=True)
 class PlanDraws:
-    """Every random number of one MPPI call, injected to repeat a recorded call. N = num_samples, P = num_pi_trajs.
+    """Every random number of one MPPI call, to repeat a recorded one. N = num_samples, P = num_pi_trajs.
 
     Attributes:
         prior: (H, B, P, A) policy noise of the policy trajectories.
@@ -72,7 +72,7 @@ class Planner(Protocol):
         deadline: float | None = None,
         draws: PlanDraws | None = None,
     ) -> PlanBatch:
-        """Decide for obs (B, O). `first` (B,) bool marks robots whose episode starts: nothing is carried over.
+        """Decide for obs (B, O). `first` (B,) bool marks robots whose episode starts afresh.
 
         `deadline` is an instant of `time.monotonic()` (s); at it the best plan so far is returned.
         """

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Rollout(Protocol):
-    """What MPPI needs of a world model. B robots, N candidates each, H steps; time leads in actions (H, B, N, A)."""
+    """What MPPI needs of a world model: B robots, N candidates each, H steps; actions are (H, B, N, A)."""
 
     def encode(self, obs: Tensor, task: Tensor | None) -> Tensor:
         """Latents (B, L) of observations (B, O)."""
@@ -25,7 +25,7 @@ class Rollout(Protocol):
     def returns(
         self, latent: Tensor, actions: Tensor, noise: Tensor, heads: tuple[int, ...], task: Tensor | None
     ) -> Tensor:
-        """Predicted returns (B, N) of actions (H, B, N, A) from latents (B, L); terminal policy noise (B, N, A)."""
+        """Predicted returns (B, N) of actions (H, B, N, A) from latents (B, L); terminal noise (B, N, A)."""
         ...
 
 
@@ -79,7 +79,12 @@ class ModelRollout:
         return torch.stack(actions)
 
     def returns(
-        self, latent: Tensor, actions: Tensor, noise: Tensor, heads: tuple[int, ...], task: Tensor | None = None
+        self,
+        latent: Tensor,
+        actions: Tensor,
+        noise: Tensor,
+        heads: tuple[int, ...],
+        task: Tensor | None = None,
     ) -> Tensor:
         """See `Rollout.returns`."""
         z, tasks = _per_candidate(latent, task, actions.shape[2])

@@ -1,0 +1,25 @@
+"""Small models with weights that are not trivial, for planner, agent and bundle tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.model.world_model import WorldModel
+
+
+def small_model(obs_dim: int = 9, action_dim: int = 4, seed: int = 0, **changes: Any) -> WorldModel:
+    """World model of about 10 000 weights; every tensor is perturbed, so reward and value are not constant."""
+    values = {"latent_dim": 16, "enc_dim": 24, "mlp_dim": 32, "num_q": 2, "dropout": 0.0, **changes}
+    model = WorldModel(WorldModelConfig(obs_dim, action_dim, **values))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    """Random numbers for one test."""
+    return torch.Generator().manual_seed(seed)
