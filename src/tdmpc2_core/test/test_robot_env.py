@@ -1,0 +1,138 @@
+"""Training environment: physics, rewards and termination against numbers worked out outside the code."""
+
+import numpy as np
+import pytest
+
+from tdmpc2_core.envs import rewards
+from tdmpc2_core.envs.rewards import Reward, RobotState
+from tdmpc2_core.envs.robot import EnvOptions, RobotEnv
+from tdmpc2_core.envs.simulation import Simulation
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots import Embodiment
+
+CLEAN = EnvOptions(sensor_noise=False, randomise=False, random_reset=False)
+
+
+@pytest.fixture(scope="module")
+def embodiment() -> Embodiment:
+    return Embodiment.load("quadruped")
+
+
+def state(**changes) -> RobotState:
+    values = {
+        "linear_velocity": np.array([0.4, 0.1, -0.2]),
+        "angular_velocity": np.array([0.3, -0.4, 0.5]),
+        "gravity": np.array([0.0, 0.0, -1.0]),
+        "base_height": 0.3,
+        "joint_position": np.full(12, 0.1),
+        "joint_velocity": np.zeros(12),
+        "default_position": np.zeros(12),
+        "effort": np.full(12, 2.0),
+        "action": np.full(12, 0.5),
+        "previous_action": np.zeros(12),
+        "command": np.array([0.5, 0.0, 0.0]),
+        "moving": True,
+        "foot_contact": np.array([True, False, False, False]),
+        "foot_height": np.array([0.0, 0.02, 0.10, 0.0]),
+        "foot_stance": np.array([True, False, False, True]),
+    }
+    return RobotState(**(values | changes))
+
+
+def test_reward_terms_have_their_hand_computed_values():
+    assert rewards.track_linear_velocity(state(), sigma=0.3) == pytest.approx(np.exp(-0.02 / 0.09))
+    assert rewards.track_yaw_rate(state(), sigma=0.5) == pytest.approx(np.exp(-1.0))
+    assert rewards.upright(state(gravity=np.array([0.2, 0.0, -0.98])), sigma=0.2) == pytest.approx(np.exp(-1.0))
+    assert rewards.base_height(state(base_height=0.25), target=0.3, sigma=0.05) == pytest.approx(np.exp(-1.0))
+    assert rewards.gait_contact(state()) == pytest.approx(0.75)
+    assert rewards.foot_clearance(state(), target=0.05) == pytest.approx((0.4 + 1.0) / 2)
+    assert rewards.vertical_velocity(state()) == pytest.approx(0.04)
+    assert rewards.roll_pitch_rate(state()) == pytest.approx(0.25)
+    assert rewards.action_rate(state()) == pytest.approx(3.0)
+    assert rewards.effort(state()) == pytest.approx(48.0)
+    assert rewards.stand_pose(state(moving=False)) == pytest.approx(0.12)
+    assert rewards.stand_pose(state()) == 0.0
+
+
+def test_reward_is_the_weighted_sum_and_unknown_terms_are_named(embodiment):
+    total, parts = Reward(embodiment)(state())
+    assert total == pytest.approx(sum(parts.values()))
+    assert parts["action_rate"] == pytest.approx(-0.02 * 3.0)
+    changed = embodiment.to_dict()
+    changed["reward"]["terms"][0]["name"] = "track_linear_velocty"
+    with pytest.raises(UserError, match="did you mean 'track_linear_velocity'"):
+        Reward(Embodiment.from_dict(changed, embodiment.model_path.parent))
+    changed["reward"]["terms"][0] = {"name": "track_linear_velocity", "weight": 1.0, "sigmaa": 0.3}
+    with pytest.raises(UserError, match="sigma"):
+        Reward(Embodiment.from_dict(changed, embodiment.model_path.parent))
+
+
+def test_robot_weighs_what_the_class_weighs_and_stands_on_its_own_weight(embodiment):
+    simulation = Simulation(embodiment)
+    assert simulation.model.body_mass.sum() == pytest.approx(15.02, abs=0.02)
+    for _ in range(1000):
+        simulation.step(embodiment.default_position)
+    assert 0.25 < simulation.data.qpos[2] < 0.33
+    assert simulation.gravity()[2] < -0.995
+    assert np.abs(simulation.joint_velocity()).max() < 0.05
+    contact = sum(simulation.data.contact[i].dist < 0 for i in range(simulation.data.ncon))
+    assert contact >= 4 and simulation.foot_contact().all()
+    assert np.all(np.abs(simulation.joint_effort()) <= embodiment.effort_limit + 1e-9)
+
+
+def test_free_fall_is_gravity(embodiment):
+    simulation = Simulation(embodiment)
+    simulation.data.qpos[2] = 5.0
+    simulation.data.qvel[:] = 0.0
+    for _ in range(50):
+        simulation.step(embodiment.default_position)
+    duration = 50 / embodiment.physics_rate
+    assert simulation.data.qvel[2] == pytest.approx(-9.81 * duration, rel=0.02)
+
+
+def test_same_seed_and_actions_give_the_same_episode_bit_for_bit(embodiment):
+    def run() -> list[np.ndarray]:
+        env, rng = RobotEnv(embodiment, 7), np.random.default_rng(0)
+        observations = [env.reset()]
+        for _ in range(40):
+            result = env.step(rng.uniform(-0.3, 0.3, 12))
+            observations.append(result.observation)
+            if result.terminated:
+                break
+        return observations
+
+    for one, other in zip(run(), run(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_toppled_robot_ends_the_episode_and_standing_robot_runs_out_of_time(embodiment):
+    env = RobotEnv(embodiment, 0, CLEAN)
+    env.set_command(np.zeros(3))
+    env.reset()
+    env.simulation.data.qpos[3:7] = (np.cos(0.8), np.sin(0.8), 0.0, 0.0)
+    assert env.step(np.zeros(12)).terminated
+    env.reset()
+    env.max_steps = 60
+    results = [env.step(np.zeros(12)) for _ in range(60)]
+    assert results[-1].truncated and not any(r.terminated for r in results)
+    assert not any(r.truncated for r in results[:-1])
+
+
+def test_command_delay_shifts_the_motion(embodiment):
+    moved = []
+    for delay in (0.0, 0.012):
+        env = RobotEnv(embodiment, 0, CLEAN)
+        env.set_command(np.zeros(3))
+        env.reset()
+        env._delay = delay
+        env.step(np.full(12, 0.5))
+        moved.append(np.abs(env.player.sample(env.simulation.time) - embodiment.default_position).max())
+    assert moved[1] < 0.6 * moved[0]
+
+
+def test_missing_joint_of_the_robot_model_is_named(embodiment, tmp_path):
+    text = embodiment.model_path.read_text().replace('name="FL_hip_joint"', 'name="FL_hip_jnt"')
+    (tmp_path / "quadruped.xml").write_text(text.replace('joint="FL_hip_joint"', 'joint="FL_hip_jnt"'))
+    (tmp_path / "embodiment.yaml").write_text((embodiment.model_path.parent / "embodiment.yaml").read_text())
+    with pytest.raises(UserError, match="FL_hip_joint"):
+        Simulation(Embodiment.load(tmp_path))
