@@ -1,3 +1,3 @@
-"""TD-MPC2 for robots: a learned world model that plans. See docs/architecture.md for the rooms of this package."""
+"""TD-MPC2 for robots: a learned world model that plans. docs/architecture.md shows what lies where."""
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
 """Settings as typed dataclasses, read from YAML and the command line.
 
-A settings class is a plain (preferably frozen) dataclass whose fields are made with `setting(...)`; cross-field
-rules go in `__post_init__` as ValueError. Training, planner and embodiment files all come through here.
+A settings class is a (preferably frozen) dataclass whose fields are made with `setting(...)`; rules between
+fields go in `__post_init__` as ValueError. Training, planner and embodiment files all come through here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from .config_values import Place, closest, convert, describe, expected, from_map
 from .errors import UserError
 
 __all__ = [
-    "apply_overrides", "check", "field_help", "from_mapping", "load_yaml", "read_yaml", "setting", "to_mapping",
+    "apply_overrides",
+    "check",
+    "field_help",
+    "from_mapping",
+    "load_yaml",
+    "read_yaml",
+    "setting",
+    "to_mapping",
 ]
 
 T = TypeVar("T")
@@ -40,7 +47,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises UserError when it is missing, unreadable, not YAML or not a mapping."""
+    """The mapping in a YAML file. Raises UserError when it is missing, not YAML or not a mapping."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -100,10 +107,10 @@ def check(instance: T, where: str) -> T:
 
 
 def apply_overrides(instance: T, overrides: Sequence[str], where: str = "command line") -> T:
-    """A copy of a dataclass with dotted overrides, such as ``["learner.batch_size=256", "planner.horizon=3"]``.
+    """A copy of a dataclass with dotted overrides, such as ``["learner.batch_size=256", "horizon=3"]``.
 
-    Values are read as YAML, except for text fields, which take the characters as they are. Inside a list an item is
-    named by its `name` or its position: ``reward.terms.track_yaw_rate.weight=0.7``. Raises UserError.
+    Values are read as YAML, except for text fields, taken as they are. Inside a list an item
+    is named by its `name` or its position: ``reward.terms.track_yaw_rate.weight=0.7``. Raises UserError.
     """
     for override in overrides:
         path, equals, text = override.partition("=")
@@ -114,7 +121,7 @@ def apply_overrides(instance: T, overrides: Sequence[str], where: str = "command
 
 
 def _replace(hint: Any, value: Any, keys: list[str], text: str, place: Place) -> Any:
-    """`value` with the part that `keys` leads to replaced by `text`, converted to the declared type `hint`."""
+    """`value` with the part that `keys` leads to replaced by `text`, converted to the type `hint`."""
     if not keys:
         return _parse(hint, text, place)
     if dataclasses.is_dataclass(value):
@@ -126,14 +133,16 @@ def _replace(hint: Any, value: Any, keys: list[str], text: str, place: Place) ->
         elif keys[0].isdigit() and int(keys[0]) < len(value):
             index = int(keys[0])
         else:
-            raise place.error(f"has no item {keys[0]!r}{closest(keys[0], names)}; accepted: {', '.join(names)}")
+            near = closest(keys[0], names)
+            raise place.error(f"has no item {keys[0]!r}{near}; accepted: {', '.join(names)}")
         args = [a for a in typing.get_args(hint) if a is not Ellipsis] or [type(value[index])]
         item_hint = args[index] if index < len(args) else args[0]
         new = _replace(item_hint, value[index], keys[1:], text, place.child(keys[0]))
         return type(value)([*value[:index], new, *value[index + 1 :]])
     if isinstance(value, Mapping):
         item_hint = (typing.get_args(hint) or (str, Any))[1]
-        return {**value, keys[0]: _replace(item_hint, value.get(keys[0]), keys[1:], text, place.child(keys[0]))}
+        new = _replace(item_hint, value.get(keys[0]), keys[1:], text, place.child(keys[0]))
+        return {**value, keys[0]: new}
     raise place.error(f"is {describe(value)}, which has no part {keys[0]!r}")
 
 
@@ -166,10 +175,11 @@ def _parse(hint: Any, text: str, place: Place) -> Any:
 
 
 def field_help(cls: type, prefix: str = "") -> str:
-    """A table of every setting of `cls`: key, accepted values, default, range, reason and unit; for ``--help``."""
+    """A table for ``--help``: key, accepted values, default, reason, unit, range of each setting of `cls`."""
     rows = list(_rows(cls, prefix))
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
-    return "\n".join("  " + "  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]).rstrip() for row in rows)
+    lines = ("  ".join(["", *map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows)
+    return "\n".join(lines)
 
 
 def _rows(cls: type, prefix: str) -> typing.Iterator[tuple[str, str, str, str]]:
@@ -194,4 +204,4 @@ def _default(f: dataclasses.Field[Any]) -> str:
     else:
         return "required"
     plain = _plain(value)
-    return {True: "true", False: "false"}[plain] if isinstance(plain, bool) else "null" if plain is None else str(plain)
+    return {"True": "true", "False": "false", "None": "null"}.get(str(plain), str(plain))

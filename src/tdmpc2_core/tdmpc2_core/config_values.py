@@ -1,4 +1,4 @@
-"""Turns plain values (from YAML or a command line) into typed dataclasses, or says in one sentence why it cannot.
+"""Turns plain values (YAML, command line) into typed dataclasses, or says in one sentence why it cannot.
 
 Use it through `tdmpc2_core.config`, which re-exports the public names and adds files, overrides and help.
 """
@@ -21,6 +21,8 @@ from .errors import UserError
 
 T = TypeVar("T")
 
+_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+
 
 def setting(
     default: Any = dataclasses.MISSING,
@@ -41,13 +43,14 @@ def setting(
     `rest=True` makes a ``dict[str, X]`` field collect the keys that no other field claims.
     `field_options` go to `dataclasses.field` (compare, hash, repr, ...).
     """
-    metadata = {"unit": unit, "why": why, "low": low, "high": high, "above": above, "below": below, "rest": rest}
+    bounds = {"low": low, "high": high, "above": above, "below": below}
+    metadata = {"unit": unit, "why": why, "rest": rest, **bounds}
     return dataclasses.field(default=default, default_factory=factory, metadata=metadata, **field_options)
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a value stands: the file (or "command line") and the dotted key; and the range it must respect."""
+    """Where a value stands: the file (or "command line") and the dotted key; and the range it must keep."""
 
     where: str
     key: str = ""
@@ -65,7 +68,7 @@ class Place:
 
 
 def closest(word: str, accepted: Iterable[str]) -> str:
-    """" (did you mean 'x'?)" when one of `accepted` resembles `word`, else an empty text."""
+    """ " (did you mean 'x'?)" when one of `accepted` resembles `word`, else an empty text."""
     found = difflib.get_close_matches(str(word), list(accepted), n=1)
     return f" (did you mean {found[0]!r}?)" if found else ""
 
@@ -73,8 +76,8 @@ def closest(word: str, accepted: Iterable[str]) -> str:
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str, key: str = "") -> T:
     """Build the dataclass `cls` from `mapping`; `where` names the file and `key` the section in every error.
 
-    Raises UserError for unknown or missing keys, wrong types, values out of range, and for the ValueError of the
-    class's own `__post_init__`.
+    Raises UserError for unknown or missing keys, wrong types, values out of range, and for the ValueError of
+    the class's own `__post_init__`.
     """
     return convert(cls, mapping, Place(where, key))
 
@@ -99,7 +102,7 @@ def convert(hint: Any, value: Any, place: Place) -> Any:
     return _scalar(hint, value, place)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def type_hints(cls: type) -> dict[str, Any]:
     """The resolved annotations of a dataclass."""
     return typing.get_type_hints(cls)
@@ -209,7 +212,7 @@ def check_range(number: float, place: Place) -> None:
     )
     for rule, holds, words in tests:
         bound = place.rules.get(rule)
-        if bound is not None and not holds(type(number)(bound) if isinstance(number, float) else bound):
+        if bound is not None and not holds(type(number)(bound)):
             unit = f" {place.rules['unit']}" if place.rules.get("unit") else ""
             raise place.error(f"must be {words} {bound:g}{unit}, got {number:g}")
 
@@ -228,9 +231,8 @@ def describe(value: Any) -> str:
 def expected(hint: Any) -> str:
     """A type as an error message or a help table shows it."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    simple = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
-    if hint in simple:
-        return simple[hint]
+    if hint in _WORDS:
+        return _WORDS[hint]
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
     if origin in (typing.Union, types.UnionType):

@@ -1,4 +1,4 @@
-"""Errors whose text is written for the person who can mend them. Every package of the suite may raise these."""
+"""Errors whose text is written for the person who can mend them. Any package of the suite may raise them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """One sentence: what was wrong, where, and what would be right. Command lines print it and exit with code 2."""
+    """One sentence: what was wrong, where, what would be right. Command lines print it and exit 2."""
 
 
 class SensorError(UserError):

@@ -10,6 +10,16 @@ from .safety import SafetyFilter, SafetyResult
 from .sensors import CommandSample, ImuSample, JointSample, SensorState, Snapshot
 
 __all__ = [
-    "ActionMapper", "CommandSample", "Embodiment", "ImuSample", "JointSample", "ObservationAssembler",
-    "SafetyFilter", "SafetyResult", "SensorState", "Snapshot", "TermBlock", "shipped_names",
+    "ActionMapper",
+    "CommandSample",
+    "Embodiment",
+    "ImuSample",
+    "JointSample",
+    "ObservationAssembler",
+    "SafetyFilter",
+    "SafetyResult",
+    "SensorState",
+    "Snapshot",
+    "TermBlock",
+    "shipped_names",
 ]

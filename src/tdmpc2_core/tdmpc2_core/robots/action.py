@@ -11,14 +11,14 @@ Array = NDArray[np.float64]
 
 
 class ActionMapper:
-    """Stateless. Works on one action (A,) or any batch of them (..., A); the last axis is in embodiment order."""
+    """Stateless. Works on one action (A,) or any batch (..., A); the last axis is in embodiment order."""
 
     def __init__(self, embodiment: Embodiment) -> None:
         self._default, self._scale = embodiment.default_position, embodiment.action_scale
         self._lower, self._upper = embodiment.lower, embodiment.upper
 
     def targets(self, action: ArrayLike) -> Array:
-        """Position targets (..., J), rad: default + action_scale * clip(action, -1, 1), inside the joint limits.
+        """Position targets (..., J), rad: default + action_scale * clip(action, -1, 1), inside the limits.
 
         NaN stays NaN, for the safety filter to replace and report.
         """

@@ -1,6 +1,6 @@
 """Embodiment: everything the suite knows about one robot, read from one YAML file next to its MJCF.
 
-Used unchanged by training, the simulation node, the planner node and bag replay. Frozen; arrays are read-only.
+Used unchanged by training, the simulation node, planner node and bag replay. Frozen; arrays are read-only.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import from_mapping, read_yaml, setting, to_mapping
-from ..config_values import Place, closest, convert, describe
+from ..config_values import Place, closest
 from ..errors import UserError
-from .specs import ActionSpec, ClockSpec, CommandSpec, Joint, ObservationSpec, SafetySpec
+from .specs import ActionSpec, ClockSpec, CommandSpec, Joint, ObservationSpec, SafetySpec, joints_from_section
 from .training_specs import DemonstrationSpec, RandomisationSpec, ResetSpec, RewardSpec, TerminationSpec
 
 FILE_NAME = "embodiment.yaml"
@@ -42,7 +42,7 @@ class TermBlock(NamedTuple):
 
 @dataclass(frozen=True)
 class Embodiment:
-    """One robot. Build it with `load` or `from_dict`; the constructor checks only what concerns several sections."""
+    """One robot. Build it with `load` or `from_dict`; the constructor checks only rules between sections."""
 
     name: str = setting(why="short name, used in topics and file names")
     model: str = setting(why="MJCF file, relative to the embodiment file")
@@ -71,7 +71,7 @@ class Embodiment:
             raise ValueError("joints.list must name at least one joint")
         twice = sorted({n for n in self.joint_names if self.joint_names.count(n) > 1})
         if twice:
-            raise ValueError(f"joints.list names {', '.join(twice)} more than once; each joint may appear once")
+            raise ValueError(f"joints.list has {', '.join(twice)} more than once; each joint may appear once")
         steps = self.physics_rate / self.control_rate
         if round(steps) < 1 or abs(steps - round(steps)) > 1e-6:
             raise ValueError(
@@ -85,24 +85,23 @@ class Embodiment:
                     f"safety.position_margin ({self.safety.position_margin:g} rad) leaves the default of "
                     f"{joint.name!r} outside its limits; at most {room:g} fits"
                 )
-        needs = {"command": self.command, "gait_phase": self.clock, "gyro": self.imu_frame, "gravity": self.imu_frame}
-        sections = {"command": "command", "gait_phase": "clock", "gyro": "imu_frame", "gravity": "imu_frame"}
+        needs = {"command": "command", "gait_phase": "clock", "gyro": "imu_frame", "gravity": "imu_frame"}
         for term, section in needs.items():
-            if section is None and self.observation.has(term):
-                raise ValueError(f"observation.terms has {term}, which needs the key {sections[term]!r}")
+            if getattr(self, section) is None and self.observation.has(term):
+                raise ValueError(f"observation.terms has {term}, which needs the key {section!r}")
 
     # ---- reading and writing ----
 
     @staticmethod
     def load(path_or_name: str | os.PathLike[str]) -> Embodiment:
-        """A shipped robot by name, or a directory that holds embodiment.yaml, or such a file. Raises UserError."""
+        """A shipped robot by name, a directory with embodiment.yaml, or such a file. Raises UserError."""
         path, shipped = Path(path_or_name), shipped_names()
         if str(path_or_name) in shipped:
             path = SHIPPED / str(path_or_name)
         elif not path.exists():
             raise UserError(
-                f"no robot {str(path_or_name)!r}{closest(str(path_or_name), shipped)}; accepted: a shipped name "
-                f"({', '.join(shipped) or 'none'}), a directory with {FILE_NAME}, or such a file"
+                f"no robot {str(path_or_name)!r}{closest(str(path_or_name), shipped)}; "
+                f"accepted: a shipped name ({', '.join(shipped)}), a directory with {FILE_NAME}, or such a file"
             )
         if path.is_dir():
             path = path / FILE_NAME
@@ -114,16 +113,18 @@ class Embodiment:
     ) -> Embodiment:
         """From the mapping that a YAML file or `to_dict` holds; `where` names its origin in errors.
 
-        With `directory` the model file must lie there; without it `model_path` is not available. Raises UserError.
+        With `directory` the model file must lie there; without it there is no `model_path`. Raises UserError.
         """
         place = Place(where)
         sections = dict(mapping)
         if "joints" in sections:
-            sections["joints"] = _joints(sections["joints"], place.child("joints"))
+            sections["joints"] = joints_from_section(sections["joints"], place.child("joints"))
         result = from_mapping(Embodiment, sections, where)
         if directory is not None:
             if not (Path(directory) / result.model).is_file():
-                raise UserError(f"{where}: model: no file {result.model!r} in {directory}; give the MJCF's path from there")
+                raise UserError(
+                    f"{where}: model: no file {result.model!r} in {directory}; give the MJCF's name"
+                )
             object.__setattr__(result, "directory", Path(directory).resolve())
         return result
 
@@ -137,22 +138,23 @@ class Embodiment:
     def model_path(self) -> Path:
         """The MJCF file. Raises UserError for an embodiment made without a directory."""
         if self.directory is None:
-            raise UserError(f"embodiment {self.name!r} was read without its model file {self.model!r}; load it from a folder")
+            raise UserError(f"embodiment {self.name!r} has no model file at hand; load it from a folder")
         return self.directory / self.model
 
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over what a policy depends on.
 
-        These are joints, action, control rate, command ranges and deadband, clock frequency, and the observation's terms with
-        scale and history; not noise, ages, safety or training sections.
+        These are joints, action, control rate, command ranges and deadband, clock frequency, and the
+        observation's terms with scale and history; not noise, ages, safety or training sections.
         """
         command = self.command
         content = {
             "control_rate": self.control_rate,
             "joints": [to_mapping(joint) for joint in self.joints],
             "action": to_mapping(self.action),
-            "command": command and {"terms": [to_mapping(t) for t in command.terms], "deadband": command.deadband},
+            "command": command
+            and {"terms": [to_mapping(t) for t in command.terms], "deadband": command.deadband},
             "clock": self.clock and self.clock.frequency,
             "observation": [
                 [t.name, t.source, t.scale, b.history]
@@ -201,7 +203,8 @@ class Embodiment:
         blocks: list[TermBlock] = []
         for term in self.observation.terms:
             start = blocks[-1].stop if blocks else 0
-            blocks.append(TermBlock(term.name, start, sizes.get(term.name, count), term.history or self.observation.history))
+            history = term.history or self.observation.history
+            blocks.append(TermBlock(term.name, start, sizes.get(term.name, count), history))
         return tuple(blocks)
 
     def _array(self, name: str) -> NDArray[np.float64]:
@@ -222,24 +225,3 @@ class Embodiment:
 def shipped_names() -> tuple[str, ...]:
     """Names that `Embodiment.load` accepts without a path."""
     return tuple(sorted(file.parent.name for file in SHIPPED.glob(f"*/{FILE_NAME}")))
-
-
-def _joints(section: Any, place: Place) -> tuple[Joint, ...]:
-    """The joints of ``{defaults: {...}, list: [...]}``: each entry completed by the defaults."""
-    if not isinstance(section, Mapping) or not isinstance(section.get("list"), (list, tuple)):
-        raise place.error(f"expected a section with keys defaults and list, got {describe(section)}")
-    keys = [f.name for f in fields(Joint) if f.name != "name"]
-    defaults = section.get("defaults") or {}
-    for name in section:
-        if name not in ("defaults", "list"):
-            raise place.error(f"unknown key {name!r}; accepted: defaults, list")
-    if not isinstance(defaults, Mapping):
-        raise place.child("defaults").error(f"expected a section, got {describe(defaults)}")
-    for name in defaults:
-        if name not in keys:
-            raise place.child("defaults").error(f"unknown key {name!r}{closest(name, keys)}; accepted: {', '.join(keys)}")
-    entries = place.child("list")
-    return tuple(
-        convert(Joint, {**defaults, **item} if isinstance(item, Mapping) else item, entries.item(i))
-        for i, item in enumerate(section["list"])
-    )

@@ -1,6 +1,6 @@
-"""ObservationAssembler: turns sensor samples into the observation vector, identically in training, live and in replay.
+"""ObservationAssembler: sensor samples to observation vector, the same in training, live and replay.
 
-The vector holds each term of `observation.terms` in order; within a term the samples lie newest first. Values:
+The vector holds the terms of `observation.terms` in order; within a term samples lie newest first. Values:
 gyro (rad/s), gravity (unit vector), joint_position (rad from the default pose), joint_velocity (rad/s),
 previous_action, command (m/s, rad/s), gait_phase (sin, cos); each times the term's scale.
 """
@@ -19,10 +19,10 @@ from .sensors import SensorState, Snapshot
 
 
 class ObservationAssembler:
-    """Owns the history, the previous action and the gait phase of one robot. Call `assemble` once per decision.
+    """Owns the history, the previous action and the gait phase of one robot. Call `assemble` per decision.
 
-    With a `noise` generator every new sample carries the terms' uniform noise, as in training; live and in replay it
-    is None.
+    With a `noise` generator every new sample carries the terms' uniform noise, as in training; live and in
+    replay it is None.
     """
 
     def __init__(self, embodiment: Embodiment, noise: np.random.Generator | None = None) -> None:
@@ -37,7 +37,9 @@ class ObservationAssembler:
             self._older[block.start + block.size : block.stop] -= block.size
         self._newest = np.array(newest)
         self._scale = np.concatenate([np.full(b.size, t.scale) for b, t in zip(layout, terms, strict=True)])
-        self._noise_width = np.concatenate([np.full(b.size, t.noise) for b, t in zip(layout, terms, strict=True)])
+        self._noise_width = np.concatenate(
+            [np.full(b.size, t.noise) for b, t in zip(layout, terms, strict=True)]
+        )
         self._sample = np.zeros(len(newest))  # newest value of every term, before the scale
         self._slots = {b.name: self._sample[starts[b.name] : starts[b.name] + b.size] for b in layout}
         self._observation = np.zeros(size, np.float32)
@@ -62,7 +64,7 @@ class ObservationAssembler:
         return self._phase
 
     def reset(self, sensors: SensorState, now: float) -> None:
-        """Start an episode: previous action zero, gait clock zero; every history is filled with the present sample.
+        """Start an episode: previous action zero, gait clock zero, histories full of the present sample.
 
         Raises StaleSource as `assemble` does.
         """
@@ -71,7 +73,7 @@ class ObservationAssembler:
         self._ticks, self._phase, self._fill = 0, None, True
 
     def record_action(self, action: ArrayLike) -> None:
-        """Note the action (A,) that was sent, clipped to [-1, 1]. Raises ValueError when its shape or a value is bad."""
+        """Note the action (A,) that was sent, clipped to [-1, 1]. ValueError if it is not A finite values."""
         sent = np.asarray(action, dtype=np.float64)
         if sent.shape != self._action.shape or not np.isfinite(sent).all():
             raise ValueError(f"action must be {self._action.size} finite values, got {sent}")

@@ -1,8 +1,9 @@
 """Quaternion helpers; the only place in the suite that knows about component order.
 
-ROS messages (geometry_msgs/Quaternion) are ordered x, y, z, w; MuJoCo and most robotics papers w, x, y, z. All other
-code handles x, y, z, w and calls the two converters at its border. An orientation rotates body vectors into the world
-(REP-103: x forward, y left, z up; REP-145: IMU orientation with respect to a fixed frame whose z points up).
+ROS messages (geometry_msgs/Quaternion) are ordered x, y, z, w; MuJoCo and most robotics papers w, x, y, z.
+All other code handles x, y, z, w and calls the two converters at its border. An orientation rotates body
+vectors into the world (REP-103: x forward, y left, z up; REP-145: IMU orientation with respect to a fixed
+frame whose z points up).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def gravity_direction(quaternion_xyzw: ArrayLike) -> Array:
 
 
 def yaw(quaternion_xyzw: ArrayLike) -> Array:
-    """Heading about the world's z axis, counter-clockwise positive (REP-103): (..., 4) to radians (...,) in [-pi, pi]."""
+    """Heading about the world's z axis, counter-clockwise (REP-103): (..., 4) to rad (...,) in [-pi, pi]."""
     q = np.asarray(quaternion_xyzw, dtype=np.float64)
     x, y, z, w = q[..., 0], q[..., 1], q[..., 2], q[..., 3]
     return np.arctan2(2.0 * (w * z + x * y), w * w + x * x - y * y - z * z)

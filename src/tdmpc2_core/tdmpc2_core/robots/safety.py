@@ -4,7 +4,7 @@ Stages, in order:
   finite    a target that is not a finite number is replaced by the last safe one;
   position  targets stay inside the joint limits less `position_margin`;
   rate      targets change by at most `max_target_rate` * dt from the last safe ones;
-  effort    kp * |target - position| stays below `max_effort_fraction` * effort, as far as position and rate allow.
+  effort    kp * |target - position| stays below `max_effort_fraction` * effort, as far as the others allow.
 Position and rate limits hold for every output, whatever the input.
 """
 
@@ -33,7 +33,7 @@ class SafetyResult(NamedTuple):
 
 
 class SafetyFilter:
-    """Holds the last safe targets of one robot. `counts` says how often each stage stepped in since creation."""
+    """Holds the last safe targets of one robot. `counts` says how often each stage stepped in."""
 
     def __init__(self, embodiment: Embodiment) -> None:
         spec = embodiment.safety
@@ -48,17 +48,17 @@ class SafetyFilter:
         self.counts: dict[str, int] = dict.fromkeys(STAGES, 0)
 
     def reset(self, position: ArrayLike) -> None:
-        """Take the measured position (J,), inside the limits, as the last safe targets; default where not finite."""
+        """Take the measured position (J,), within limits, as last safe targets; default where not finite."""
         measured = self._numbers(position)
         np.copyto(measured, self._default, where=~np.isfinite(measured))
         self._last = np.clip(measured, self._lower, self._upper)
 
     def filter(self, targets: ArrayLike, position: ArrayLike, dt: float) -> SafetyResult:
-        """Safe targets for requested ones (J,), the measured position (J,) and the time since the last call (s).
+        """Safe targets for requested ones (J,), the measured position (J,) and the time dt (s) since the last.
 
-        An input of the wrong shape or type counts as not finite. Where the position is not finite the effort stage
-        does nothing. A dt that is not finite or not positive allows no change. Without a reset before it, the first
-        call starts from the measured position.
+        An input of the wrong shape or type counts as not finite. Where the position is not finite the effort
+        stage does nothing. A dt that is not finite or not positive allows no change. Without a reset before
+        it, the first call starts from the measured position.
         """
         if self._last is None:
             self.reset(position)
@@ -93,7 +93,9 @@ class SafetyFilter:
         if not result.interventions:
             return ""
         rows = zip(self._names, self._numbers(requested), result.targets, strict=True)
-        changes = [f"{name} asked {asked:.3f}, sent {sent:.3f} rad" for name, asked, sent in rows if asked != sent]
+        changes = [
+            f"{name} asked {asked:.3f}, sent {sent:.3f} rad" for name, asked, sent in rows if asked != sent
+        ]
         return f"{', '.join(result.interventions)}: {'; '.join(changes)}"
 
     def _seconds(self, dt: float) -> float:

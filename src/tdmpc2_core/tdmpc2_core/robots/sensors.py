@@ -1,7 +1,8 @@
 """SensorState: the newest sample of every source. Callbacks write, one planner or control thread reads.
 
-Each source is one attribute that holds an immutable tuple of read-only arrays; a write replaces the whole tuple, which
-Python does atomically. A reader therefore sees either the old or the new sample, never a mixture, without a lock.
+Each source is one attribute that holds an immutable tuple of read-only arrays; a write replaces the whole
+tuple, which Python does atomically. A reader therefore sees either the old or the new sample, never a
+mixture, without a lock.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Array = NDArray[np.float64]
 
 
 class JointSample(NamedTuple):
-    """Positions (J,) rad and velocities (J,) rad/s in embodiment order; velocity is None where no term needs it."""
+    """Positions (J,) rad, velocities (J,) rad/s in embodiment order; velocity None where no term needs it."""
 
     stamp: float
     position: Array
@@ -28,7 +29,7 @@ class JointSample(NamedTuple):
 
 
 class ImuSample(NamedTuple):
-    """Orientation (4,) xyzw of the IMU in a z-up world, angular velocity (3,) rad/s in the IMU frame (REP-145)."""
+    """Orientation (4,) xyzw of the IMU in a z-up world, angular velocity (3,) rad/s, its frame (REP-145)."""
 
     stamp: float
     orientation: Array
@@ -67,11 +68,13 @@ class SensorState:
         """Forget every sample, as at activation or after the clock jumped."""
         self._joints = self._imu = self._command = None
 
-    def set_joints(self, stamp: float, names: Sequence[str], position: ArrayLike, velocity: ArrayLike) -> None:
+    def set_joints(
+        self, stamp: float, names: Sequence[str], position: ArrayLike, velocity: ArrayLike
+    ) -> None:
         """Store a joint state; names in any order, others than the robot's are ignored.
 
-        position and velocity are as long as names (rad, rad/s). Raises SensorError when a joint is missing, a length is
-        wrong or a value of one of the robot's joints is not finite; the sample is then not stored.
+        position and velocity are as long as names (rad, rad/s). Raises SensorError when a joint is missing, a
+        length is wrong or a value of one of the robot's joints is not finite; the sample is then not stored.
         """
         if not isinstance(names, (list, tuple)):
             names = list(names)
@@ -87,7 +90,7 @@ class SensorState:
         self._joints = JointSample(stamp, placed, speed)
 
     def set_imu(self, stamp: float, orientation_xyzw: ArrayLike, angular_velocity: ArrayLike) -> None:
-        """Store an IMU sample: unit quaternion xyzw (4,), rad/s (3,). Raises SensorError for anything else."""
+        """Store an IMU sample: unit quaternion xyzw (4,), rad/s (3,). SensorError for anything else."""
         stamp = _stamp(stamp, "imu")
         orientation = _vector(orientation_xyzw, ("x", "y", "z", "w"), "imu: orientation")
         gyro = _vector(angular_velocity, ("x", "y", "z"), "imu: angular velocity")
@@ -106,7 +109,7 @@ class SensorState:
         return Snapshot(self._joints, self._imu, self._command)
 
     def stale(self, now: float) -> list[str]:
-        """One text per source that the observation needs and that is missing, too old or stamped in the future."""
+        """One text per source that an observation needs and that is missing, too old or from the future."""
         return self.stale_in(self.snapshot(), now)
 
     def stale_in(self, snapshot: Snapshot, now: float) -> list[str]:
@@ -128,7 +131,8 @@ class SensorState:
         places = {name: i for i, name in enumerate(names)}
         missing = [name for name in self._names if name not in places]
         if missing:
-            raise SensorError(f"joints: missing {', '.join(missing)}; received {', '.join(names) or 'no joints'}")
+            received = ", ".join(names) or "no joints"
+            raise SensorError(f"joints: missing {', '.join(missing)}; received {received}")
         twice = [name for name in self._names if list(names).count(name) > 1]
         if twice:
             raise SensorError(f"joints: {', '.join(twice)} given more than once; each joint may appear once")
@@ -137,7 +141,9 @@ class SensorState:
     def _ordered(self, values: ArrayLike, what: str, count: int, index: NDArray[np.intp]) -> Array:
         array = np.asarray(values, dtype=np.float64)
         if array.shape != (count,):
-            raise SensorError(f"joints: {what} has {array.size} values for {count} joint names; one per name is needed")
+            raise SensorError(
+                f"joints: {what} has {array.size} values, {count} are needed, one per joint name"
+            )
         result = array[index]
         if not np.isfinite(result).all():
             bad = [f"{n} is {v}" for n, v in zip(self._names, result, strict=True) if not math.isfinite(v)]
@@ -156,7 +162,7 @@ def _stamp(stamp: float, source: str) -> float:
 def _vector(values: ArrayLike, names: tuple[str, ...], what: str) -> Array:
     result = np.array(values, dtype=np.float64)
     if result.shape != (len(names),):
-        raise SensorError(f"{what} has {result.size} values, {len(names)} are needed ({', '.join(names) or 'none'})")
+        raise SensorError(f"{what} has {result.size} values, {len(names)} are needed ({', '.join(names)})")
     if not np.isfinite(result).all():
         bad = [f"{n} is {v}" for n, v in zip(names, result, strict=True) if not math.isfinite(v)]
         raise SensorError(f"{what}: {', '.join(bad)}; finite values are needed")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from ..config import setting
+from ..config_values import Place, closest, convert, describe
 
 TermName = Literal[
     "gyro", "gravity", "joint_position", "joint_velocity", "previous_action", "command", "gait_phase"
@@ -43,7 +45,9 @@ class Joint:
         if not self.name:
             raise ValueError("name must not be empty")
         if self.lower >= self.upper:
-            raise ValueError(f"lower of {self.name!r} must be below upper, got {self.lower:g} and {self.upper:g}")
+            raise ValueError(
+                f"lower of {self.name!r} must be below upper, got {self.lower:g}, {self.upper:g}"
+            )
         if not self.lower <= self.default <= self.upper:
             raise ValueError(
                 f"default of {self.name!r} must lie in [{self.lower:g}, {self.upper:g}], got {self.default:g}"
@@ -54,15 +58,15 @@ class Joint:
 class ActionSpec:
     """What an action means and how the target moves between decisions."""
 
-    kind: Literal["position"] = setting("position", why="targets = default + action_scale * action, tracked by PD")
+    kind: Literal["position"] = setting("position", why="targets = default + action_scale * action")
     interpolation: Literal["linear", "step"] = setting(
-        "linear", why="ramp to the target over one control period, as joint_trajectory_controller does, or step"
+        "linear", why="ramp over one control period, as joint_trajectory_controller does, or step"
     )
 
 
 @dataclass(frozen=True)
 class CommandTerm:
-    """One component of the command, named after geometry_msgs/Twist, and the range a policy is trained for."""
+    """One component of the command, named as in geometry_msgs/Twist, and the range a policy trains for."""
 
     name: CommandName = setting(why="Twist component")
     lower: float = setting(unit="m/s or rad/s", why="smallest command that is passed on")
@@ -70,7 +74,7 @@ class CommandTerm:
 
     def __post_init__(self) -> None:
         if not self.lower <= 0.0 <= self.upper or self.lower >= self.upper:
-            raise ValueError(f"range of {self.name} must hold 0 inside it, got [{self.lower:g}, {self.upper:g}]")
+            raise ValueError(f"range of {self.name} must hold 0, got [{self.lower:g}, {self.upper:g}]")
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,9 @@ class CommandSpec:
     deadband: float = setting(0.0, low=0, why="below it in every term the robot stands")
     timeout: float = setting(0.5, unit="s", above=0, why="silence after which the command counts as zero")
     stand_fraction: float = setting(0.0, low=0, high=1, why="training: share of commands that are zero")
-    resample_seconds: float = setting(5.0, unit="s", above=0, why="training: how often a new command is drawn")
+    resample_seconds: float = setting(5.0, unit="s", above=0, why="training: time between new commands")
     term_probability: float = setting(
-        1.0, low=0, high=1, why="training: share of drawn commands that keep a given term; the others are zero"
+        1.0, low=0, high=1, why="training: chance that a drawn command keeps a term; else it is 0"
     )
 
     def __post_init__(self) -> None:
@@ -107,7 +111,9 @@ class ClockSpec:
     def __post_init__(self) -> None:
         _no_duplicates("feet", list(self.feet))
         if len(self.offsets) != len(self.feet):
-            raise ValueError(f"offsets must hold one value per foot ({len(self.feet)}), got {len(self.offsets)}")
+            raise ValueError(
+                f"offsets must hold {len(self.feet)} values, one per foot, got {len(self.offsets)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ class ObservationTerm:
     scale: float = setting(1.0, above=0, why="factor on the quantity in SI units")
     noise: float = setting(0.0, low=0, why="training: half width of uniform noise, before the scale")
     max_age: float | None = setting(None, unit="s", above=0, why="oldest sample that may be used")
-    history: int | None = setting(None, low=1, why="samples kept, newest first; the section's history if absent")
+    history: int | None = setting(None, low=1, why="samples kept; the section's history if absent")
 
     def __post_init__(self) -> None:
         wanted = TERM_SOURCES[self.name]
@@ -129,7 +135,7 @@ class ObservationTerm:
         if measured and self.max_age is None:
             raise ValueError(f"{self.name} needs max_age in seconds, as every term of source {wanted} does")
         if not measured and self.max_age is not None:
-            raise ValueError(f"{self.name} must not have max_age (command.timeout governs commands; self is never old)")
+            raise ValueError(f"{self.name} must not have max_age: only terms of source imu and joints do")
         if self.name in ("command", "gait_phase") and self.noise:
             raise ValueError(f"{self.name} must not have noise: it is not measured")
 
@@ -175,3 +181,25 @@ def _no_duplicates(key: str, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{key} name {', '.join(twice)} more than once; each name may appear once")
+
+
+def joints_from_section(section: Any, place: Place) -> tuple[Joint, ...]:
+    """The joints of ``{defaults: {...}, list: [...]}``: each entry completed by the defaults."""
+    if not isinstance(section, Mapping) or not isinstance(section.get("list"), (list, tuple)):
+        raise place.error(f"expected a section with keys defaults and list, got {describe(section)}")
+    keys = [f.name for f in fields(Joint) if f.name != "name"]
+    defaults = section.get("defaults") or {}
+    for name in section:
+        if name not in ("defaults", "list"):
+            raise place.error(f"unknown key {name!r}; accepted: defaults, list")
+    if not isinstance(defaults, Mapping):
+        raise place.child("defaults").error(f"expected a section, got {describe(defaults)}")
+    for name in defaults:
+        if name not in keys:
+            hint = f"{closest(name, keys)}; accepted: {', '.join(keys)}"
+            raise place.child("defaults").error(f"unknown key {name!r}{hint}")
+    entries = place.child("list")
+    return tuple(
+        convert(Joint, {**defaults, **item} if isinstance(item, Mapping) else item, entries.item(i))
+        for i, item in enumerate(section["list"])
+    )

@@ -5,7 +5,6 @@ Every one may be absent; its defaults then change nothing (no noise, no randomis
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,14 +17,16 @@ Range = tuple[float, float]
 class ResetSpec:
     """The state that an episode starts in."""
 
-    base_height: float = setting(0.0, unit="m", low=0, why="height of a floating base")
-    joint_noise: float = setting(0.0, unit="rad", low=0, why="half width of uniform noise around the default pose")
+    base_height: float | None = setting(
+        None, unit="m", above=0, why="height of the base; the model's if absent"
+    )
+    joint_noise: float = setting(0.0, unit="rad", low=0, why="half width of noise around the default pose")
     velocity_noise: float = setting(0.0, unit="m/s, rad/s", low=0, why="half width of uniform base velocity")
 
 
 @dataclass(frozen=True)
 class RewardTerm:
-    """One reward term; keys other than name and weight are numeric parameters of the function of that name."""
+    """One reward term; keys other than name and weight are numeric parameters of its function."""
 
     name: str = setting(why="function in envs/rewards.py")
     weight: float = setting(why="reward per decision for a term value of 1")
@@ -47,10 +48,10 @@ class RewardSpec:
 
 @dataclass(frozen=True)
 class TerminationSpec:
-    """When an episode ends because the robot fell."""
+    """When an episode ends because the robot fell; an absent limit is not applied."""
 
-    min_base_height: float = setting(0.0, unit="m", low=0, why="trunk above ground")
-    max_tilt: float = setting(math.pi, unit="rad", above=0, why="trunk z axis from vertical; pi never ends one")
+    min_base_height: float | None = setting(None, unit="m", why="trunk above ground")
+    max_tilt: float | None = setting(None, unit="rad", above=0, why="trunk z axis from vertical")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class RandomisationSpec:
     base_mass: Range = setting((0.0, 0.0), unit="kg", why="added to the trunk")
     gain: Range = setting((1.0, 1.0), above=0, why="factor on kp and kd, per joint")
     delay: Range = setting((0.0, 0.0), unit="s", low=0, why="from decision to the command's arrival")
-    push_interval: float | None = setting(None, unit="s", above=0, why="mean time between pushes; none if absent")
+    push_interval: float | None = setting(
+        None, unit="s", above=0, why="mean time between pushes; none if absent"
+    )
     push_velocity: float = setting(0.0, unit="m/s", low=0, why="largest change of horizontal base velocity")
 
     def __post_init__(self) -> None:
@@ -82,7 +85,7 @@ class DemonstrationSpec:
     thigh_length: float = setting(unit="m", above=0, why="thigh joint to knee")
     calf_length: float = setting(unit="m", above=0, why="knee to foot")
     swing_height: float = setting(0.08, unit="m", above=0, why="height of a foot at mid swing")
-    stance_press: float = setting(0.0, unit="m", low=0, why="pressing down of a loaded foot, against joint sag")
+    stance_press: float = setting(0.0, unit="m", low=0, why="pressing down of a loaded foot, against sag")
     phase_lead: float = setting(0.0, unit="cycles", why="lead of the feet over the gait phase")
     stride_gain: float = setting(1.0, above=0, why="stride per commanded stride, against slip and lag")
     velocity_bias: float = setting(0.0, unit="m/s", why="added to the forward command")
