@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+
 from tdmpc2_core.model.config import WorldModelConfig
 from tdmpc2_core.model.world_model import WorldModel
 
 
 def small_model(obs_dim: int = 9, action_dim: int = 4, seed: int = 0, **changes: Any) -> WorldModel:
-    """World model of about 10 000 weights; every tensor is perturbed, so reward and value are not constant."""
+    """World model of about 10 000 weights, all perturbed, so that reward and value are not constant."""
     values = {"latent_dim": 16, "enc_dim": 24, "mlp_dim": 32, "num_q": 2, "dropout": 0.0, **changes}
     model = WorldModel(WorldModelConfig(obs_dim, action_dim, **values))
     generator = torch.Generator().manual_seed(seed)

@@ -65,15 +65,13 @@ class RolloutWeights:
         self.reward = split(model.reward_head.layers)
         self.policy = split(model.policy_head.layers)
         self.value = [split(model.q_heads.layers, head) for head in range(model.config.num_q)]
-        self.termination = split(model.termination_head.layers) if model.config.episodic else None
-        last = self.dynamics.layers[-1]
-        if (
-            last.gain.device.type != "cpu"
-        ):  # the softmax kernel is fast elsewhere, and reading a bound would wait
-            self.bounded = False
-            return
-        bound = last.gain.abs().max() * last.gain.numel() ** 0.5 + last.shift.abs().max()
-        self.bounded = bool(bound < _SAFE_EXPONENT)
+        termination = model.termination_head
+        self.termination = None if termination is None else split(termination.layers)
+        gain, shift = self.dynamics.layers[-1].gain, self.dynamics.layers[-1].shift
+        self.bounded = False
+        if gain is not None and shift is not None and gain.device.type == "cpu":
+            # elsewhere the softmax kernel is fast, and reading this bound would wait for the device
+            self.bounded = bool(gain.abs().max() * gain.numel() ** 0.5 + shift.abs().max() < _SAFE_EXPONENT)
 
     def _split(self, layers: nn.ModuleList, head: int | None = None) -> Head:
         packed = tuple(_layer(layer, head) for layer in layers)
@@ -83,20 +81,23 @@ class RolloutWeights:
             config.task_dim,
             len(packed[0].weight) - config.latent_dim - config.task_dim,
         ]
-        return Head(*packed[0].weight.split(sizes), packed)
+        latent, task, action = packed[0].weight.split(sizes)
+        return Head(latent, task, action, packed)
 
 
 def _parts(model: WorldModel) -> list[nn.Module]:
-    parts = [model.dynamics, model.reward_head, model.policy_head, model.q_heads]
-    return parts + ([model.termination_head] if model.config.episodic else [])
+    parts = [model.dynamics, model.reward_head, model.policy_head, model.q_heads, model.termination_head]
+    return [part for part in parts if part is not None]
 
 
 def _layer(layer: nn.Module, head: int | None) -> Layer:
-    def pick(name: str) -> Tensor | None:
-        tensor = getattr(layer, name, None)
-        return None if tensor is None else tensor.detach() if head is None else tensor.detach()[head]
+    def pick(name: str) -> Tensor:
+        tensor = layer.get_parameter(name).detach()
+        return tensor if head is None else tensor[head]
 
     weight = pick("weight").t().contiguous()  # (in, out): several per cent faster for few rows
+    if not hasattr(layer, "norm_weight"):
+        return Layer(weight, pick("bias"), None, None)
     return Layer(weight, pick("bias"), pick("norm_weight"), pick("norm_bias"))
 
 
@@ -207,7 +208,7 @@ class FusedRollout:
 
     def _decode(self, logits: Tensor) -> Tensor:
         """Expected value (R,) of two-hot logits (R, bins)."""
-        return symexp(logits.softmax(-1) @ self.model.bins)
+        return symexp(logits.softmax(-1) @ self.model.get_buffer("bins"))
 
     def _act(self, output: Tensor, noise: Tensor, mask: Tensor | None) -> Tensor:
         config = self.model.config
