@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import Twist, TwistStamped
+from nav_msgs.msg import Odometry
 from numpy.typing import ArrayLike, NDArray
 from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray
@@ -118,6 +119,26 @@ def imu_message(
     q.x, q.y, q.z, q.w = map(float, orientation_xyzw)
     w.x, w.y, w.z = map(float, angular_velocity)
     a.x, a.y, a.z = map(float, acceleration)
+    return message
+
+
+def odometry_message(
+    stamp: float,
+    child_frame: str,
+    position: ArrayLike,
+    orientation_xyzw: ArrayLike,
+    linear: ArrayLike,
+    angular: ArrayLike,
+) -> Odometry:
+    """Odometry at `stamp` (s): pose of `child_frame` in frame odom (m, xyzw), twist in `child_frame` (REP-105)."""
+    message = Odometry(child_frame_id=child_frame)
+    message.header.stamp, message.header.frame_id = to_time(stamp), "odom"
+    pose, twist = message.pose.pose, message.twist.twist
+    p, q, v, w = pose.position, pose.orientation, twist.linear, twist.angular
+    p.x, p.y, p.z = map(float, position)
+    q.x, q.y, q.z, q.w = map(float, orientation_xyzw)
+    v.x, v.y, v.z = map(float, linear)
+    w.x, w.y, w.z = map(float, angular)
     return message
 
 

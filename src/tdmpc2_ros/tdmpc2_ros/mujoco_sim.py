@@ -1,0 +1,166 @@
+"""Simulation node `mujoco_sim`: a robot in MuJoCo behind the topics of a ros2_control stack.
+
+    publishes   joint_states, imu_sensor_broadcaster/imu, simulator/floating_base_state (ground truth),
+                /diagnostics, /clock when asked
+    subscribes  joint_trajectory_controller/joint_trajectory, forward_position_controller/commands
+    services    ~/reset, ~/push (std_srvs/Trigger)
+
+Callbacks run in the executor's thread and only set the command; physics runs in the main thread. A command
+that fails a check is refused with a warning and the one before it stays in force.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from nav_msgs.msg import Odometry
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Imu, JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from tdmpc2_ros import qos
+from tdmpc2_ros.conversions import imu_message, joint_state_message, odometry_message, to_time
+from tdmpc2_ros.mujoco_sim_commands import CommandError, read_forward_command, read_trajectory
+from tdmpc2_ros.mujoco_sim_pacing import Pacer
+from tdmpc2_ros.mujoco_sim_parameters import SimulationSettings
+from tdmpc2_ros.mujoco_sim_robot import SimulatedRobot
+from tdmpc2_ros.mujoco_sim_view import Viewer
+from tdmpc2_ros.parameters import Parameters
+from tdmpc2_ros.process import Stop, run_node, spin_in_background
+
+_TRAJECTORY = "joint_trajectory_controller/joint_trajectory"
+_FORWARD = "forward_position_controller/commands"
+_WARN_PERIOD = 1.0  # s between two warnings of the same text
+
+
+class MujocoSim(Node):
+    """The node. Raises UserError for wrong parameters or a robot model that does not fit."""
+
+    def __init__(self) -> None:
+        super().__init__("mujoco_sim")
+        self.settings = Parameters(self, SimulationSettings).values
+        self.embodiment = self.settings.load_embodiment()
+        self.robot = SimulatedRobot(self.embodiment, self.settings.robot_options, self.settings.seed)
+        self.pacer = Pacer(self.embodiment.physics_rate, self.settings.real_time_factor, time.monotonic())
+        self._sorted = np.argsort(self.embodiment.joint_names)  # as joint_state_broadcaster publishes
+        self._names = [self.embodiment.joint_names[i] for i in self._sorted]
+        self._steps = 0
+        self._refused = 0
+        self._warned: dict[str, float] = {}
+        self._joints = self.create_publisher(JointState, "joint_states", qos.SENSOR_OUTPUT)
+        self._imu = self.create_publisher(Imu, "imu_sensor_broadcaster/imu", qos.SENSOR_OUTPUT)
+        self._odometry = self.create_publisher(Odometry, "simulator/floating_base_state", qos.SENSOR_OUTPUT)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
+        clock = self.settings.publish_clock
+        self._clock_publisher = self.create_publisher(Clock, "/clock", qos.CLOCK) if clock else None
+        self.create_subscription(JointTrajectory, _TRAJECTORY, self._on_trajectory, qos.COMMAND)
+        self.create_subscription(Float64MultiArray, _FORWARD, self._on_forward, qos.COMMAND)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(Trigger, "~/push", self._on_push)
+        self.create_timer(1.0, self._report)
+
+    # ---- callbacks ----
+    def _on_trajectory(self, message: JointTrajectory) -> None:
+        try:
+            self.robot.play(read_trajectory(message, self.embodiment, self._now()))
+        except CommandError as error:
+            self._refuse(error)
+
+    def _on_forward(self, message: Float64MultiArray) -> None:
+        try:
+            self.robot.jump(read_forward_command(message, self.embodiment))
+        except CommandError as error:
+            self._refuse(error)
+
+    def _refuse(self, error: CommandError) -> None:
+        self._refused += 1
+        text, now = str(error), time.monotonic()
+        if now - self._warned.get(text, -_WARN_PERIOD) >= _WARN_PERIOD:
+            self._warned = {text: now} if len(self._warned) > 20 else self._warned | {text: now}
+            self.get_logger().warning(f"command refused: {text}")
+
+    def _on_reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.robot.reset()
+        response.success, response.message = True, "robot stands at the origin"
+        return response
+
+    def _on_push(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        change = self.robot.push()
+        response.success, response.message = (
+            True,
+            "base velocity changed by ({:.2f}, {:.2f}) m/s".format(*change),
+        )
+        return response
+
+    def _report(self) -> None:
+        """Diagnostics, once a second (REP-107)."""
+        factor = self.pacer.real_time_factor(time.monotonic())
+        wanted = self.settings.real_time_factor
+        fallen, slow = self.robot.simulation.fallen(), wanted > 0.0 and factor < 0.95 * wanted
+        texts = ["no commands"] if not self.robot.commanded else []
+        texts += ["robot has fallen"] if fallen else []
+        texts += [f"simulation is slow: {factor:.2f} of real time"] if slow else []
+        status = DiagnosticStatus(name="mujoco_sim: simulation", hardware_id=self.embodiment.name)
+        status.level = DiagnosticStatus.WARN if texts else DiagnosticStatus.OK
+        status.message = "; ".join(texts) or "follows commands"
+        values = {"real_time_factor": f"{factor:.3f}", "time": f"{self.robot.time:.2f}"}
+        values["commands refused"] = str(self._refused)
+        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    # ---- physics ----
+    def _now(self) -> float:
+        """Seconds of the clock that stamps follow."""
+        return self.robot.time if self._clock_publisher else self.get_clock().now().nanoseconds * 1e-9
+
+    def advance(self) -> None:
+        """Make the physics steps that are due, and publish where a sensor sample falls on one."""
+        share = self.settings.sensor_rate / self.embodiment.physics_rate
+        for _ in range(self.pacer.due(time.monotonic())):
+            self.robot.step()
+            self.pacer.made()
+            self._steps += 1
+            if int(self._steps * share + 1e-6) > int((self._steps - 1) * share + 1e-6):
+                self._publish()
+
+    def _publish(self) -> None:
+        late = 0.0 if self._clock_publisher else self.pacer.lateness(time.monotonic())
+        stamp = self._now() - late
+        m = self.robot.measure()
+        if self._clock_publisher:
+            self._clock_publisher.publish(Clock(clock=to_time(stamp)))
+        joints = (values[self._sorted] for values in (m.position, m.velocity, m.effort))
+        self._joints.publish(joint_state_message(stamp, self._names, *joints))
+        frame = self.embodiment.imu_frame or self.embodiment.base_frame
+        self._imu.publish(imu_message(stamp, frame, m.orientation, m.angular_velocity, m.acceleration))
+        base = (m.base_position, m.base_orientation, m.base_linear, m.base_angular)
+        self._odometry.publish(odometry_message(stamp, self.embodiment.base_frame, *base))
+
+    def run(self, stop: Stop) -> None:
+        """Simulate until `stop` is set."""
+        viewer = Viewer(self.robot, self.get_logger()) if self.settings.view else None
+        with spin_in_background(self):
+            while not stop.is_set():
+                self.advance()
+                if viewer:
+                    viewer.update(time.monotonic())
+                time.sleep(self.pacer.pause(time.monotonic()))
+        if viewer:
+            viewer.close()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node; 0 after a stop by signal, 2 after a user's mistake."""
+    return run_node(MujocoSim, MujocoSim.run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

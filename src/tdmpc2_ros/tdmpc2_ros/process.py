@@ -1,0 +1,67 @@
+"""Running a node as a process: signals, the executor's thread, and exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from tdmpc2_core.errors import UserError
+
+NodeType = TypeVar("NodeType", bound=Node)
+Stop = threading.Event
+
+
+def run_node(
+    make: Callable[[], NodeType], run: Callable[[NodeType, Stop], None], arguments: list[str] | None
+) -> int:
+    """Make a node and run it until SIGINT or SIGTERM; further signals change nothing.
+
+    Returns:
+        Exit code: 0 after a signal, 2 after a user's mistake, which is printed as one sentence.
+    """
+    stop = Stop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    node = None
+    try:
+        node = make()
+        run(node, stop)
+        return 0
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+
+@contextmanager
+def spin_in_background(node: Node) -> Iterator[None]:
+    """Serve the node's callbacks in a thread of their own."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+
+    def serve() -> None:
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    thread = threading.Thread(target=serve, name="callbacks", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        executor.shutdown(timeout_sec=2.0)
+        thread.join(timeout=2.0)
