@@ -158,9 +158,13 @@ def _replace_field(instance: Any, keys: list[str], text: str, place: Place) -> A
     below = place if deeper is keys else place.child(name, fields[name].metadata)
     new = _replace(type_hints(type(instance))[name], getattr(instance, name), deeper, text, below)
     try:
-        return dataclasses.replace(instance, **{name: new})
+        result = dataclasses.replace(instance, **{name: new})
     except ValueError as problem:
         raise place.error(str(problem)) from problem
+    for f in dataclasses.fields(instance):
+        if not f.init:  # what is not a setting, such as the folder a file came from, stays
+            object.__setattr__(result, f.name, getattr(instance, f.name))
+    return result
 
 
 def _parse(hint: Any, text: str, place: Place) -> Any:
@@ -189,7 +193,7 @@ def _rows(cls: type, prefix: str) -> typing.Iterator[tuple[str, str, str, str]]:
         if len(options) == 1 and dataclasses.is_dataclass(options[0]):
             yield from _rows(options[0], f"{prefix}{f.name}.")
             continue
-        signs = {"low": ">=", "high": "<=", "above": ">", "below": "<"}
+        signs = {"low": ">=", "above": ">", "high": "<=", "below": "<"}
         bounds = [f"{sign} {f.metadata[r]:g}" for r, sign in signs.items() if f.metadata.get(r) is not None]
         notes = [part for part in (f.metadata.get("unit"), " and ".join(bounds)) if part]
         why = str(f.metadata.get("why", "")) + (f" [{', '.join(notes)}]" if notes else "")

@@ -101,7 +101,7 @@ class Embodiment:
         elif not path.exists():
             raise UserError(
                 f"no robot {str(path_or_name)!r}{closest(str(path_or_name), shipped)}; "
-                f"accepted: a shipped name ({', '.join(shipped)}), a directory with {FILE_NAME}, or such a file"
+                f"accepted: a shipped name ({', '.join(shipped)}), a directory with {FILE_NAME}, or that file"
             )
         if path.is_dir():
             path = path / FILE_NAME

@@ -54,7 +54,7 @@ class SafetyFilter:
         self._last = np.clip(measured, self._lower, self._upper)
 
     def filter(self, targets: ArrayLike, position: ArrayLike, dt: float) -> SafetyResult:
-        """Safe targets for requested ones (J,), the measured position (J,) and the time dt (s) since the last.
+        """Safe targets for requested ones (J,), measured position (J,) and time dt (s) since the last call.
 
         An input of the wrong shape or type counts as not finite. Where the position is not finite the effort
         stage does nothing. A dt that is not finite or not positive allows no change. Without a reset before
@@ -109,6 +109,6 @@ class SafetyFilter:
         """A private float64 (J,) copy; all NaN when `values` is anything else."""
         try:
             result = np.array(values, dtype=np.float64)
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError, RuntimeError):
             return np.full(self._lower.shape, np.nan)
         return result if result.shape == self._lower.shape else np.full(self._lower.shape, np.nan)

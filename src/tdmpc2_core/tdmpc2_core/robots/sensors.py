@@ -19,6 +19,9 @@ from .embodiment import Embodiment
 
 Array = NDArray[np.float64]
 
+ROUNDING = 1e-9
+"""Seconds by which an age may exceed its limit, so that whole control periods do not depend on rounding."""
+
 
 class JointSample(NamedTuple):
     """Positions (J,) rad, velocities (J,) rad/s in embodiment order; velocity None where no term needs it."""
@@ -121,10 +124,10 @@ class SensorState:
                 problems.append(f"{source}: never received")
                 continue
             age = now - sample.stamp
-            if age > max_age:
-                problems.append(f"{source}: {age:.2f} s old, at most {max_age:g} s")
-            elif age < -max_age:
-                problems.append(f"{source}: stamped {-age:.2f} s in the future, at most {max_age:g} s")
+            if age > max_age + ROUNDING:
+                problems.append(f"{source}: {age:.3g} s old, at most {max_age:g} s")
+            elif age < -max_age - ROUNDING:
+                problems.append(f"{source}: stamped {-age:.3g} s in the future, at most {max_age:g} s")
         return problems
 
     def _index(self, names: Sequence[str]) -> NDArray[np.intp]:

@@ -91,6 +91,10 @@ class CommandSpec:
     )
 
     def __post_init__(self) -> None:
+        if not self.terms:
+            raise ValueError(
+                "terms must hold at least one; leave the whole section out for a robot without commands"
+            )
         _no_duplicates("terms", [term.name for term in self.terms])
 
     @property

@@ -1,0 +1,275 @@
+"""Sensors and the observation vector, against values computed by hand."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from small_robot import small_mapping, small_robot
+
+from tdmpc2_core.errors import SensorError, StaleSource
+from tdmpc2_core.robots import Embodiment, ObservationAssembler, SensorState, rotations
+
+ROBOT = small_robot()
+UPRIGHT = [0.0, 0.0, 0.0, 1.0]
+
+
+def feed(sensors, stamp, position=(0.1, -1.5), velocity=(0.0, 0.0), quaternion=UPRIGHT, gyro=(0, 0, 0)):
+    sensors.set_joints(stamp, ["hip", "knee"], position, velocity)
+    sensors.set_imu(stamp, quaternion, gyro)
+    return sensors
+
+
+def fresh(stamp=0.0, **values):
+    return feed(SensorState(ROBOT), stamp, **values)
+
+
+def block(observation, name):
+    place = next(b for b in ROBOT.observation_layout if b.name == name)
+    return observation[place.start : place.stop]
+
+
+def test_every_term_by_hand():
+    pitch = 0.3
+    sensors = fresh(
+        position=[0.3, -1.0],
+        velocity=[2.0, -4.0],
+        quaternion=rotations.from_roll_pitch_yaw(0, pitch, 1.0),
+        gyro=[0.2, -0.4, 0.6],
+    )
+    sensors.set_command(0.0, [0.5, -0.2])
+    observation = ObservationAssembler(ROBOT).assemble(sensors, 0.0)
+    down = [math.sin(pitch), 0.0, -math.cos(pitch)]
+    expected = (
+        [0.1, -0.2, 0.3] * 2
+        + down * 2
+        + [0.2, 0.5] * 2
+        + [0.5, -1.0] * 2
+        + [0.0] * 4
+        + [1.0, -0.4]
+        + [0.0, 1.0]
+    )
+    assert observation.dtype == np.float32 and observation.shape == (28,)
+    assert_allclose(observation, expected, atol=1e-6)
+
+
+def test_history_is_newest_first_per_term():
+    sensors, assembler = fresh(gyro=[2.0, 0, 0]), ObservationAssembler(ROBOT)
+    assembler.reset(sensors, 0.0)
+    assembler.assemble(sensors, 0.0)
+    assembler.record_action([0.5, -2.0])
+    feed(sensors, 0.02, gyro=[4.0, 0, 0], position=[0.2, -1.5])
+    second = assembler.assemble(sensors, 0.02)
+    assert_allclose(block(second, "gyro"), [2.0, 0, 0, 1.0, 0, 0])
+    assert_allclose(block(second, "joint_position"), [0.1, 0, 0, 0], atol=1e-7)
+    assert_allclose(block(second, "previous_action"), [0.5, -1.0, 0, 0])
+    feed(sensors, 0.04, gyro=[6.0, 0, 0])
+    assert_allclose(block(assembler.assemble(sensors, 0.04), "gyro"), [3.0, 0, 0, 2.0, 0, 0])
+
+
+def test_reset_forgets_the_past():
+    sensors, assembler = fresh(gyro=[2.0, 0, 0]), ObservationAssembler(ROBOT)
+    sensors.set_command(0.0, [1.0, 0.0])
+    first = assembler.assemble(sensors, 0.0)
+    assembler.record_action([1.0, 1.0])
+    assembler.assemble(feed(sensors, 0.02), 0.02)
+    assembler.reset(feed(sensors, 0.0, gyro=[2.0, 0, 0]), 0.0)
+    assert_array_equal(assembler.assemble(sensors, 0.0), first)
+
+
+def test_gait_phase_advances_while_moving_and_restarts_after_standing():
+    """12.5 Hz at 50 decisions per second: a quarter of a cycle per decision."""
+    sensors, assembler = fresh(), ObservationAssembler(ROBOT)
+    commands = [0.5, 0.5, 0.5, 0.5, 0.5, 0.05, 0.5, 0.5]
+    expected = [(0, 1), (1, 0), (0, -1), (-1, 0), (0, 1), (0, 0), (0, 1), (1, 0)]
+    phases = [0.0, 0.25, 0.5, 0.75, 0.0, None, 0.0, 0.25]
+    for step, (command, phase, value) in enumerate(zip(commands, expected, phases, strict=True)):
+        feed(sensors, 0.02 * step).set_command(0.02 * step, [command, 0.0])
+        observation = assembler.assemble(sensors, 0.02 * step)
+        assert_allclose(block(observation, "gait_phase"), phase, atol=1e-6)
+        assert assembler.phase == value
+
+
+def test_command_deadband_range_and_timeout():
+    sensors, assembler = fresh(), ObservationAssembler(ROBOT)
+    assert_array_equal(block(assembler.assemble(sensors, 0.0), "command"), [0, 0])  # never received: stand
+    for sent, used in [
+        ([0.09, -0.09], [0, 0]),
+        ([0.1, 0.0], [0.1, 0.0]),  # at the deadband it counts
+        ([0.05, 0.5], [0.05, 0.5]),  # one term above it keeps both
+        ([3.0, -3.0], [1.0, -1.0]),
+    ]:
+        sensors.set_command(0.0, sent)
+        observation = assembler.assemble(sensors, 0.0)
+        assert_allclose(block(observation, "command"), 2.0 * np.array(used), atol=1e-7)
+        assert_array_equal(assembler.command, used)
+    feed(sensors, 0.5)
+    assert assembler.assemble(sensors, 0.5)[24] == 2.0
+    feed(sensors, 0.52)
+    assert_array_equal(
+        block(assembler.assemble(sensors, 0.52), "command"), [0, 0]
+    )  # silent: stand, not stale
+
+
+def test_stale_sources_are_named_and_advance_nothing():
+    sensors, assembler = SensorState(ROBOT), ObservationAssembler(ROBOT)
+    assert sensors.stale(0.0) == ["imu: never received", "joints: never received"]
+    with pytest.raises(StaleSource) as caught:
+        assembler.reset(sensors, 0.0)
+    assert caught.value.sources == ("imu: never received", "joints: never received")
+    feed(sensors, 1.0)
+    assert sensors.stale(1.04) == []
+    assert sensors.stale(1.055) == ["joints: 0.055 s old, at most 0.05 s"]  # the smaller max_age of its terms
+    with pytest.raises(StaleSource, match="imu: 0.31 s old, at most 0.06 s"):
+        assembler.assemble(sensors, 1.31)
+    assert sensors.stale(-2.0)[0] == "imu: stamped 3 s in the future, at most 0.06 s"
+    twin = ObservationAssembler(ROBOT)
+    assert_array_equal(assembler.assemble(sensors, 1.0), twin.assemble(sensors, 1.0))
+    sensors.clear()
+    assert len(sensors.stale(1.0)) == 2
+
+
+@settings(deadline=None)
+@given(st.permutations(range(5)), st.lists(st.floats(-3, 3), min_size=5, max_size=5))
+def test_joint_order_and_extra_joints_do_not_matter(order, values):
+    names = ["hip", "knee", "wheel", "arm", "gripper"]
+    straight, mixed = SensorState(ROBOT), SensorState(ROBOT)
+    straight.set_joints(0.0, names, values, values[::-1])
+    mixed.set_joints(
+        0.0, [names[i] for i in order], [values[i] for i in order], [values[::-1][i] for i in order]
+    )
+    for a, b in zip(straight.snapshot().joints, mixed.snapshot().joints, strict=True):
+        assert_array_equal(a, b)
+    assert_array_equal(straight.snapshot().joints.position, values[:2])
+
+
+def test_a_changed_joint_order_is_noticed():
+    sensors, names = SensorState(ROBOT), ["hip", "knee"]
+    sensors.set_joints(0.0, names, [0.2, -1.0], [0, 0])
+    names.reverse()  # the same list object, as a message type may reuse it
+    sensors.set_joints(0.0, names, [-1.0, 0.2], [0, 0])
+    assert_array_equal(sensors.snapshot().joints.position, [0.2, -1.0])
+
+
+@pytest.mark.parametrize(
+    ("names", "position", "velocity", "text"),
+    [
+        (["hip"], [0.0], [0.0], "joints: missing knee; received hip"),
+        ([], [], [], "missing hip, knee; received no joints"),
+        (["hip", "knee", "hip"], [0, 0, 0], [0, 0, 0], "hip given more than once"),
+        (["hip", "knee"], [0.0, math.nan], [0, 0], "position of knee is nan"),
+        (["hip", "knee"], [math.inf, 0.0], [0, 0], "position of hip is inf"),
+        (["hip", "knee"], [0.0, 0.0], [], "velocity has 0 values, 2 are needed"),
+        (["hip", "knee"], [0.0], [0, 0], "position has 1 values, 2 are needed"),
+        (["hip", "knee"], [0.0, 0.0], [math.nan, math.nan], "velocity of hip is nan, knee is nan"),
+    ],
+)
+def test_bad_joint_states_are_refused_and_the_last_good_one_stays(names, position, velocity, text):
+    sensors = fresh(position=[0.2, -1.0])
+    with pytest.raises(SensorError, match=text):
+        sensors.set_joints(1.0, names, position, velocity)
+    assert sensors.snapshot().joints.stamp == 0.0
+
+
+def test_nan_of_a_joint_that_is_not_ours_is_ignored():
+    SensorState(ROBOT).set_joints(0.0, ["wheel", "hip", "knee"], [math.nan, 0, 0], [math.nan, 0, 0])
+
+
+def test_velocity_may_be_absent_when_no_term_needs_it():
+    mapping = small_mapping()
+    mapping["observation"]["terms"].pop(3)
+    robot = Embodiment.from_dict(mapping)
+    sensors = SensorState(robot)
+    sensors.set_joints(0.0, ["hip", "knee"], [0, -1], [])
+    sensors.set_imu(0.0, UPRIGHT, [0, 0, 0])
+    assert sensors.snapshot().joints.velocity is None
+    assert ObservationAssembler(robot).assemble(sensors, 0.0).shape == (24,)
+
+
+@pytest.mark.parametrize(
+    ("quaternion", "gyro", "text"),
+    [
+        ([math.nan] * 4, [0, 0, 0], "orientation: x is nan"),
+        ([0, 0, 0, 0], [0, 0, 0], "unit quaternion"),
+        (UPRIGHT, [0, math.inf, 0], "angular velocity: y is inf"),
+        (UPRIGHT, [0, 0], "angular velocity has 2 values, 3 are needed"),
+    ],
+)
+def test_bad_imu_samples_are_refused(quaternion, gyro, text):
+    with pytest.raises(SensorError, match=text):
+        SensorState(ROBOT).set_imu(0.0, quaternion, gyro)
+
+
+def test_bad_commands_and_stamps_are_refused():
+    sensors = SensorState(ROBOT)
+    with pytest.raises(SensorError, match="command: angular_z is nan"):
+        sensors.set_command(0.0, [0.0, math.nan])
+    with pytest.raises(SensorError, match="command has 3 values, 2 are needed"):
+        sensors.set_command(0.0, [0, 0, 0])
+    with pytest.raises(SensorError, match="imu: stamp is nan"):
+        sensors.set_imu(math.nan, UPRIGHT, [0, 0, 0])
+
+
+@pytest.mark.parametrize("action", [[0.0], [math.nan, 0.0], np.zeros((2, 2))])
+def test_unusable_actions_are_not_recorded(action):
+    with pytest.raises(ValueError, match="2 finite values"):
+        ObservationAssembler(ROBOT).record_action(action)
+
+
+def test_same_inputs_same_bits_and_outputs_are_private():
+    rng = np.random.default_rng(1)
+    robot = Embodiment.load("quadruped")
+    runs = []
+    rows = [
+        (rng.normal(size=12), rng.normal(size=12), rng.normal(size=4), rng.normal(size=3)) for _ in range(6)
+    ]
+    for spoil in (False, True):
+        sensors, assembler, seen = SensorState(robot), ObservationAssembler(robot), []
+        for step, (position, velocity, quaternion, gyro) in enumerate(rows):
+            now = 0.02 * step
+            sensors.set_joints(now, robot.joint_names, position, velocity)
+            sensors.set_imu(now, quaternion / np.linalg.norm(quaternion), gyro)
+            sensors.set_command(now, [0.5, 0.0, 0.1])
+            observation = assembler.assemble(sensors, now)
+            seen.append(observation.tobytes())
+            assembler.record_action(np.tanh(position))
+            if spoil:
+                observation[:] = 7.0
+        runs.append(seen)
+    assert runs[0] == runs[1]
+
+
+def test_noise_stays_within_its_width_and_touches_only_noisy_terms():
+    """gyro: noise 0.1 rad/s times scale 0.5 is at most 0.05; every other term of this robot has none."""
+    sensors, clean = fresh(gyro=[1.0, 2.0, 3.0]), ObservationAssembler(ROBOT)
+    noisy = ObservationAssembler(ROBOT, noise=np.random.default_rng(0))
+    differences = np.array([noisy.assemble(sensors, 0.0) - clean.assemble(sensors, 0.0) for _ in range(50)])
+    assert_array_equal(differences[:, 6:], 0.0)
+    assert 0.04 < np.abs(differences[:, :6]).max() <= 0.05 + 1e-6
+    assert_allclose(differences[1:, 3:6], differences[:-1, :3], atol=1e-6)  # a noisy sample stays what it was
+
+
+def test_one_writer_and_one_reader_never_mix_samples():
+    """The writer stores position = velocity = stamp; a torn read would show two different numbers."""
+    sensors, stop, torn = SensorState(ROBOT), threading.Event(), []
+    sensors.set_joints(0.0, ["hip", "knee"], [0, 0], [0, 0])
+
+    def read():
+        while not stop.is_set():
+            sample = sensors.snapshot().joints
+            if {sample.stamp, *sample.position, *sample.velocity} != {sample.stamp}:
+                torn.append(sample)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for i in range(5000):
+        value = float(i)
+        sensors.set_joints(value, ["hip", "knee"], [value, value], [value, value])
+    stop.set()
+    reader.join()
+    assert torn == []
