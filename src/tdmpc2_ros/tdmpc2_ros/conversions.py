@@ -130,7 +130,7 @@ def odometry_message(
     linear: ArrayLike,
     angular: ArrayLike,
 ) -> Odometry:
-    """Odometry at `stamp` (s): pose of `child_frame` in frame odom (m, xyzw), twist in `child_frame` (REP-105)."""
+    """Odometry at `stamp` (s): pose of `child_frame` in odom (m, xyzw), twist in `child_frame` (REP-105)."""
     message = Odometry(child_frame_id=child_frame)
     message.header.stamp, message.header.frame_id = to_time(stamp), "odom"
     pose, twist = message.pose.pose, message.twist.twist
