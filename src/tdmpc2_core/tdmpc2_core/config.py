@@ -188,7 +188,7 @@ def field_help(cls: type, prefix: str = "") -> str:
 
 def _rows(cls: type, prefix: str) -> typing.Iterator[tuple[str, str, str, str]]:
     hints = type_hints(cls)
-    for f in dataclasses.fields(cls):
+    for f in (f for f in dataclasses.fields(cls) if f.init):
         options = [o for o in (typing.get_args(hints[f.name]) or (hints[f.name],)) if o is not type(None)]
         if len(options) == 1 and dataclasses.is_dataclass(options[0]):
             yield from _rows(options[0], f"{prefix}{f.name}.")

@@ -1,4 +1,4 @@
-"""The embodiment file: shipped robots, round trips, fingerprint, and refusals that say what would be right."""
+"""The embodiment file: shipped robots, round trips, fingerprint, and what refusals say."""
 
 from __future__ import annotations
 
