@@ -15,8 +15,7 @@ TEXT
 fi
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-venv="${TDMPC2_VENV:-$root/.venv}"
-[[ "$venv" = /* ]] || venv="$PWD/$venv"
+venv="$(realpath -m -- "${TDMPC2_VENV:-$root/.venv}")"
 select=()
 if [[ $# -gt 0 ]]; then select=(--packages-select "$@"); fi
 

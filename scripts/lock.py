@@ -1,16 +1,16 @@
 """Print constraints.txt for the environment that runs this: every package pip installed, at its version.
 
-Use: .venv/bin/python scripts/lock.py > scripts/requirements/constraints.txt, after scripts/setup.sh --test --msgs with
-changed requirements and an empty constraints.txt. torch and what only its CUDA builds bring stay out: their versions
-follow from the build that the user chose.
+Use: .venv/bin/python scripts/lock.py > scripts/requirements/constraints.txt, after scripts/setup.sh --test
+--msgs with changed requirements and an empty constraints.txt. torch and what only its CUDA builds bring stay
+out: their versions follow from the build that the user chose.
 """
 
 import re
 from importlib.metadata import distributions
 
 HEADER = """\
-# Every package of the environment at the version tested, for pip install --constraint. Written by scripts/lock.py;
-# the packages that are asked for, and why at these versions, are in the other files of this folder."""
+# Every package of the environment at the version tested, for pip install --constraint. Written by
+# scripts/lock.py; the packages asked for, and why at these versions, are in the files beside it."""
 LEFT_OUT = re.compile(r"(pip|torch|triton|tdmpc2[-_].*|nvidia-.*|cuda-.*)")
 
 

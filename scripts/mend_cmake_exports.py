@@ -1,7 +1,8 @@
 """Point the CMake exports of the ROS 2 message wheels at this machine's Python and NumPy headers.
 
-The wheels name the include folders of the machine that built them; CMake refuses a target whose include folders do not
-exist. Run with the interpreter of the environment that holds the wheels. Running it twice changes nothing.
+The wheels name the include folders of the machine that built them, and CMake refuses a target whose include
+folders do not exist. Run with the interpreter of the environment that holds the wheels; a second run changes
+nothing.
 """
 
 import re
@@ -13,7 +14,7 @@ import numpy
 
 
 def main() -> int:
-    """Rewrite the include folders of every rosidl_generator_py export below the environment's share folder."""
+    """Rewrite the include folders of every rosidl_generator_py export in the environment's share folder."""
     folders = f"{sysconfig.get_path('include')};{numpy.get_include()}"
     exports = sorted(Path(sys.prefix, "share").glob("*/cmake/export_*__rosidl_generator_pyExport.cmake"))
     if not exports:

@@ -39,8 +39,7 @@ for argument in "$@"; do
   esac
 done
 
-venv="${TDMPC2_VENV:-$root/.venv}"
-[[ "$venv" = /* ]] || venv="$PWD/$venv"
+venv="$(realpath -m -- "${TDMPC2_VENV:-$root/.venv}")"
 python="$venv/bin/python"
 state="$venv/.tdmpc2"
 log="$state/setup.log"

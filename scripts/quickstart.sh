@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# A robot under its learned world model, in simulation, over real ROS 2, on a machine that has only Python.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+models="$root/src/tdmpc2_core/tdmpc2_core/robots/models"
+robots=()
+for file in "$models"/*/embodiment.yaml; do
+  if [[ -f "$file" ]]; then robots+=("$(basename "$(dirname "$file")")"); fi
+done
+
+usage() {
+  cat <<TEXT
+usage: scripts/quickstart.sh ROBOT [options]
+
+Starts simulation and planner as separate ROS 2 processes, commands the robot through a short course and prints a table.
+The first call makes the environment .venv (scripts/setup.sh --help); later calls start at once.
+
+ROBOT: ${robots[*]}
+
+  --seconds S    length of the course (default: 30)
+  --seed N       seed of simulation and planner (default: 0)
+  --model PATH   checkpoint bundle instead of the one that comes with the robot
+  --output DIR   where table, picture and video go (default: runs/quickstart/ROBOT)
+  --record DIR   also writes a rosbag2
+  --view         opens a window
+  --no-video     no mp4 and no picture
+
+Exit code: 0 the robot stayed up and followed, 1 it did not, 2 a mistake in the call.
+
+Example:
+  scripts/quickstart.sh ${robots[0]} --seconds 30 --seed 1
+TEXT
+}
+
+for argument in "$@"; do
+  if [[ "$argument" = -h || "$argument" = --help ]]; then
+    usage
+    exit 0
+  fi
+done
+if [[ $# -eq 0 ]]; then
+  usage >&2
+  exit 2
+fi
+if [[ " ${robots[*]} " != *" $1 "* ]]; then
+  printf "quickstart: unknown robot '%s'; known: %s\n" "$1" "${robots[*]}" >&2
+  exit 2
+fi
+
+venv="$(realpath -m -- "${TDMPC2_VENV:-$root/.venv}")"
+export TDMPC2_VENV="$venv"
+"$root/scripts/setup.sh"
+# shellcheck disable=SC1091  # written by setup.sh
+source "$venv/env.sh"
+exec "$VIRTUAL_ENV/bin/python" -m tdmpc2_ros.quickstart "$@"

@@ -1,0 +1,119 @@
+"""The four packages are what colcon, rosdep and pip take them for."""
+
+import subprocess
+import sys
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+from workspace_support import PACKAGES, PYTHON_PACKAGES, SOURCE, imported_modules, normalised, python_files
+
+BUILD_TYPES = dict.fromkeys(PYTHON_PACKAGES, "ros.ament_python") | {"tdmpc2_msgs": "ros.ament_cmake"}
+
+# import name -> key in package.xml, where they differ
+ROSDEP_KEYS = {
+    "imageio": "python3-imageio",
+    "matplotlib": "python3-matplotlib",
+    "mujoco": "python3-mujoco-pip",
+    "numpy": "python3-numpy",
+    "rosbags": "python3-rosbags-pip",
+    "torch": "python3-torch",
+    "tqdm": "python3-tqdm",
+    "yaml": "python3-yaml",
+}
+WITHOUT_ROSDEP_KEY = {"safetensors"}
+
+
+def manifest(name: str):
+    """The parsed package.xml, with the warnings of catkin_pkg."""
+    catkin_pkg = pytest.importorskip("catkin_pkg.package")
+    warnings: list[str] = []
+    return catkin_pkg.parse_package(str(SOURCE / name), warnings=warnings), warnings
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_manifest_is_valid(name):
+    package, warnings = manifest(name)
+    package.validate()
+    assert warnings == []
+    assert package.name == name
+    assert package.package_format == 3
+    assert package.licenses == ["Apache-2.0"]
+
+
+def test_versions_are_the_same_everywhere():
+    versions = {manifest(name)[0].version for name in PACKAGES}
+    assert len(versions) == 1
+    changelog = (SOURCE.parent / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## {versions.pop()}" in changelog
+
+
+def test_colcon_takes_each_package_for_its_ros_type():
+    pytest.importorskip("colcon_ros")
+    command = [sys.executable, "-m", "colcon", "--log-base", "/dev/null", "list", "--base-paths", str(SOURCE)]
+    listing = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    found = {name: kind.strip("()") for name, _, kind in (line.split() for line in listing.splitlines())}
+    assert found == BUILD_TYPES
+
+
+@pytest.mark.parametrize("name", PYTHON_PACKAGES)
+def test_executables_go_where_ros2_run_looks(name):
+    lines = (SOURCE / name / "setup.cfg").read_text(encoding="utf-8").splitlines()
+    assert f"install_scripts=$base/lib/{name}" in lines
+    assert f"script_dir=$base/lib/{name}" in lines
+    assert (SOURCE / name / "resource" / name).is_file()
+
+
+@pytest.mark.parametrize("name", PYTHON_PACKAGES)
+def test_every_import_is_declared(name):
+    package, _ = manifest(name)
+    declared = {dependency.name for dependency in package.exec_depends}
+    files = python_files(SOURCE / name / name, SOURCE / name / "launch")
+    imports = set().union(*map(imported_modules, files)) - {name} - WITHOUT_ROSDEP_KEY
+    missing = {module for module in imports if ROSDEP_KEYS.get(module, module) not in declared}
+    assert missing == set(), f"{name}/package.xml lacks an exec_depend for {sorted(missing)}"
+
+
+def test_core_does_not_import_ros():
+    ros = {
+        "rclpy",
+        "launch",
+        "launch_ros",
+        "ament_index_python",
+        "tdmpc2_ros",
+        "tdmpc2_msgs",
+        "tdmpc2_bringup",
+    }
+    for file in python_files(SOURCE / "tdmpc2_core" / "tdmpc2_core"):
+        assert imported_modules(file) & ros == set(), file
+
+
+@pytest.mark.parametrize("name", ["tdmpc2_core", "tdmpc2_ros"])
+def test_pip_knows_what_the_code_imports(name):
+    projects = {"yaml": "pyyaml", "PIL": "pillow"}
+    listed = {normalised(requirement) for requirement in requires(name) or ()}
+    package, _ = manifest(name)
+    from_ros = {dependency.name for dependency in package.exec_depends} - set(ROSDEP_KEYS.values())
+    imports = set().union(*map(imported_modules, python_files(SOURCE / name / name)))
+    for module in imports - {name} - from_ros:
+        project = normalised(projects.get(module, module))
+        if name == "tdmpc2_ros" and project in {normalised(each) for each in requires("tdmpc2_core") or ()}:
+            continue
+        assert project in listed, f"{name}/setup.py lacks {project}"
+
+
+def test_the_index_is_not_told_which_torch_to_take():
+    line = next(each for each in requires("tdmpc2_core") or () if normalised(each) == "torch")
+    assert line == "torch>=2.4"
+
+
+@pytest.mark.parametrize("interface", sorted(SOURCE.glob("tdmpc2_msgs/*/*.*")), ids=lambda file: file.name)
+def test_every_field_of_every_interface_is_documented(interface: Path):
+    cmake = (SOURCE / "tdmpc2_msgs" / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert f'"{interface.parent.name}/{interface.name}"' in cmake
+    undocumented = {"bool success", "uint64 seed"}  # their names and types say all
+    lines = interface.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    for line in lines:
+        if line.strip() and not line.startswith(("#", "---")) and line.strip() not in undocumented:
+            assert "#" in line, f"{interface.name}: {line}"
