@@ -6,11 +6,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import rclpy
-from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -45,28 +45,15 @@ def run_node(
         rclpy.try_shutdown()
 
 
-def make_executor(kind: str) -> Executor:
-    """ "events" for rclpy's EventsExecutor, about half the cost per message, where it exists; else "single"."""
-    if kind == "events":
-        try:
-            from rclpy.experimental import EventsExecutor
-        except ImportError:
-            return SingleThreadedExecutor()
-        return EventsExecutor()
-    return SingleThreadedExecutor()
-
-
 @contextmanager
-def spin_in_background(node: Node, executor: Executor | None = None) -> Iterator[None]:
+def spin_in_background(node: Node) -> Iterator[None]:
     """Serve the node's callbacks in a thread of their own."""
-    executor = executor or SingleThreadedExecutor()
+    executor = SingleThreadedExecutor()
     executor.add_node(node)
 
     def serve() -> None:
-        try:
+        with suppress(ExternalShutdownException):
             executor.spin()
-        except ExternalShutdownException:
-            pass
 
     thread = threading.Thread(target=serve, name="callbacks", daemon=True)
     thread.start()

@@ -1,0 +1,164 @@
+"""Counting what a control loop does, and telling it: percentiles, stop causes, REP-107, JSON reports."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from numpy.typing import NDArray
+
+from tdmpc2_core.errors import UserError
+
+WINDOW = 500
+"""Commands that diagnostics look back on: 10 s at 50 Hz."""
+
+_KEPT = 1 << 17  # commands that a report looks back on: 43 min at 50 Hz, 2 MB
+
+
+class Statistics:
+    """Counts and latencies of a control loop. One thread writes, any thread reads."""
+
+    def __init__(self) -> None:
+        self._rows = np.zeros((_KEPT, 3))  # time of the command, latency, planning time; s
+        self.clear()
+
+    def clear(self) -> None:
+        """Start anew, as at activation."""
+        self.commands = self.ticks = self.missed = self.late_plans = self.filtered = 0
+        self.modes: Counter[str] = Counter()
+        self.ended_by: Counter[str] = Counter()
+        self.interventions: Counter[str] = Counter()
+
+    def command(self, time: float, latency: float, planning: float) -> None:
+        """A command left at `time`, s, `latency` s after the oldest sample it is made from was measured."""
+        self._rows[self.commands % _KEPT] = time, latency, planning
+        self.commands += 1
+
+    def last(self, count: int = _KEPT) -> NDArray[np.float64]:
+        """Time, latency and planning time (n, 3), s, of the last `count` commands."""
+        total = self.commands
+        index = np.arange(max(0, total - min(count, _KEPT)), total) % _KEPT
+        return self._rows[index]
+
+    def summary(self, count: int = _KEPT) -> dict[str, Any]:
+        """Counts since `clear`, and percentiles over the last `count` commands, ms; rate in Hz."""
+        rows = self.last(count)
+        span = rows[-1, 0] - rows[0, 0] if len(rows) > 1 else 0.0
+        return {
+            "ticks": self.ticks,
+            "commands": self.commands,
+            "missed": self.missed,
+            "late_plans": self.late_plans,
+            "rate_hz": (len(rows) - 1) / span if span > 0.0 else 0.0,
+            "latency_ms": percentiles(rows[:, 1]),
+            "planning_ms": percentiles(rows[:, 2]),
+            "modes": dict(self.modes),
+            "ended_by": dict(self.ended_by),
+            "safety_interventions": dict(self.interventions),
+        }
+
+
+def percentiles(seconds: NDArray[np.float64]) -> dict[str, float]:
+    """p50, p99 and max in ms of finite values in s; NaN when there are none."""
+    finite = seconds[np.isfinite(seconds)]
+    if not finite.size:
+        return {"p50": math.nan, "p99": math.nan, "max": math.nan}
+    low, high = np.percentile(finite, (50, 99))
+    return {"p50": 1e3 * float(low), "p99": 1e3 * float(high), "max": 1e3 * float(finite.max())}
+
+
+class StopCause:
+    """Why a node stopped: the first cause that is recorded counts, until `clear`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.text = ""
+
+    def record(self, cause: str) -> bool:
+        """True when `cause` is the first."""
+        with self._lock:
+            first = not self.text
+            self.text = self.text or cause
+            return first
+
+    def clear(self) -> None:
+        """Forget it, as at activation."""
+        with self._lock:
+            self.text = ""
+
+
+def resident_megabytes() -> float:
+    """Physical memory of this process, MB; NaN where /proc is not there."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return math.nan
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def diagnostic_message(
+    stamp: Time, name: str, hardware: str, level: bytes, text: str, values: Mapping[str, Any]
+) -> DiagnosticArray:
+    """One status for /diagnostics (REP-107). Nested mappings become keys such as "latency_ms.p99"."""
+    status = DiagnosticStatus(level=level, name=name, message=text, hardware_id=hardware)
+    status.values = [KeyValue(key=key, value=_text(value)) for key, value in _flat(values)]
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = stamp
+    return message
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    result: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result.extend(_flat(value, f"{prefix}{key}."))
+        else:
+            result.append((prefix + key, value))
+    return result
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+# ---- report file ----
+
+
+def check_report(path: str) -> None:
+    """Raise UserError when no report can be written to `path`, before a run rather than after it."""
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("a"):
+            pass
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise UserError(
+            f"report: {path} cannot be written ({reason}); name a file in a writable folder"
+        ) from None
+
+
+def write_report(path: str, content: Mapping[str, Any]) -> None:
+    """Write `content` as JSON, complete or not at all; numbers that are not finite become null.
+
+    Raises OSError.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.new")
+    temporary.write_text(json.dumps(_plain(content), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(target)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

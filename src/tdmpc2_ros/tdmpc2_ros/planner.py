@@ -1,0 +1,223 @@
+"""Planner node: sensors in, joint targets out, decided by a TD-MPC2 world model. A lifecycle node.
+
+configure: load the bundle, check it against the robot, warm up, subscribe.
+activate: wait for a fresh sample of every source, then publish commands at the control rate.
+deactivate: publish the safe action (the robot held where it is), then stop.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_srvs.srv import Trigger
+
+from tdmpc2_core.errors import UserError
+from tdmpc2_ros.diagnostics import Statistics, StopCause, check_report, resident_megabytes, write_report
+from tdmpc2_ros.parameters import Parameters
+from tdmpc2_ros.planner_decision import Decider, DecisionOptions
+from tdmpc2_ros.planner_model import DYNAMIC, PlannerParameters, load_agent
+from tdmpc2_ros.planner_output import CommandOutput
+from tdmpc2_ros.planner_report import Reporter
+from tdmpc2_ros.planner_sensors import SensorInput
+from tdmpc2_ros.planner_thread import ControlThread
+from tdmpc2_ros.planner_tick import Ticker
+from tdmpc2_ros.process import Stop, run_node, spin_in_background
+
+if TYPE_CHECKING:
+    from tdmpc2_core.agent import Agent
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class PlannerNode(LifecycleNode):
+    """The lifecycle, services and reports; the control thread does the work.
+
+    Raises:
+        UserError: a parameter is wrong.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("planner")
+        self.parameters = Parameters(self, PlannerParameters, DYNAMIC)
+        self.parameters.on_change(self._retune)
+        self.cause, self.statistics = StopCause(), Statistics()
+        self._agent: Agent | None = None
+        self._sensors: SensorInput | None = None
+        self._output: CommandOutput | None = None
+        self._thread: ControlThread | None = None
+        self._options = DecisionOptions()
+        self._retune(self.parameters.values)
+        self._estop = False
+        self._state = "unconfigured"
+        self._reporter = Reporter(self, self.statistics, self.cause)
+        self.create_service(Trigger, "~/estop", self._on_estop)
+        self.create_service(Trigger, "~/clear_estop", self._on_clear_estop)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._report, clock=steady)
+
+    def now(self) -> float:
+        """The node's clock, s: system time, or /clock with use_sim_time."""
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    # ---- lifecycle ----
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load, check, warm up, subscribe. Fails with one sentence in the log; the node stays as it was."""
+        values = self.parameters.values
+        try:
+            if values.report:
+                check_report(values.report)
+            self._agent = load_agent(values)
+        except UserError as problem:
+            self.get_logger().error(str(problem))
+            return FAILURE
+        robot = self._agent.embodiment
+        self._sensors = SensorInput(self, robot, self.now, values.cmd_vel_stamped)
+        self._output = CommandOutput(self, values.output, robot)
+        config = self._agent.planner_config
+        search = f"{config.num_samples} samples x {config.iterations}" if config.method == "mppi" else "prior"
+        self.get_logger().info(
+            f"configured: {robot.name} at {robot.control_rate:g} Hz, {config.method} ({search}), "
+            f"{resident_megabytes():.0f} MB"
+        )
+        return self._entered("inactive")
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the control thread, which publishes once every source has sent a fresh sample."""
+        if self._estop:
+            self.get_logger().error("activation refused: emergency stop is set; call ~/clear_estop first")
+            return FAILURE
+        assert self._agent is not None and self._sensors is not None and self._output is not None
+        self.cause.clear()
+        self.statistics.clear()
+        self._sensors.clear()
+        self._agent.reset()
+        simulated = self.get_parameter("use_sim_time").value
+        period = self._agent.embodiment.control_period
+        ticker = Ticker(period, self.now if simulated else time.monotonic)
+        decider = Decider(self._agent, self._sensors.state, self._options)
+        parts = (decider, self._output, ticker, self.statistics, self.now, self.cause)
+        self._thread = ControlThread(self, *parts)
+        self._sensors.fresh = ticker.arrived
+        self._thread.start()
+        return self._entered("active")
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Safe action, then stop."""
+        self._stop("deactivated on request")
+        return self._entered("inactive")
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give up the topics and the model."""
+        self._release()
+        return self._entered("unconfigured")
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Safe action if active, then give everything up."""
+        self._stop("shut down on request")
+        self._release()
+        return self._entered("finalized")
+
+    def stop(self, cause: str) -> None:
+        """Whatever the state: safe action if active, report, everything given up."""
+        self._stop(cause)
+        self._entered("finalized")
+        self._release()
+
+    # ---- parts ----
+
+    def _entered(self, state: str) -> TransitionCallbackReturn:
+        self._state = state
+        self._report()
+        return SUCCESS
+
+    def _stop(self, cause: str) -> None:
+        """End the control thread; the first cause that was recorded counts."""
+        if self._thread is None:
+            return
+        self.cause.record(cause)
+        assert self._sensors is not None
+        self._sensors.fresh = lambda: None
+        thread, self._thread = self._thread, None
+        thread.stop()
+        self.get_logger().info(f"stopped: {self.cause.text}")
+        if self.parameters.values.report:
+            self._write_report(self.parameters.values.report)
+
+    def _release(self) -> None:
+        if self._sensors is not None:
+            self._sensors.destroy()
+        if self._output is not None:
+            self._output.destroy()
+        self._sensors = self._output = self._agent = None
+
+    def _retune(self, values: PlannerParameters) -> None:
+        self._options.deadline, self._options.evaluate = 1e-3 * values.deadline_ms, values.evaluate
+
+    def _write_report(self, path: str) -> None:
+        content = {
+            **self.statistics.summary(),
+            "memory_mb": resident_megabytes(),
+            "stop_cause": self.cause.text,
+        }
+        try:
+            write_report(path, content)
+        except OSError as problem:
+            self.get_logger().error(f"report: {path} cannot be written ({problem.strerror})")
+
+    def _report(self) -> None:
+        if self._state == "active" and self.cause.text.startswith("fault"):
+            self.get_logger().error(self.cause.text)
+            self.trigger_deactivate()
+            return
+        stale, refused = [], {}
+        if self._sensors is not None:
+            stale, refused = self._sensors.state.stale(self.now()), dict(self._sensors.refused)
+        if self._state == "active" and self.statistics.ticks == 0 and stale:
+            self.get_logger().info(f"waiting for sensors: {'; '.join(stale)}", throttle_duration_sec=2.0)
+        robot = self._agent.embodiment if self._agent else None
+        model, deadline = self.parameters.values.model, self._options.deadline
+        self._reporter.publish(self._state, self._thread, robot, model, stale, refused, deadline)
+
+    def _on_estop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._set_estop(True)
+        response.success, response.message = True, "holding until ~/clear_estop"
+        return response
+
+    def _on_clear_estop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = True
+        response.message = "emergency stop cleared" if self._estop else "emergency stop was not set"
+        self._set_estop(False)
+        return response
+
+    def _set_estop(self, value: bool) -> None:
+        self._estop = value
+        if self._thread is not None:
+            self._thread.estop = value
+
+    # ---- as a process ----
+
+    def _autostart(self) -> bool:
+        return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
+
+    def run(self, stop: Stop) -> int:
+        """Serve until `stop` is set, then safe action and end. 2 when autostart fails; the log says why."""
+        if self.parameters.values.autostart and not self._autostart():
+            return 2
+        with spin_in_background(self):
+            stop.wait()
+        self.stop("signal")
+        return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node; 0 after a stop by signal, 2 after a user's mistake."""
+    return run_node(PlannerNode, PlannerNode.run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

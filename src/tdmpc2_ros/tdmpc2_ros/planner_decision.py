@@ -1,0 +1,202 @@
+"""What to command at a tick: observation, plan, fall-backs, safety. No ROS in here.
+
+Fall-backs, in order: the newest plan played on while its horizon lasts, the policy prior, the robot held.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tdmpc2_core.errors import StaleSource, UserError
+from tdmpc2_core.robots import ActionMapper, ObservationAssembler, SafetyFilter, SensorState
+from tdmpc2_ros.planner_worker import Outcome, PlanWorker, Request
+
+if TYPE_CHECKING:
+    from tdmpc2_core.agent import Agent
+    from tdmpc2_core.planning import Plan
+    from tdmpc2_core.robots import Snapshot
+
+Array = NDArray[np.float64]
+
+MODES = ("idle", "plan", "replay", "policy", "hold", "estop")
+_LATE = 0.85  # control periods after which a plan counts as late
+
+
+@dataclass
+class DecisionOptions:
+    """What may change while the robot moves."""
+
+    deadline: float = 0.012  # s of search per tick
+    evaluate: bool = True  # act without exploration noise
+
+
+class Decision(NamedTuple):
+    """What a tick came to. `targets` (H, J), rad, are for 1, 2, ... H periods from now; None: send none."""
+
+    targets: Array | None
+    mode: str
+    reason: str = ""
+    ended_by: str = "hold"
+    stamp: float = math.nan  # of the oldest sample used, s
+    planning: float = math.nan  # s
+    interventions: tuple[str, ...] = ()
+
+
+class Decider:
+    """The state of one robot's control: history, previous action, plan, last safe targets.
+
+    Args:
+        agent: model and planner; its embodiment says what the robot is.
+        sensors: the newest samples, written by others.
+    """
+
+    def __init__(self, agent: Agent, sensors: SensorState, options: DecisionOptions | None = None) -> None:
+        assert agent.embodiment is not None
+        self.embodiment, self.options = agent.embodiment, options or DecisionOptions()
+        self._agent, self._sensors = agent, sensors
+        self._period = self.embodiment.control_period
+        self._horizon = agent.planner_config.horizon
+        self._assembler = ObservationAssembler(self.embodiment)
+        self._mapper, self._safety = ActionMapper(self.embodiment), SafetyFilter(self.embodiment)
+        self._worker = PlanWorker(agent)
+        self._plan: Plan | None = None
+        self._first = self._fresh_start = True
+        self._lost = False
+        self._pose: Array | None = None  # held since the present hold began
+
+    def stop(self) -> None:
+        """End the planning thread."""
+        self._worker.stop()
+
+    def restart(self) -> None:
+        """Forget history and plan: the next observation is the first of an episode."""
+        self._fresh_start, self._plan = True, None
+
+    def decide(self, now: float, started: float, estop: bool = False) -> Decision:
+        """Decide at `now` (s, on the clock of the sensors' stamps); `started` is the same instant of
+        `time.monotonic()`, from which deadlines count.
+
+        Stale sensors give one hold, then decisions without targets until all are fresh again.
+        """
+        snapshot = self._sensors.snapshot()
+        if estop:
+            self.restart()
+            return self._hold(snapshot, "emergency stop", "estop")
+        try:
+            observation = self._observe(snapshot, now)
+        except StaleSource as problem:
+            self.restart()
+            again, self._lost = self._lost, True
+            return Decision(None, "hold", str(problem)) if again else self._hold(snapshot, str(problem))
+        self._lost = False
+        decision = self._act(observation, snapshot, now, started)
+        return decision._replace(stamp=self._oldest(snapshot))
+
+    def hold(self, reason: str) -> Decision:
+        """The safe action: the robot held at its measured position. No targets before the first sample."""
+        return self._hold(self._sensors.snapshot(), reason)
+
+    # ---- parts of a decision ----
+
+    def _observe(self, snapshot: Snapshot, now: float) -> NDArray[np.float32]:
+        if self._fresh_start:
+            self._assembler.reset(self._sensors, now)
+            assert snapshot.joints is not None
+            self._safety.reset(snapshot.joints.position)
+            self._first, self._fresh_start, self._pose = True, False, None
+        return self._assembler.assemble(self._sensors, now)
+
+    def _act(
+        self, observation: NDArray[np.float32], snapshot: Snapshot, now: float, started: float
+    ) -> Decision:
+        self._accept(self._worker.collect())  # a plan that came after its tick
+        outcome, problem = None, "the search of an earlier tick still runs"
+        if not self._worker.busy:
+            deadline = started + self.options.deadline
+            self._worker.request(Request(observation, now, deadline, self._first, self.options.evaluate))
+            self._first = False
+            outcome = self._worker.collect(until=max(deadline, started + _LATE * self._period))
+            problem = self._accept(outcome)
+        seconds = outcome.seconds if outcome else time.monotonic() - started
+        if outcome and isinstance(outcome.error, UserError):  # the observation or the plan is not finite
+            return self._recorded(self._hold(snapshot, problem)._replace(planning=seconds))
+        if not problem and self._plan is not None:
+            mode = "policy" if self._plan.ended_by == "policy" else "plan"
+            return self._play(self._plan, mode, "", snapshot, now)._replace(planning=seconds)
+        return self._fall_back(observation, snapshot, now, problem)._replace(planning=seconds)
+
+    def _accept(self, outcome: Outcome | None) -> str:
+        """Take up a new plan; else the reason why there is none."""
+        if outcome is None:
+            return "the plan is late"
+        if outcome.plan is not None:
+            self._plan = outcome.plan
+            return ""
+        return (
+            f"{outcome.error}"
+            if isinstance(outcome.error, UserError)
+            else f"planning failed: {outcome.error!r}"
+        )
+
+    def _fall_back(
+        self, observation: NDArray[np.float32], snapshot: Snapshot, now: float, why: str
+    ) -> Decision:
+        if self._plan is not None and now < self._plan.end:
+            return self._play(self._plan, "replay", why, snapshot, now)._replace(ended_by="replay")
+        try:
+            action = self._agent.act(observation[None], evaluate=True, use_prior=True).action
+        except (UserError, RuntimeError) as problem:
+            return self._recorded(self._hold(snapshot, f"{why}; {problem}"))
+        return self._rows(action, "policy", why, "policy", snapshot)
+
+    def _play(self, plan: Plan, mode: str, why: str, snapshot: Snapshot, now: float) -> Decision:
+        return self._rows(plan.actions[plan.index(now) :], mode, why, plan.ended_by, snapshot)
+
+    def _rows(
+        self, actions: NDArray[np.float32], mode: str, why: str, ended_by: str, snapshot: Snapshot
+    ) -> Decision:
+        """The decision that plays `actions` (H, A) from now on."""
+        self._assembler.record_action(actions[0])
+        self._pose = None
+        targets, interventions = self._safe(self._mapper.targets(actions), snapshot)
+        return Decision(targets, mode, why, ended_by, interventions=interventions)
+
+    def _hold(self, snapshot: Snapshot, reason: str, mode: str = "hold") -> Decision:
+        if self._pose is None and snapshot.joints is not None:
+            self._pose = snapshot.joints.position
+        if self._pose is None:
+            return Decision(None, mode, reason)
+        rows = np.tile(self._pose, (self._horizon, 1))
+        targets, interventions = self._safe(rows, snapshot)
+        return Decision(targets, mode, reason, interventions=interventions)
+
+    def _recorded(self, decision: Decision) -> Decision:
+        if decision.targets is not None:
+            self._assembler.record_action(self._mapper.action(decision.targets[0]))
+        return decision
+
+    def _safe(self, rows: Array, snapshot: Snapshot) -> tuple[Array, tuple[str, ...]]:
+        """Every row (H, J) filtered. The first starts from the measured position and is what counts; for the
+        others the robot is taken to have reached the row before."""
+        position = rows[0] if snapshot.joints is None else snapshot.joints.position
+        first = self._safety.filter(rows[0], position, self._period)
+        ahead = copy.copy(self._safety)
+        ahead.counts = dict(ahead.counts)
+        result = [first.targets]
+        for row in rows[1:]:
+            result.append(ahead.filter(row, result[-1], self._period).targets)
+        return np.stack(result), first.interventions
+
+    def _oldest(self, snapshot: Snapshot) -> float:
+        needed = self.embodiment.observation.max_ages
+        samples = [
+            s for s, name in ((snapshot.joints, "joints"), (snapshot.imu, "imu")) if name in needed and s
+        ]
+        return min((sample.stamp for sample in samples), default=math.nan)

@@ -1,0 +1,107 @@
+"""The planner node's parameters, and the agent they name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from tdmpc2_core.config import setting
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots import Embodiment
+
+if TYPE_CHECKING:
+    from tdmpc2_core.agent import Agent
+    from tdmpc2_core.planning import PlannerConfig
+
+DYNAMIC = ("deadline_ms", "evaluate")
+"""Parameters that may change while the node runs."""
+
+_WARM_UP_PLANS = 10
+
+
+@dataclass(frozen=True)
+class PlannerParameters:
+    """Parameters of the planner node; 0 and empty texts leave a setting as the bundle has it."""
+
+    model: str = setting("", why="checkpoint bundle, a folder")
+    robot: str = setting("", why="embodiment, a shipped name or a path; empty takes the bundle's own")
+    output: Literal["joint_trajectory", "forward_position"] = setting(
+        "joint_trajectory",
+        why="the plan for a joint_trajectory_controller, or its first row for a forward one",
+    )
+    cmd_vel_stamped: bool = setting(False, why="cmd_vel is a TwistStamped, not a Twist")
+    autostart: bool = setting(
+        False, why="configure and activate at start; a mistake ends the node with code 2"
+    )
+    method: Literal["bundle", "mppi", "policy"] = setting("bundle", why="search, or the policy prior alone")
+    samples: int = setting(0, low=0, high=65536, why="candidates per iteration of the search")
+    iterations: int = setting(0, low=0, high=100, why="iterations of the search")
+    deadline_ms: float = setting(12.0, unit="ms", above=0, high=1000, why="search time per tick")
+    seed: int = setting(0, low=0, why="seed of the planner's random numbers")
+    threads: int = setting(1, low=1, high=64, why="threads that torch computes with")
+    evaluate: bool = setting(True, why="act without exploration noise")
+    report: str = setting("", why="JSON file for a summary of the run at shutdown; empty writes none")
+
+
+def load_agent(parameters: PlannerParameters) -> Agent:
+    """The agent of a bundle with the parameters' planner settings, its first plans computed.
+
+    Raises:
+        UserError: the bundle is missing, damaged or for another robot, or a setting does not fit it.
+    """
+    if not parameters.model:
+        raise UserError("parameter model is empty; give the folder of a checkpoint bundle, -p model:=FOLDER")
+    robot = Embodiment.load(parameters.robot) if parameters.robot else None
+    _prepare_torch(parameters.threads)
+    from tdmpc2_core.agent import Agent
+
+    agent = Agent.load(parameters.model, embodiment=robot, seed=parameters.seed)
+    if agent.embodiment is None:
+        raise UserError(f"{parameters.model}: this bundle is for no robot; train one with an embodiment")
+    config = _overridden(agent.planner_config, parameters)
+    if config != agent.planner_config:
+        agent = agent.fork(config, parameters.seed)
+    warm_up(agent)
+    agent.seed(parameters.seed)
+    return agent
+
+
+def warm_up(agent: Agent) -> None:
+    """Plan a few times, so that the first tick on the robot takes no longer than later ones."""
+    assert agent.embodiment is not None
+    observation = np.zeros(agent.embodiment.observation_dim, np.float32)
+    for k in range(_WARM_UP_PLANS):
+        agent.plan(observation, now=0.0, first=k == 0)
+    agent.act(observation[None], evaluate=True, use_prior=True)
+
+
+def _prepare_torch(threads: int) -> None:
+    """Fix torch's thread counts. OpenMP reads its variable when torch is imported, so this comes first."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # arithmetic on denormals is up to 100 times slower
+    with contextlib.suppress(RuntimeError):  # can be set once per process
+        torch.set_num_interop_threads(1)
+
+
+def _overridden(config: PlannerConfig, parameters: PlannerParameters) -> PlannerConfig:
+    """`config` with the parameters that are given; elites and policy trajectories shrink with the samples."""
+    changes: dict[str, int | str] = {}
+    if parameters.method != "bundle":
+        changes["method"] = parameters.method
+    if parameters.iterations:
+        changes["iterations"] = parameters.iterations
+    if parameters.samples:
+        samples = changes["num_samples"] = parameters.samples
+        changes["num_elites"] = max(1, min(config.num_elites, samples // 4))
+        changes["num_pi_trajs"] = min(config.num_pi_trajs, samples // 2)
+    try:
+        return replace(config, **changes)
+    except ValueError as problem:
+        raise UserError(f"parameters of planner: {problem}") from None
