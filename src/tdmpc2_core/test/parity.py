@@ -1,4 +1,4 @@
-"""Access to the numerical fixtures made with the official TD-MPC2 code (inputs, every random draw, outputs)."""
+"""Numerical fixtures made with the official TD-MPC2 code: inputs, every random draw, outputs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+
 from tdmpc2_core.checkpoint.official import load_official
 from tdmpc2_core.learning import Batch, LearnerConfig, UpdateDraws
 from tdmpc2_core.model import WorldModel
-from torch import Tensor
 
 HERE = Path(__file__).parent
 SHIPPED = HERE / "fixtures"
@@ -22,7 +23,7 @@ STEMS = ("tiny_episodic_5q", "single_1m_obs24_act6")
 
 
 def folder_of(stem: str) -> Path | None:
-    """Folder holding the fixture: shipped with the tests, $TDMPC2_FIXTURES, or ../shared/fixtures beside the checkout."""
+    """Where the fixture is: with the tests, in $TDMPC2_FIXTURES, or in ../shared/fixtures."""
     outside = os.environ.get("TDMPC2_FIXTURES") or HERE.parents[2].parent / "shared" / "fixtures"
     for folder in (SHIPPED, Path(outside)):
         if (folder / f"{stem}.npz").is_file():
@@ -62,7 +63,9 @@ class Fixture:
     def batch(self) -> Batch:
         """The batch of the three updates, every step valid."""
         reward = self["upd_reward"]
-        return Batch(self["upd_obs"], self["upd_action"], reward, self["upd_terminated"], torch.ones_like(reward))
+        return Batch(
+            self["upd_obs"], self["upd_action"], reward, self["upd_terminated"], torch.ones_like(reward)
+        )
 
     def draws(self, update: int) -> UpdateDraws:
         """Recorded random numbers of update 0, 1 or 2."""
@@ -72,6 +75,12 @@ class Fixture:
 
 def assert_close(actual: Tensor, reference: Tensor, tolerance: float, name: str = "value") -> None:
     """|actual - reference| <= tolerance * (1 + |reference|) everywhere, same shape."""
-    assert tuple(actual.shape) == tuple(reference.shape), f"{name}: {tuple(actual.shape)} != {tuple(reference.shape)}"
-    error = ((actual.detach().double() - reference.double()).abs() / (1.0 + reference.double().abs())).max().item()
+    assert tuple(actual.shape) == tuple(reference.shape), (
+        f"{name}: {tuple(actual.shape)} != {tuple(reference.shape)}"
+    )
+    error = (
+        ((actual.detach().double() - reference.double()).abs() / (1.0 + reference.double().abs()))
+        .max()
+        .item()
+    )
     assert error <= tolerance, f"{name}: relative error {error:.2e} > {tolerance:.0e}"

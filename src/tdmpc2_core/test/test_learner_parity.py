@@ -5,17 +5,28 @@ from __future__ import annotations
 import pytest
 import torch
 from parity import STEMS, Fixture, assert_close
+
 from tdmpc2_core.checkpoint import official
 from tdmpc2_core.learning import Learner
 from tdmpc2_core.model import WorldModel
 
-LOSSES = ("consistency_loss", "reward_loss", "value_loss", "termination_loss", "total_loss", "pi_loss", "pi_scale")
+LOSSES = (
+    "consistency_loss",
+    "reward_loss",
+    "value_loss",
+    "termination_loss",
+    "total_loss",
+    "pi_loss",
+    "pi_scale",
+)
 OTHERS = ("pi_entropy", "pi_scaled_entropy", "grad_norm", "pi_grad_norm")
 
 
 def _assert_statistics(model: WorldModel, statistics: dict[str, list[float]]) -> None:
     state = model.state_dict()
-    names = official._current_layout({name: torch.tensor([i]) for i, name in enumerate(statistics)}, "statistics")
+    names = official._current_layout(
+        {name: torch.tensor([i]) for i, name in enumerate(statistics)}, "statistics"
+    )
     rows = list(statistics.values())
     renamed = official._renamed(names, "statistics")
     assert set(renamed) <= set(state) and len(renamed) > 20

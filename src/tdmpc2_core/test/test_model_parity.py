@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from parity import SHIPPED, STEMS, Fixture, assert_close
+
 from tdmpc2_core.learning import discount_for
 from tdmpc2_core.learning.scale import RunningScale
 from tdmpc2_core.model import TwoHot
@@ -71,8 +72,12 @@ def test_values(stem: str) -> None:
     model = f.model()
     z, action = f["z"], f["action"]
     for target, prefix in ((False, ""), (True, "target_")):
-        assert_close(model.q_logits(z, action, target=target), f[f"{prefix}q_logits"], 1e-4, f"{prefix}q_logits")
-        assert_close(model.q_values(z, action, target=target), f[f"{prefix}q_values"], 1e-4, f"{prefix}q_values")
+        assert_close(
+            model.q_logits(z, action, target=target), f[f"{prefix}q_logits"], 1e-4, f"{prefix}q_logits"
+        )
+        assert_close(
+            model.q_values(z, action, target=target), f[f"{prefix}q_values"], 1e-4, f"{prefix}q_values"
+        )
         for name in ("min", "avg"):
             values = model.q_values(z, action, heads=f[f"{prefix}q_{name}_idx"], target=target)
             value = values.amin(0) if name == "min" else values.mean(0)

@@ -1,8 +1,8 @@
 """Reads checkpoint files of the official TD-MPC2 code: the current layout and that of the first release.
 
-Such a file holds weights only. Sizes are inferred from the shapes of the tensors; what shapes cannot tell (SimNorm group
-length, value range, real action dimensions of the tasks in a first-release file) are arguments with the published
-values as defaults. Files are opened with `weights_only=True`: no code in them is run.
+Such a file holds weights only. Sizes are inferred from the shapes of the tensors; what shapes cannot tell
+(SimNorm group length, value range, real action dimensions of the tasks in a first-release file) are arguments
+with the published values as defaults. Files are opened with `weights_only=True`: no code in them is run.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ def load_official(
 ) -> WorldModel:
     """Build a `WorldModel` on the CPU, in evaluation mode, from an official checkpoint file.
 
-    path: a .pt file, a dict with key "model" or the bare state dict. action_dims: real action entries per task; needed
-    for a first-release multi-task file, read from the file otherwise. simnorm_dim, vmin, vmax (symlog), dropout: what
-    the file was trained with. Raises UserError when the file cannot be read, has another layout or misses tensors.
+    path: a .pt file, a dict with key "model" or the bare state dict. action_dims: real action entries per
+    task; needed for a first-release multi-task file, read from the file otherwise. simnorm_dim, vmin, vmax
+    (symlog), dropout: what the file was trained with. Raises UserError when the file cannot be read, has
+    another layout or misses tensors.
     """
     raw = _read(Path(path))
     state = _current_layout(raw, path)
@@ -68,7 +69,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is not a weights-only PyTorch file: {reason}") from error
     content = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
-        raise UserError(f'{path} holds no state dict: expected a dict with key "model", or the state dict itself')
+        raise UserError(
+            f'{path} holds no state dict: expected a dict with key "model", or the state dict itself'
+        )
     return {key: value for key, value in content.items() if isinstance(value, Tensor)}
 
 
@@ -83,12 +86,18 @@ def _current_layout(raw: Mapping[str, Tensor], path: str | Path) -> dict[str, Te
             state[f"{prefix}.{index // 4}.{_FLAT_FIELDS[index % 4]}"] = value
         elif not _IGNORED.search(key):
             state[key] = value
-    needed = ["_dynamics.2.weight", "_reward.2.weight", "_pi.2.weight", "_Qs.params.2.weight", "_target_Qs_params.2.weight"]
+    needed = [
+        "_dynamics.2.weight",
+        "_reward.2.weight",
+        "_pi.2.weight",
+        "_Qs.params.2.weight",
+        "_target_Qs_params.2.weight",
+    ]
     missing = [key for key in needed if key not in state]
     if missing:
         raise UserError(
             f"{path} is not in a known official layout (current, or first release with _Qs.params.0...): "
-            f"missing {missing}; a file older than the first release must be converted with the code that wrote it"
+            f"missing {missing}; an older file must be converted with the code that wrote it"
         )
     return state
 
@@ -123,7 +132,11 @@ def _infer_config(
     pixels = f"_encoder.rgb.{_PIXEL_LAYERS[0]}.weight"
     shapes: dict[str, int | str] = {}
     if pixels in state:
-        shapes = {"obs_dim": state[pixels].shape[1], "num_channels": state[pixels].shape[0], "obs_kind": "pixels"}
+        shapes = {
+            "obs_dim": state[pixels].shape[1],
+            "num_channels": state[pixels].shape[0],
+            "obs_kind": "pixels",
+        }
     elif "_encoder.state.0.weight" in state:
         enc_dim, width = state["_encoder.state.0.weight"].shape
         layers = _layer_count(state, "_encoder.state")
@@ -162,11 +175,15 @@ def _renamed(state: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]
         if key == "_task_emb.weight":
             result["task_embedding"] = value
         elif match and match.group(1) == "_encoder.rgb" and int(match.group(2)) in _PIXEL_LAYERS:
-            result[f"encoder.convolutions.{_PIXEL_LAYERS.index(int(match.group(2)))}.{match.group(3)}"] = value
+            result[f"encoder.convolutions.{_PIXEL_LAYERS.index(int(match.group(2)))}.{match.group(3)}"] = (
+                value
+            )
         elif match and match.group(1) in _PARTS:
             result[f"{_PARTS[match.group(1)]}.{match.group(2)}.{_FIELDS[match.group(3)]}"] = value
         else:
-            raise UserError(f"{path} holds an unknown tensor {key!r}: not a layout of the official TD-MPC2 code")
+            raise UserError(
+                f"{path} holds an unknown tensor {key!r}: not a layout of the official TD-MPC2 code"
+            )
     return result
 
 

@@ -3,7 +3,8 @@
 from .actor import ActorOptions
 from .batch import Batch
 from .config import LearnerConfig
-from .learner import Learner, UpdateDraws
+from .draws import UpdateDraws
+from .learner import Learner
 from .returns import discount_for
 
 __all__ = ["ActorOptions", "Batch", "Learner", "LearnerConfig", "UpdateDraws", "discount_for"]

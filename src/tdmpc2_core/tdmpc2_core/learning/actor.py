@@ -1,7 +1,8 @@
-"""Objectives of the policy prior: value maximisation, and ways of tying the prior to the planner or to the data.
+"""Objectives of the policy prior: value maximisation, alone or tied to the planner or to the data.
 
-Every objective maps `ActorInputs` to a loss per state (T, B, 1), T = horizon + 1. The learner weighs it with rho^t and
-takes the mean. Terms that use a plan cover the first `horizon` states and are zero where no plan was stored.
+Every objective maps `ActorInputs` to a loss per state (T, B, 1), T = horizon + 1. The learner weighs it with
+rho^t and takes the mean. Terms that use a plan cover the first `horizon` states and are zero where no plan
+was stored.
 """
 
 from __future__ import annotations
@@ -26,25 +27,40 @@ class ActorOptions:
     )
     entropy: str = field(
         default="scaled",
-        metadata={"unit": "scaled | squashed", "why": "official Gaussian bonus times action dims, or the true entropy"},
+        metadata={
+            "unit": "scaled | squashed",
+            "why": "official Gaussian bonus times action dims, or the true entropy",
+        },
     )
-    entropy_coef: float = field(default=1e-4, metadata={"unit": "1/nat", "why": "weight of the entropy bonus"})
+    entropy_coef: float = field(
+        default=1e-4, metadata={"unit": "1/nat", "why": "weight of the entropy bonus"}
+    )
     plan_weight: float | None = field(
         default=None,
-        metadata={"unit": "dimensionless", "why": "weight of the plan term; None takes the rule of the method"},
+        metadata={
+            "unit": "dimensionless",
+            "why": "weight of the plan term; None takes the rule of the method",
+        },
     )
     plan_min_std: float = field(
         default=0.05, metadata={"unit": "action", "why": "floor of the standard deviations in plan terms"}
     )
     scale_threshold: float = field(
         default=2.0,
-        metadata={"unit": "return", "why": "plan terms are off while the value range is at or below it; 0 keeps them on"},
+        metadata={
+            "unit": "return",
+            "why": "plan terms are off while the value range is at or below it; 0 keeps them on",
+        },
     )
-    bc_weight: float = field(default=1.0, metadata={"unit": "dimensionless", "why": "weight of the data term of bc"})
+    bc_weight: float = field(
+        default=1.0, metadata={"unit": "dimensionless", "why": "weight of the data term of bc"}
+    )
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
-            raise ValueError(f"actor objective {self.objective!r} is unknown; choose one of {sorted(OBJECTIVES)}")
+            raise ValueError(
+                f"actor objective {self.objective!r} is unknown; choose one of {sorted(OBJECTIVES)}"
+            )
         if self.entropy not in ("scaled", "squashed"):
             raise ValueError(f"entropy {self.entropy!r} must be 'scaled' or 'squashed'")
 
@@ -53,10 +69,10 @@ class ActorOptions:
 class ActorInputs:
     """What an objective may use. T = H + 1 states per window, A actions.
 
-    sample: policy sample at every state, reparameterised. q (T, B, 1) or None: value of its action, reduced over heads.
-    scale (): running range of q, at least 1. kl_scale (): running range of the plan divergence, at least 1.
-    action (H, B, A): actions of the data. valid (H, B, 1). action_mask (B, A) or None.
-    plan_mean, plan_std (H, B, A), plan_mask (H, B, 1): the stored plans, or None.
+    sample: policy sample at every state, reparameterised. q (T, B, 1) or None: value of its action, reduced
+    over heads. scale (): running range of q, at least 1. kl_scale (): running range of the plan divergence,
+    at least 1. action (H, B, A): actions of the data. valid (H, B, 1). action_mask (B, A) or None. plan_mean,
+    plan_std (H, B, A), plan_mask (H, B, 1): the stored plans, or None.
     """
 
     sample: PolicySample
@@ -76,7 +92,7 @@ def _entropy(sample: PolicySample, options: ActorOptions) -> Tensor:
 
 
 def _plan_distribution(inputs: ActorInputs, options: ActorOptions) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, floored std (H, B, A) and mask (H, B, 1) of the stored plans; harmless values where there is none."""
+    """Mean, floored std (H, B, A) and mask (H, B, 1) of the stored plans; harmless where there is none."""
     mean, std, mask = inputs.plan_mean, inputs.plan_std, inputs.plan_mask
     if mean is None or std is None or mask is None:
         raise ValueError("this actor objective needs plan_mean, plan_std and has_plan in the batch")
@@ -104,7 +120,8 @@ def max_q(inputs: ActorInputs, options: ActorOptions) -> Tensor:
 def tdmpc_square(inputs: ActorInputs, options: ActorOptions) -> Tensor:
     """max_q plus the policy's own action scored under the planner's Gaussian (TD-M(PC)^2, arXiv 2502.03550).
 
-    - w log N(a; plan_mean, plan_std) / scale, w = A / 61 unless plan_weight is given; off while the gate is shut.
+    - w log N(a; plan_mean, plan_std) / scale, w = A / 61 unless plan_weight is given; off while the gate is
+    shut.
     """
     mean, std, mask = _plan_distribution(inputs, options)
     size = mean.shape[-1]
@@ -115,10 +132,11 @@ def tdmpc_square(inputs: ActorInputs, options: ActorOptions) -> Tensor:
 
 
 def boom(inputs: ActorInputs, options: ActorOptions) -> Tensor:
-    """max_q on the minimum of two heads plus a value-weighted alignment with the plan (BOOM, arXiv 2511.00423).
+    """max_q on the minimum of two heads plus value-weighted alignment with the plan (arXiv 2511.00423).
 
-    - w sum_b softmax_b(q_b / scale) log N(a_b; plan_mean_b, policy std) / scale, the softmax over the batch at every
-    step; w = A / 50, or A / 1000 for 24 <= A <= 48, unless plan_weight is given; off while the gate is shut.
+    BOOM's term is -w sum_b softmax_b(q_b / scale) log N(a_b; plan_mean_b, policy std) / scale, the softmax
+    over the batch at every step; w = A / 50, or A / 1000 for 24 <= A <= 48, unless plan_weight is given; off
+    while the gate is shut.
     """
     assert inputs.q is not None
     mean, _, mask = _plan_distribution(inputs, options)
@@ -143,14 +161,14 @@ def plan_divergence(inputs: ActorInputs, options: ActorOptions) -> Tensor:
 
 
 def bmpc(inputs: ActorInputs, options: ActorOptions) -> Tensor:
-    """Imitation of the planner alone (BMPC, arXiv 2503.18871): w KL(policy || plan) / its scale - entropy bonus."""
+    """w KL(policy || plan) / its scale - entropy bonus: imitation alone (BMPC, arXiv 2503.18871)."""
     weight = 1.0 if options.plan_weight is None else options.plan_weight
     term = weight * plan_divergence(inputs, options) / inputs.kl_scale
     return _add(-_entropy(inputs.sample, options), term)
 
 
 def bc(inputs: ActorInputs, options: ActorOptions) -> Tensor:
-    """max_q plus the squared error to the action in the data, mean over real action entries (Newt, arXiv 2511.19584)."""
+    """max_q plus the mean squared error to the action in the data (Newt, arXiv 2511.19584)."""
     error = (inputs.sample.action[: inputs.action.shape[0]] - inputs.action).square()
     if inputs.action_mask is None:
         error = error.mean(-1, keepdim=True)

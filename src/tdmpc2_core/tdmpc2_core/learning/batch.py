@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +15,12 @@ class Batch:
     """B windows of W steps each; W = horizon + n_step - 1 (longer windows are cut by the learner).
 
     obs (W + 1, B, O): obs[t + 1] of the last valid step is the true final observation of the episode.
-    action (W, B, A) in [-1, 1]; reward (W, B, 1); terminated (W, B, 1): 1 where the step ended in a terminal state
-    (a time limit is not one).
-    valid (W, B, 1): 1 while the window is inside its episode, 0 for every step after the end; valid[0] is 1. Rows that
-    are not valid are ignored but must be finite.
-    plan_mean, plan_std (W, B, A): the planner's Gaussian of the action, or None. has_plan (W, B, 1): 1 where they hold.
-    task (B,) int64: task index of every window, None for a single task.
+    action (W, B, A) in [-1, 1]; reward (W, B, 1); terminated (W, B, 1): 1 where the step ended in a terminal
+    state (a time limit is not one).
+    valid (W, B, 1): 1 while the window is inside its episode, 0 for every step after the end; valid[0] is 1.
+    Rows that are not valid are ignored but must be finite.
+    plan_mean, plan_std (W, B, A): the planner's Gaussian of the action, or None. has_plan (W, B, 1): 1 where
+    they hold. task (B,) int64: task index of every window, None for a single task.
     Flags may be bool or float.
     """
 
@@ -45,8 +46,10 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        moved = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Batch(**{k: v if v is None else v.to(device, non_blocking=True) for k, v in moved.items()})
+        fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        for name, value in fields.items():
+            fields[name] = value if value is None else value.to(device, non_blocking=True)
+        return Batch(**fields)
 
     def prepare(self, window: int) -> Batch:
         """Cut to `window` steps, flags as floats, shapes checked.
@@ -54,7 +57,9 @@ class Batch:
         Raises ValueError when the windows are too short or a field has the wrong shape.
         """
         if self.window < window:
-            raise ValueError(f"batch windows have {self.window} steps, the learner needs {window} (horizon + n_step - 1)")
+            raise ValueError(
+                f"batch windows have {self.window} steps, the learner needs {window} (horizon + n_step - 1)"
+            )
         count, lead = self.size, (window, self.size)
         fields: dict[str, Tensor | None] = {"obs": self.obs[: window + 1], "task": self.task}
         for name in ("action", "reward", "terminated", "valid", "plan_mean", "plan_std", "has_plan"):
@@ -63,8 +68,14 @@ class Batch:
         for name, value in fields.items():
             expected = {"obs": (window + 1, count), "task": (count,)}.get(name, lead)
             if value is not None and tuple(value.shape[: len(expected)]) != expected:
-                raise ValueError(f"batch field {name} has shape {tuple(value.shape)}, expected it to start with {expected}")
-            if name in ("reward", "terminated", "valid", "has_plan") and value is not None and value.shape[2:] != (1,):
+                raise ValueError(
+                    f"batch field {name} has shape {tuple(value.shape)}, expected it to start with {expected}"
+                )
+            if (
+                name in ("reward", "terminated", "valid", "has_plan")
+                and value is not None
+                and value.shape[2:] != (1,)
+            ):
                 raise ValueError(f"batch field {name} has shape {tuple(value.shape)}, expected {(*lead, 1)}")
         plan = [fields[name] is None for name in ("plan_mean", "plan_std", "has_plan")]
         if any(plan) and not all(plan):

@@ -18,13 +18,15 @@ def _option(default: Any, unit: str, why: str) -> Any:
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    """One gradient step of TD-MPC2. The defaults are the paper's; every field's metadata holds its unit and reason.
+    """One gradient step of TD-MPC2; the defaults are the paper's. Field metadata: unit and reason.
 
     Raises ValueError on values that cannot work.
     """
 
     horizon: int = _option(3, "decisions", "length of the latent rollout that is trained")
-    n_step: int = _option(1, "decisions", "rewards summed before the bootstrap; 1 is the paper, 3 learns faster early")
+    n_step: int = _option(
+        1, "decisions", "rewards summed before the bootstrap; 1 is the paper, 3 learns faster early"
+    )
     batch_size: int = _option(256, "windows", "windows per update")
     discount: float = _option(0.99, "per decision", "see returns.discount_for")
     task_discounts: tuple[float, ...] = _option((), "per decision", "one per task; empty: `discount` for all")
@@ -34,7 +36,9 @@ class LearnerConfig:
     value_coef: float = _option(0.1, "dimensionless", "weight of the value cross entropy")
     termination_coef: float = _option(1.0, "dimensionless", "weight of the termination cross entropy")
     lr: float = _option(3e-4, "per update", "Adam step of everything but the encoder")
-    enc_lr_scale: float = _option(0.3, "dimensionless", "the encoder moves slower: its outputs are the targets")
+    enc_lr_scale: float = _option(
+        0.3, "dimensionless", "the encoder moves slower: its outputs are the targets"
+    )
     adam_eps: float = _option(1e-8, "gradient", "Adam epsilon of the world model")
     policy_adam_eps: float = _option(1e-5, "gradient", "Adam epsilon of the policy")
     grad_clip_norm: float = _option(20.0, "gradient norm", "clip of world model and policy, each on its own")
@@ -43,12 +47,18 @@ class LearnerConfig:
         default_factory=ActorOptions, metadata={"unit": "options", "why": "objective of the policy prior"}
     )
     soft_termination: bool = _option(
-        False, "flag", "policy loss of predicted states weighted by the predicted probability of getting there"
+        False,
+        "flag",
+        "policy loss of predicted states weighted by the predicted probability of getting there",
     )
     leak_policy_gradient_to_task: bool = _option(
-        True, "flag", "task embedding also gets the policy loss gradient, at the next step, as in the official code"
+        True,
+        "flag",
+        "task embedding also gets the policy loss gradient, at the next step, as in the official code",
     )
-    precision: str = _option("float32", "float32 | bfloat16", "matrix products; losses and norms stay float32")
+    precision: str = _option(
+        "float32", "float32 | bfloat16", "matrix products; losses and norms stay float32"
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task_discounts", tuple(self.task_discounts))

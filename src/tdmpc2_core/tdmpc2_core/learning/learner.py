@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,37 +14,24 @@ from ..model import WorldModel
 from .actor import HEAD_REDUCTION, NEEDS_PLAN, OBJECTIVES, ActorInputs, plan_divergence
 from .batch import Batch
 from .config import LearnerConfig
-from .losses import masked_mean, termination_metrics, time_weights, world_model_losses
+from .draws import UpdateDraws, draw_update
+from .groups import parameter_groups
+from .losses import WorldModelLosses, masked_mean, termination_metrics, time_weights, world_model_losses
 from .returns import n_step_returns
 from .scale import RunningScale
-
-
-@dataclass(frozen=True)
-class UpdateDraws:
-    """Random numbers of one update. H horizon, B batch, A action.
-
-    td_noise (H, B, A), policy_noise (H + 1, B, A): standard normal. td_heads, policy_heads (2,) int64: the value heads
-    of the target and of the policy step; None takes all heads.
-    """
-
-    td_noise: Tensor
-    td_heads: Tensor | None
-    policy_noise: Tensor
-    policy_heads: Tensor | None
 
 
 class Learner:
     """Trains a world model in place (TD-MPC2 paper, algorithm 2).
 
-    model: stays on its device; batches are moved there. generator: source of every random number, on the same device.
-    No call waits for the device: metrics come back as tensors.
+    model: stays on its device; batches are moved there. generator: source of every random number, on the same
+    device. No call waits for the device: metrics come back as tensors.
     """
 
     def __init__(self, model: WorldModel, config: LearnerConfig, generator: torch.Generator) -> None:
         if config.task_discounts and len(config.task_discounts) != model.config.num_tasks:
-            raise ValueError(
-                f"task_discounts has {len(config.task_discounts)} entries, the model {model.config.num_tasks} tasks"
-            )
+            given, tasks = len(config.task_discounts), model.config.num_tasks
+            raise ValueError(f"task_discounts has {given} entries, the model {tasks} tasks")
         self.model = model
         self.config = config
         self.generator = generator
@@ -57,46 +45,23 @@ class Learner:
         owned = {id(p) for p in model.policy_head.parameters()}
         self._model_params = [p for p in model.parameters() if p.requires_grad and id(p) not in owned]
         fused = self.device.type in ("cpu", "cuda")
-        self.optimiser = torch.optim.Adam(self._groups(), lr=config.lr, eps=config.adam_eps, fused=fused)
+        self.optimiser = torch.optim.Adam(
+            parameter_groups(model, config.lr, config.enc_lr_scale),
+            lr=config.lr,
+            eps=config.adam_eps,
+            fused=fused,
+        )
         self.policy_optimiser = torch.optim.Adam(
             self._policy_params, lr=config.lr, eps=config.policy_adam_eps, fused=fused
         )
         self._online = [p.data for p in model.q_heads.parameters()]
         self._target = [p.data for p in model.target_q_heads.parameters()]
 
-    def _groups(self) -> list[dict[str, Any]]:
-        model, lr = self.model, self.config.lr
-        parts: dict[str, nn.Module | None] = {
-            "encoder": model.encoder,
-            "dynamics": model.dynamics,
-            "reward": model.reward_head,
-            "termination": model.termination_head,
-            "q": model.q_heads,
-        }
-        groups: list[dict[str, Any]] = []
-        for name, part in parts.items():
-            params = [] if part is None else [p for p in part.parameters() if p.requires_grad]
-            if params:
-                scale = self.config.enc_lr_scale if name == "encoder" else 1.0
-                groups.append({"params": params, "lr": lr * scale, "name": name})
-        if model.task_embedding is not None and model.task_embedding.requires_grad:
-            groups.append({"params": [model.task_embedding], "lr": lr, "name": "task_embedding"})
-        return groups
-
     def draw(self, batch_size: int) -> UpdateDraws:
         """Fresh random numbers for one update of `batch_size` windows."""
-        horizon, width = self.config.horizon, self.model.config.action_dim
-
-        def normal(steps: int) -> Tensor:
-            return torch.randn(steps, batch_size, width, generator=self.generator, device=self.device)
-
-        def heads() -> Tensor | None:
-            count = self.model.config.num_q
-            if count <= 2:
-                return None
-            return torch.randperm(count, generator=self.generator, device=self.device)[:2]
-
-        return UpdateDraws(normal(horizon), heads(), normal(horizon + 1), heads())
+        model = self.model.config
+        shape = (self.config.horizon, batch_size, model.action_dim)
+        return draw_update(shape, model.num_q, self.generator, self.device)
 
     def _precision(self) -> AbstractContextManager[Any]:
         half = self.config.precision == "bfloat16"
@@ -128,21 +93,28 @@ class Learner:
     def update(self, batch: Batch, draws: UpdateDraws | None = None) -> dict[str, Tensor]:
         """One gradient step on a batch of windows; returns scalar metrics as detached tensors.
 
-        draws: random numbers to use instead of fresh ones. Raises ValueError when the batch does not fit the config.
+        draws: random numbers to use instead of fresh ones. Raises ValueError when the batch does not fit the
+        config.
         """
-        batch = (batch if batch.obs.device == self.device else batch.to(self.device)).prepare(self.config.window)
+        batch = (batch if batch.obs.device == self.device else batch.to(self.device)).prepare(
+            self.config.window
+        )
         if self.config.actor.objective in NEEDS_PLAN and batch.plan_mean is None:
-            raise ValueError(f"actor objective {self.config.actor.objective!r} needs plan fields in the batch")
+            raise ValueError(
+                f"actor objective {self.config.actor.objective!r} needs plan fields in the batch"
+            )
         draws = self.draw(batch.size) if draws is None else draws
         with self._precision():
             next_z, target = self.targets(batch, draws)
-        metrics, zs = self._world_model_step(batch, next_z, target)
-        metrics |= self._policy_step(batch, zs, draws)
+        losses, metrics = self._world_model_step(batch, next_z, target)
+        metrics |= self._policy_step(batch, losses, draws)
         torch._foreach_lerp_(self._target, self._online, self.config.tau)
         self.updates += 1
         return metrics
 
-    def _world_model_step(self, batch: Batch, next_z: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def _world_model_step(
+        self, batch: Batch, next_z: Tensor, target: Tensor
+    ) -> tuple[WorldModelLosses, dict[str, Tensor]]:
         model, config = self.model, self.config
         random = self.generator if model.config.dropout > 0 or model.config.obs_kind == "pixels" else None
         with self._precision():
@@ -167,15 +139,14 @@ class Learner:
             horizon = config.horizon
             logits = losses.termination_logits.detach()
             metrics |= termination_metrics(logits, batch.terminated[:horizon], batch.valid[:horizon])
-        return metrics, losses.zs.detach()
+        return losses, metrics
 
-    def _state_weights(self, batch: Batch, zs: Tensor) -> Tensor:
+    def _state_weights(self, batch: Batch, losses: WorldModelLosses) -> Tensor:
         """Weights of the H + 1 states in the policy loss (H + 1, B, 1), rho^t included."""
         valid = batch.valid[: self.config.horizon]
         weights = torch.cat([valid[:1], valid])
-        if self.config.soft_termination and self.model.termination_head is not None:
-            with torch.no_grad():
-                reached = (1.0 - self.model.termination(zs[1:])).cumprod(0)
+        if self.config.soft_termination and losses.termination_logits is not None:
+            reached = losses.termination_logits.detach().neg().sigmoid().cumprod(0)
             weights = weights * torch.cat([torch.ones_like(reached[:1]), reached])
         return weights * self._rho
 
@@ -197,7 +168,9 @@ class Learner:
             )
             q = heads.amin(0) if reduction == "min" else heads.mean(0)
             self.scale.update(q[0])
-        mean, std, mask = (None if x is None else x[:horizon] for x in (batch.plan_mean, batch.plan_std, batch.has_plan))
+        mean, std, mask = (
+            None if x is None else x[:horizon] for x in (batch.plan_mean, batch.plan_std, batch.has_plan)
+        )
         valid = batch.valid[:horizon]
         plan_mask = None if mask is None else mask * valid
         return ActorInputs(
@@ -213,11 +186,11 @@ class Learner:
             plan_mask,
         )
 
-    def _policy_step(self, batch: Batch, zs: Tensor, draws: UpdateDraws) -> dict[str, Tensor]:
+    def _policy_step(self, batch: Batch, losses: WorldModelLosses, draws: UpdateDraws) -> dict[str, Tensor]:
         options = self.config.actor
         with self._precision():
-            inputs = self._actor_inputs(batch, zs, draws)
-            weights = self._state_weights(batch, zs)
+            inputs = self._actor_inputs(batch, losses.zs.detach(), draws)
+        weights = self._state_weights(batch, losses)
         if options.objective == "bmpc":
             inputs = replace(inputs, kl_scale=self.kl_scale.update(plan_divergence(inputs, options)[0]))
         loss = masked_mean(OBJECTIVES[options.objective](inputs, options), weights)
@@ -238,12 +211,12 @@ class Learner:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the model that a resumed run needs: optimisers, running scales, update count, generator."""
+        """What a resumed run needs beside the model: optimisers, running scales, update count, generator."""
         embedding = self.model.task_embedding
         left_over = None if embedding is None or embedding.grad is None else embedding.grad.clone()
         return {
-            "optimiser": self.optimiser.state_dict(),
-            "policy_optimiser": self.policy_optimiser.state_dict(),
+            "optimiser": deepcopy(self.optimiser.state_dict()),
+            "policy_optimiser": deepcopy(self.policy_optimiser.state_dict()),
             "scale": self.scale.state_dict(),
             "kl_scale": self.kl_scale.state_dict(),
             "updates": self.updates,

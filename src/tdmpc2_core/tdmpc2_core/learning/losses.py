@@ -46,8 +46,8 @@ def time_weights(rho: float, steps: int, device: torch.device) -> Tensor:
 def masked_mean(value: Tensor, weight: Tensor) -> Tensor:
     """Mean of value * weight over all entries.
 
-    Entries that do not count are zero but stay in the denominator: every real transition weighs the same in every
-    batch, and a mask of ones gives the plain mean.
+    Entries that do not count are zero but stay in the denominator: every real transition weighs the same in
+    every batch, and a mask of ones gives the plain mean.
     """
     return (value * weight).mean()
 
@@ -71,8 +71,9 @@ def world_model_losses(
 ) -> WorldModelLosses:
     """Losses of one batch (TD-MPC2 paper, eq. 3), H = target.shape[0].
 
-    next_z (H, B, L): encoded observations 1..H. target (H, B, 1): value targets. rho_weights (H, 1, 1): rho^t.
-    generator: draws the dropout of the value heads and the image shifts. Steps with batch.valid = 0 do not contribute.
+    next_z (H, B, L): encoded observations 1..H. target (H, B, 1): value targets. rho_weights (H, 1, 1):
+    rho^t. generator: draws the dropout of the value heads and the image shifts. Steps with batch.valid = 0 do
+    not contribute.
     """
     horizon = target.shape[0]
     action, valid = batch.action[:horizon], batch.valid[:horizon]

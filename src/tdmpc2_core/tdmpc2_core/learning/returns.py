@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def discount_for(episode_length: int, denom: float = 5.0, low: float = 0.95, high: float = 0.995) -> float:
-    """Discount of the paper for episodes of `episode_length` decisions: clip((f - 1) / f, low, high), f = length / denom."""
+    """Discount of the paper: clip((f - 1) / f, low, high), f = episode_length (decisions) / denom."""
     fraction = episode_length / denom
     return min(max((fraction - 1.0) / fraction, low), high)
 
@@ -17,8 +17,8 @@ def discount_for(episode_length: int, denom: float = 5.0, low: float = 0.95, hig
 class NStepReturn(NamedTuple):
     """Target = reward + bootstrap * value(obs[t + steps]), for t = 0..horizon - 1.
 
-    reward (H, B, 1): discounted sum of the rewards used. bootstrap (H, B, 1): discount^steps, 0 after a terminal state.
-    steps (H, B, 1) int64: steps used, 1..n_step.
+    reward (H, B, 1): discounted sum of the rewards used. bootstrap (H, B, 1): discount^steps, 0 after a
+    terminal state. steps (H, B, 1) int64: steps used, 1..n_step.
     """
 
     reward: Tensor
@@ -31,9 +31,9 @@ def n_step_returns(
 ) -> NStepReturn:
     """Sum up to n_step rewards per start, fewer where the episode ends earlier.
 
-    reward, terminated, valid (horizon + n_step - 1, B, 1); discount () or (B, 1), per decision. A time limit shortens
-    the sum and bootstraps from the last true observation; a terminal state ends it without a bootstrap.
-    n_step = 1 is the target of the paper.
+    reward, terminated, valid (horizon + n_step - 1, B, 1); discount () or (B, 1), per decision. A time limit
+    shortens the sum and bootstraps from the last true observation; a terminal state ends it without a
+    bootstrap. n_step = 1 is the target of the paper.
     """
     inside = valid.cumprod(0)
     total, alive = reward[:horizon], 1.0 - terminated[:horizon]

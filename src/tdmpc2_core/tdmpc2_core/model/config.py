@@ -13,9 +13,11 @@ def _option(default: Any, unit: str, why: str) -> Any:
 
 @dataclass(frozen=True)
 class WorldModelConfig:
-    """Architecture row of the paper (size 5); `SIZES` holds the other presets. Field metadata: unit and reason."""
+    """Architecture of the paper's size 5; `SIZES` holds the other presets. Field metadata: unit, reason."""
 
-    obs_dim: int = field(metadata={"unit": "entries", "why": "observation length; channels when obs_kind is pixels"})
+    obs_dim: int = field(
+        metadata={"unit": "entries", "why": "observation length; channels when obs_kind is pixels"}
+    )
     action_dim: int = field(metadata={"unit": "entries", "why": "action length, each in [-1, 1]"})
     latent_dim: int = _option(512, "entries", "length of z; a multiple of simnorm_dim")
     enc_dim: int = _option(256, "units", "width of the encoder's hidden layers")
@@ -30,20 +32,28 @@ class WorldModelConfig:
     log_std_min: float = _option(-10.0, "ln", "lower bound of the policy's log standard deviation")
     log_std_max: float = _option(2.0, "ln", "upper bound of the policy's log standard deviation")
     episodic: bool = _option(False, "flag", "adds the termination head")
-    normalise_obs: bool = _option(False, "flag", "running mean/std of observations inside the model; robots need it")
+    normalise_obs: bool = _option(
+        False, "flag", "running mean/std of observations inside the model; robots need it"
+    )
     obs_kind: str = _option("state", "state | pixels", "pixels: 3 stacked 64x64 RGB frames, latent_dim 512")
     num_channels: int = _option(32, "channels", "width of the pixel encoder's convolutions")
     task_dim: int = _option(0, "entries", "length of the task embedding; 0 for a single task")
-    action_dims: tuple[int, ...] = _option((), "entries", "real action length of every task; empty for a single task")
+    action_dims: tuple[int, ...] = _option(
+        (), "entries", "real action length of every task; empty for a single task"
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "action_dims", tuple(self.action_dims))
         if self.latent_dim % self.simnorm_dim:
-            raise ValueError(f"latent_dim {self.latent_dim} must be a multiple of simnorm_dim {self.simnorm_dim}")
+            raise ValueError(
+                f"latent_dim {self.latent_dim} must be a multiple of simnorm_dim {self.simnorm_dim}"
+            )
         if self.obs_kind not in ("state", "pixels"):
             raise ValueError(f"obs_kind {self.obs_kind!r} must be 'state' or 'pixels'")
         if bool(self.task_dim) != bool(self.action_dims):
-            raise ValueError("task_dim and action_dims go together: set both for several tasks, neither for one")
+            raise ValueError(
+                "task_dim and action_dims go together: set both for several tasks, neither for one"
+            )
         if self.action_dims and not all(0 < n <= self.action_dim for n in self.action_dims):
             raise ValueError(f"action_dims {self.action_dims} must lie in 1..action_dim ({self.action_dim})")
         if self.obs_kind == "pixels" and (self.task_dim or self.latent_dim != 16 * self.num_channels):
@@ -51,7 +61,9 @@ class WorldModelConfig:
         if self.obs_kind == "pixels" and self.normalise_obs:
             raise ValueError("normalise_obs applies to state observations; pixels are scaled by the encoder")
         if self.episodic and self.task_dim:
-            raise ValueError("episodic is available for a single task only: the termination head sees no task")
+            raise ValueError(
+                "episodic is available for a single task only: the termination head sees no task"
+            )
 
     @property
     def num_tasks(self) -> int:
@@ -69,4 +81,4 @@ class WorldModelConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(f"unknown world model fields {unknown}; accepted are {sorted(known)}")
-        return cls(**{k: tuple(v) if k == "action_dims" else v for k, v in values.items()})
+        return cls(**values)

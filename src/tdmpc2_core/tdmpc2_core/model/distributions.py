@@ -40,19 +40,19 @@ class TwoHot:
         return lower.long(), position - lower
 
     def encode(self, value: Tensor) -> Tensor:
-        """value (..., 1) -> probabilities (..., num_bins), at most two neighbours non-zero, with mean symlog(value)."""
+        """value (..., 1) -> probabilities (..., num_bins), two neighbours, with mean symlog(value)."""
         lower, above = self.place(value)
         target = torch.zeros(*value.shape[:-1], self.num_bins, device=value.device, dtype=value.dtype)
         target.scatter_(-1, lower, 1.0 - above)
         return target.scatter_add_(-1, (lower + 1) % self.num_bins, above)
 
     def decode(self, logits: Tensor, bins: Tensor | None = None) -> Tensor:
-        """logits (..., num_bins) -> expected value (..., 1) in the original units. `bins`: cached bin centres."""
+        """logits (..., num_bins) -> expected value (..., 1), original units. bins: cached bin centres."""
         bins = self.bins(logits) if bins is None else bins
         return symexp((logits.softmax(-1) * bins).sum(-1, keepdim=True))
 
     def cross_entropy(self, logits: Tensor, value: Tensor) -> Tensor:
-        """logits (..., num_bins), value (..., 1) broadcastable against them -> cross entropy (..., 1), nats."""
+        """logits (..., num_bins), value (..., 1) that broadcasts to them -> cross entropy (..., 1), nats."""
         lower, above = self.place(value)
         shape = (*logits.shape[:-1], 1)
         index = torch.cat([lower, (lower + 1) % self.num_bins], -1).expand(*shape[:-1], 2)
@@ -80,13 +80,15 @@ class PolicySample:
 
     @property
     def gaussian_log_prob(self) -> Tensor:
-        """Log density of u before squashing (..., 1), nats. Masked dimensions count a constant -0.919 each."""
+        """Log density of u before squashing (..., 1), nats; masked entries count a constant -0.919 each."""
         return (-0.5 * self.noise.square() - self.log_std - _HALF_LOG_TWO_PI).sum(-1, keepdim=True)
 
     @property
     def log_prob(self) -> Tensor:
         """Log density of the squashed action (..., 1), nats."""
-        return self.gaussian_log_prob - ((1.0 - self.action.square()).relu() + 1e-6).log().sum(-1, keepdim=True)
+        return self.gaussian_log_prob - ((1.0 - self.action.square()).relu() + 1e-6).log().sum(
+            -1, keepdim=True
+        )
 
     @property
     def entropy(self) -> Tensor:
@@ -97,7 +99,8 @@ class PolicySample:
     def scaled_entropy(self) -> Tensor:
         """Entropy bonus of the official code (..., 1): the Gaussian log density times -action_dims.
 
-        The official scaling divides the tanh correction out again; the term is kept as written there, with its 1e-8.
+        The official scaling divides the tanh correction out again; the term is kept as written there, with
+        its 1e-8.
         """
         log_prob = self.log_prob
         return -log_prob * (self.action_dims * self.gaussian_log_prob / (log_prob + 1e-8))
@@ -110,7 +113,10 @@ def squashed_gaussian(
     log_std_max: float,
     mask: Tensor | None = None,
 ) -> PolicySample:
-    """Network output (..., 2 A) -> sample. noise (..., A) standard normal, None for the mean; mask (..., A) of ones and zeros."""
+    """Network output (..., 2 A) -> sample.
+
+    noise (..., A): standard normal, None for the mean action. mask (..., A): ones and zeros, or None.
+    """
     mean, raw = output.chunk(2, -1)
     log_std = log_std_min + 0.5 * (log_std_max - log_std_min) * (raw.tanh() + 1.0)
     deterministic = noise is None

@@ -44,14 +44,13 @@ class PixelEncoder(nn.Module):
         super().__init__()
         channels = [config.obs_dim] + [config.num_channels] * len(_CONVOLUTIONS)
         self.simnorm_dim = config.simnorm_dim
-        self.convolutions = nn.ModuleList(
-            nn.utils.skip_init(nn.Conv2d, a, b, kernel, stride=stride)
-            for a, b, (kernel, stride) in zip(channels[:-1], channels[1:], _CONVOLUTIONS, strict=True)
-        )
-        for layer in self.convolutions:
-            bound = (layer.in_channels * layer.kernel_size[0] ** 2) ** -0.5
+        self.convolutions = nn.ModuleList()
+        for a, b, (kernel, stride) in zip(channels[:-1], channels[1:], _CONVOLUTIONS, strict=True):
+            layer = nn.utils.skip_init(nn.Conv2d, a, b, kernel, stride=stride)
+            bound = (a * kernel**2) ** -0.5
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
             nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+            self.convolutions.append(layer)
 
     def forward(self, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """generator: draws one random shift per image (training); None leaves the images as they are."""

@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 _EXP_LIMIT = 20.0  # e^20 squared still fits float32, and mish(x) equals x there to the last bit
+_CHUNK = 65536  # elements
+
+
+def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Flat views of contiguous tensors of one shape, in pieces whose temporaries stay in a core's cache."""
+    flat = [tensor.view(-1) for tensor in tensors]
+    count = flat[0].shape[0]
+    size = _CHUNK if flat[0].device.type == "cpu" and count > 2 * _CHUNK else max(count, 1)
+    return zip(*(tensor.split(size) for tensor in flat), strict=True)
 
 
 def _mish(x: Tensor) -> Tensor:
-    e = x.clamp(max=_EXP_LIMIT).exp_()
-    n = (e + 2.0).mul_(e)
-    return n.div_(n + 2.0).mul_(x)
+    y = torch.empty_like(x)
+    for x_part, y_part in _chunks(x, y):
+        e = x_part.clamp(max=_EXP_LIMIT).exp_()
+        m = torch.addcmul(e, e, e, value=0.5)
+        torch.add(m, 1.0, out=e)
+        torch.div(m.mul_(x_part), e, out=y_part)
+    return y
 
 
 class _Mish(torch.autograd.Function):
-    """y = x n / (n + 2); dy/dx = n / (n + 2) + 4 x e (e + 1) / (n + 2)^2 with e = exp(x)."""
+    """With e = exp(x), m = e + e^2 / 2, q = 1 / (m + 1): y = x t, t = m q, dy/dx = t + x e q (e q + q).
+
+    The slope is computed in the forward pass, while its parts are in the cache.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        e = x.clamp(max=_EXP_LIMIT).exp_()
-        n = (e + 2.0).mul_(e)
-        r = (n + 2.0).reciprocal_()
-        t = n.mul_(r)
-        slope = (e + 1.0).mul_(e).mul_(r).mul_(r).mul_(x)
-        ctx.save_for_backward(slope.mul_(4.0).add_(t))
-        return t.mul_(x)
+        x = x.contiguous()
+        y, slope = torch.empty_like(x), torch.empty_like(x)
+        for x_part, t, e in _chunks(x, y, slope):
+            torch.clamp(x_part, max=_EXP_LIMIT, out=e).exp_()
+            torch.addcmul(e, e, e, value=0.5, out=t)
+            q = (t + 1.0).reciprocal_()
+            t.mul_(q)
+            e.mul_(q)
+            q.add_(e).mul_(e)
+            torch.addcmul(t, x_part, q, out=e)
+            t.mul_(x_part)
+        ctx.save_for_backward(slope)
+        return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -37,13 +60,13 @@ class _Mish(torch.autograd.Function):
 
 
 def mish(x: Tensor) -> Tensor:
-    """Mish, x tanh(softplus(x)), through the identity x n / (n + 2), n = e^x (e^x + 2); any shape.
+    """Mish, x tanh(softplus(x)), through the identity x n / (n + 2), n = e^x (e^x + 2); any shape, float32.
 
     Exact up to rounding. Several times faster than the library kernel on a CPU, forward and backward.
     """
     if torch.is_grad_enabled() and x.requires_grad:
         return _Mish.apply(x)
-    return _mish(x)
+    return _mish(x.contiguous())
 
 
 def _simnorm(x: Tensor, group: int) -> Tensor:

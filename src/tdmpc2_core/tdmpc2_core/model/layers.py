@@ -1,7 +1,7 @@
 """Layers of TD-MPC2: NormedLinear, the MLP built from it, and a stacked ensemble of such MLPs.
 
-Weights are drawn from a truncated normal (std 0.02), biases are zero, LayerNorm starts at (1, 0). Every draw uses the
-generator that is passed in; the global random state is neither read nor advanced.
+Weights are drawn from a truncated normal (std 0.02), biases are zero, LayerNorm starts at (1, 0). Every draw
+uses the generator that is passed in; the global random state is neither read nor advanced.
 """
 
 from __future__ import annotations
@@ -36,11 +36,15 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., in) -> (..., out)."""
         return F.linear(x, self.weight, self.bias).float()
 
 
 class NormedLinear(nn.Module):
-    """Linear -> LayerNorm (eps 1e-5) -> Mish, or SimNorm when `simnorm_dim` is given. x (..., in) -> (..., out)."""
+    """Linear -> LayerNorm (eps 1e-5) -> Mish, or SimNorm when `simnorm_dim` is given.
+
+    x (..., in) -> (..., out).
+    """
 
     def __init__(
         self, in_dim: int, out_dim: int, generator: torch.Generator, simnorm_dim: int | None = None
@@ -53,6 +57,7 @@ class NormedLinear(nn.Module):
         self.simnorm_dim = simnorm_dim
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., in) -> (..., out)."""
         y = F.linear(x, self.weight, self.bias).float()
         y = F.layer_norm(y, (y.shape[-1],), self.norm_weight, self.norm_bias, _LAYER_NORM_EPS)
         return mish(y) if self.simnorm_dim is None else simnorm(y, self.simnorm_dim)
@@ -74,7 +79,9 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         dims = [in_dim, *hidden]
-        layers: list[nn.Module] = [NormedLinear(a, b, generator) for a, b in zip(dims[:-1], dims[1:], strict=True)]
+        layers: list[nn.Module] = [
+            NormedLinear(a, b, generator) for a, b in zip(dims[:-1], dims[1:], strict=True)
+        ]
         if simnorm_dim is None:
             layers.append(Linear(dims[-1], out_dim, generator))
         else:
@@ -82,6 +89,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (..., in_dim) -> (..., out_dim)."""
         for layer in self.layers:
             x = layer(x)
         return x
@@ -93,12 +101,14 @@ def _dropout(x: Tensor, p: float, generator: torch.Generator) -> Tensor:
 
 
 class EnsembleLayer(nn.Module):
-    """One layer of an ensemble: batched linear map, then LayerNorm and Mish with per-head affine when `normed`.
+    """One ensemble layer: batched linear map, then LayerNorm and Mish with per-head affine if `normed`.
 
     x (heads, N, in) -> (heads, N, out). Parameters carry the head as leading dimension.
     """
 
-    def __init__(self, num_heads: int, in_dim: int, out_dim: int, generator: torch.Generator, normed: bool) -> None:
+    def __init__(
+        self, num_heads: int, in_dim: int, out_dim: int, generator: torch.Generator, normed: bool
+    ) -> None:
         super().__init__()
         self.weight = _weight(num_heads, out_dim, in_dim, generator=generator)
         self.bias = nn.Parameter(torch.zeros(num_heads, out_dim))
@@ -110,6 +120,8 @@ class EnsembleLayer(nn.Module):
     def forward(
         self, x: Tensor, heads: Tensor | None, frozen: bool, dropout: float, generator: torch.Generator | None
     ) -> Tensor:
+        """x (heads or 1, N, in) -> (heads, N, out). frozen: weights are constants of the backward pass."""
+
         def pick(parameter: Tensor) -> Tensor:
             parameter = parameter.detach() if frozen else parameter
             return parameter if heads is None else parameter.index_select(0, heads)
@@ -125,7 +137,7 @@ class EnsembleLayer(nn.Module):
 
 
 class MLPEnsemble(nn.Module):
-    """`num_heads` MLPs of equal shape with separate weights, evaluated together as batched matrix products."""
+    """`num_heads` MLPs of one shape with separate weights, evaluated together by batched products."""
 
     def __init__(
         self,
@@ -155,8 +167,9 @@ class MLPEnsemble(nn.Module):
     ) -> Tensor:
         """x (..., in_dim) -> (heads, ..., out_dim) in the order of `heads`.
 
-        Only the requested heads are computed. frozen: treat the weights as constants, so that a backward pass computes
-        no gradient for them. dropout_generator: draws the dropout mask of the first layer; None means no dropout.
+        Only the requested heads are computed. frozen: treat the weights as constants, so that a backward pass
+        computes no gradient for them. dropout_generator: draws the dropout mask of the first layer; None
+        means no dropout.
         """
         index = None if heads is None else torch.as_tensor(heads, dtype=torch.long, device=x.device)
         y = x.reshape(1, -1, x.shape[-1])
@@ -167,4 +180,4 @@ class MLPEnsemble(nn.Module):
     @torch.no_grad()
     def zero_output_weight(self) -> None:
         """Set the weights of the last layer to zero: every head then predicts a uniform distribution."""
-        self.layers[-1].weight.zero_()
+        nn.init.zeros_(self.get_parameter(f"layers.{len(self.layers) - 1}.weight"))

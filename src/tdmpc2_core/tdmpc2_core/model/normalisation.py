@@ -9,12 +9,14 @@ from torch import Tensor, nn
 class ObservationNormaliser(nn.Module):
     """(x - mean) / std clipped to +-clip, per observation entry.
 
-    The statistics are buffers: they are saved with the model, and they move with it. They change only in `update`, and
-    only while the module is in training mode. Disabled, it is the identity and `update` does nothing.
+    The statistics are buffers: they are saved with the model, and they move with it. They change only in
+    `update`, and only while the module is in training mode. Disabled, it is the identity and `update` does
+    nothing.
 
-    obs_dim: observation entries. clip: bound of the output (standard deviations). min_std: floor of the standard
-    deviation (observation units), so that an entry that never moved is not amplified. max_count: observations after
-    which old ones start to be forgotten, so that the statistics can follow a policy that changes.
+    obs_dim: observation entries. clip: bound of the output (standard deviations). min_std: floor of the
+    standard deviation (observation units), so that an entry that never moved is not amplified. max_count:
+    observations after which old ones start to be forgotten, so that the statistics can follow a policy that
+    changes.
     """
 
     mean: Tensor

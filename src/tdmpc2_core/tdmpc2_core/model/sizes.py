@@ -33,7 +33,7 @@ TASK_SETS: dict[str, dict[str, Any]] = {
 def world_model_config(
     size: int | str, obs_dim: int, action_dim: int, task_set: str | None = None, **overrides: Any
 ) -> WorldModelConfig:
-    """Config of a preset size. task_set: "mt30" or "mt80" adds its task embedding (give `action_dims` as well).
+    """Config of a preset size. task_set: "mt30" or "mt80" adds its task embedding (give `action_dims`).
 
     Raises ValueError when the size or the task set is unknown.
     """
@@ -42,6 +42,8 @@ def world_model_config(
     values = dict(SIZES[size])
     if task_set is not None:
         if task_set not in TASK_SETS or size not in TASK_SETS[task_set]["task_dim"]:
-            raise ValueError(f"no preset of size {size!r} for task set {task_set!r}; sets are {list(TASK_SETS)}")
+            raise ValueError(
+                f"no preset of size {size!r} for task set {task_set!r}; sets are {list(TASK_SETS)}"
+            )
         values |= {key: table[size] for key, table in TASK_SETS[task_set].items() if size in table}
     return WorldModelConfig(obs_dim, action_dim, **{**values, **overrides})

@@ -1,4 +1,4 @@
-"""The TD-MPC2 world model: encoder, latent dynamics, reward, value ensemble, policy prior and termination head."""
+"""The TD-MPC2 world model: encoder, latent dynamics, reward, values, policy prior and termination."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ from .normalisation import ObservationNormaliser
 __all__ = ["PolicySample", "Task", "WorldModel", "WorldModelConfig"]
 
 Task = Tensor | int | None
-"""Task index: int64 tensor broadcastable against the leading dimensions of the input, a number, or None (single task)."""
+"""Task index: int64 tensor that broadcasts to the leading dimensions of the input, a number, or None."""
 
 
 class WorldModel(nn.Module):
-    """World model of the TD-MPC2 paper. Shapes: O observation, A action, L latent; `...` any leading dimensions.
+    """World model of the TD-MPC2 paper. Shapes: O observation, A action, L latent, `...` anything.
 
-    Training and evaluation mode differ in one thing: `normaliser.update` works in training mode only. Dropout of the
-    value heads is switched on by handing a generator to `q_logits`. Nothing here draws from the global random state.
+    Training and evaluation mode differ in one thing: `normaliser.update` works in training mode only. Dropout
+    of the value heads is switched on by handing a generator to `q_logits`. Nothing here draws from the global
+    random state.
 
     config: the architecture. generator: draws the initial weights; seed 0 when omitted.
     """
+
+    bins: Tensor
+    action_masks: Tensor | None
+    task_embedding: nn.Parameter | None
 
     def __init__(self, config: WorldModelConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -47,7 +52,7 @@ class WorldModel(nn.Module):
         self._initialise_tasks(g)
         self.register_buffer("bins", self.two_hot.bins(torch.zeros(())), persistent=False)
         with torch.no_grad():
-            self.reward_head.layers[-1].weight.zero_()
+            self.reward_head.get_parameter("layers.2.weight").zero_()
         self.q_heads.zero_output_weight()
         self.target_q_heads.load_state_dict(self.q_heads.state_dict())
         self.target_q_heads.requires_grad_(False)
@@ -71,10 +76,11 @@ class WorldModel(nn.Module):
     def embed(self, task: Task, like: Tensor, freeze: bool = False) -> Tensor:
         """Task embedding expanded to the leading dimensions of `like` -> (..., task_dim).
 
-        A row whose L2 norm exceeds 1 is rescaled to norm 1 in place, in the table itself, when it is looked up.
-        freeze: no gradient for the table. Raises ValueError when the model needs a task and none is given.
+        A row whose L2 norm exceeds 1 is rescaled to norm 1 in place, in the table itself, when it is looked
+        up. freeze: no gradient for the table. Raises ValueError when the model needs a task and none is
+        given.
         """
-        if task is None:
+        if task is None or self.task_embedding is None:
             raise ValueError(f"this model has {self.config.num_tasks} tasks: give the task index")
         index = torch.as_tensor(task, device=like.device).long()
         rows = F.embedding(index, self.task_embedding, max_norm=1.0)
@@ -98,9 +104,10 @@ class WorldModel(nn.Module):
         return self.action_masks[torch.as_tensor(task, device=self.action_masks.device).long()]
 
     def encode(self, obs: Tensor, task: Task = None, generator: torch.Generator | None = None) -> Tensor:
-        """obs (..., O), or (..., C, 64, 64) for pixels -> z (..., L), groups of simnorm_dim entries that sum to 1.
+        """obs (..., O), or (..., C, 64, 64) for pixels -> z (..., L), groups of entries that sum to 1.
 
-        The observation is normalised first when config.normalise_obs. generator: random image shifts (pixels only).
+        The observation is normalised first when config.normalise_obs. generator: random image shifts (pixels
+        only).
         """
         if self.config.obs_kind == "pixels":
             return self.encoder(obs, generator)
@@ -119,7 +126,7 @@ class WorldModel(nn.Module):
         return self.decode(self.reward_logits(z, action, task))
 
     def termination_logits(self, z: Tensor, task: Task = None) -> Tensor:
-        """z (..., L) of the state entered -> logit that it is terminal (..., 1). Raises ValueError if not episodic."""
+        """z (..., L) of the state entered -> logit of a terminal one (..., 1). ValueError if not episodic."""
         if self.termination_head is None:
             raise ValueError("this model has no termination head: build it with episodic=True")
         return self.termination_head(z)
@@ -139,10 +146,11 @@ class WorldModel(nn.Module):
         freeze_task: bool = False,
         dropout_generator: torch.Generator | None = None,
     ) -> Tensor:
-        """z (..., L), action (..., A) -> logits over the value bins (heads, ..., num_bins), in the order of `heads`.
+        """z (..., L), action (..., A) -> logits over the value bins (heads, ..., num_bins), as in `heads`.
 
-        heads: indices to compute (only those are), None for all. target: the slow copy. frozen: weights are constants
-        of the backward pass. freeze_task: so is the task embedding. dropout_generator: switches dropout on.
+        heads: indices to compute (only those are), None for all. target: the slow copy. frozen: weights are
+        constants of the backward pass. freeze_task: so is the task embedding. dropout_generator: switches
+        dropout on.
         """
         ensemble = self.target_q_heads if target else self.q_heads
         return ensemble(self._join(z, task, action, freeze_task), heads, frozen, dropout_generator)
@@ -159,7 +167,9 @@ class WorldModel(nn.Module):
         dropout_generator: torch.Generator | None = None,
     ) -> Tensor:
         """Values (heads, ..., 1) in return units; arguments as for `q_logits`."""
-        return self.decode(self.q_logits(z, action, task, heads, target, frozen, freeze_task, dropout_generator))
+        return self.decode(
+            self.q_logits(z, action, task, heads, target, frozen, freeze_task, dropout_generator)
+        )
 
     def decode(self, logits: Tensor) -> Tensor:
         """Logits over the bins (..., num_bins) -> expected value (..., 1)."""
@@ -168,10 +178,13 @@ class WorldModel(nn.Module):
     def policy(
         self, z: Tensor, task: Task = None, noise: Tensor | None = None, freeze_task: bool = False
     ) -> PolicySample:
-        """z (..., L) -> sample of the policy prior. noise (..., A): standard normal; None takes the mean action.
+        """z (..., L) -> sample of the policy prior. noise (..., A): standard normal; None: the mean action.
 
-        Densities and entropies of the sample are computed when they are read, so acting does not pay for them.
+        Densities and entropies of the sample are computed when they are read, so acting does not pay for
+        them.
         """
         output = self.policy_head(self._join(z, task, freeze_task=freeze_task))
         config = self.config
-        return squashed_gaussian(output, noise, config.log_std_min, config.log_std_max, self.action_mask(task))
+        return squashed_gaussian(
+            output, noise, config.log_std_min, config.log_std_max, self.action_mask(task)
+        )

@@ -1,0 +1,85 @@
+"""Formulas, gates and masks of the actor objectives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tdmpc2_core.learning import ActorOptions
+from tdmpc2_core.learning.actor import OBJECTIVES, ActorInputs
+from tdmpc2_core.model.distributions import PolicySample
+
+A, B = 3, 8
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def actor_inputs(scale: float = 3.0, plan_mask: torch.Tensor | None = None) -> ActorInputs:
+    g = seeded(2)
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=g)
+
+    raw, log_std, noise = rand(4, B, A), rand(4, B, A) * 0.3, rand(4, B, A)
+    sample = PolicySample((raw + noise * log_std.exp()).tanh(), raw.tanh(), log_std, noise, A)
+    mask = torch.ones(3, B, 1) if plan_mask is None else plan_mask
+    return ActorInputs(
+        sample,
+        rand(4, B, 1),
+        torch.tensor(scale),
+        torch.tensor(2.0),
+        rand(3, B, A).tanh(),
+        torch.ones(3, B, 1),
+        None,
+        rand(3, B, A).tanh(),
+        rand(3, B, A).abs() * 0.2,
+        mask,
+    )
+
+
+def test_objective_formulas() -> None:
+    x = actor_inputs()
+    s = x.sample
+    base = OBJECTIVES["max_q"](x, ActorOptions())
+    assert torch.allclose(base, -(1e-4 * s.scaled_entropy + x.q / 3.0))
+    squashed = OBJECTIVES["max_q"](x, ActorOptions(entropy="squashed", entropy_coef=0.1))
+    assert torch.allclose(squashed, 0.1 * s.log_prob - x.q / 3.0, atol=1e-6)
+    normal = torch.distributions.Normal(x.plan_mean, x.plan_std.clamp(min=0.05))
+    term = -A / 61 * normal.log_prob(s.action[:3]).sum(-1, keepdim=True) / 3.0
+    square = OBJECTIVES["tdmpc_square"](x, ActorOptions(objective="tdmpc_square"))
+    assert torch.allclose(square[:3], base[:3] + term, atol=1e-5) and torch.equal(square[3], base[3])
+    own = torch.distributions.Normal(x.plan_mean, s.log_std[:3].exp().clamp(min=0.05))
+    share = (x.q[:3] / 3.0).softmax(1)
+    alignment = -A / 50 * (share * own.log_prob(s.action[:3]).sum(-1, keepdim=True)).sum(1) / 3.0
+    boom = OBJECTIVES["boom"](x, ActorOptions(objective="boom"))
+    assert torch.allclose(boom[:3].mean(1), base[:3].mean(1) + alignment, atol=1e-5)
+    policy = torch.distributions.Normal(s.mean[:3], s.log_std[:3].exp())
+    kl = torch.distributions.kl_divergence(policy, normal).sum(-1, keepdim=True)
+    bmpc = OBJECTIVES["bmpc"](x, ActorOptions(objective="bmpc"))
+    assert torch.allclose(bmpc[:3], kl / 2.0 - 1e-4 * s.scaled_entropy[:3], atol=1e-4)
+    bc = OBJECTIVES["bc"](x, ActorOptions(objective="bc", bc_weight=2.0))
+    assert torch.allclose(
+        bc[:3], base[:3] + 2 * (s.action[:3] - x.action).square().mean(-1, keepdim=True), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("objective", ["tdmpc_square", "boom"])
+def test_gate_and_missing_plans(objective: str) -> None:
+    evaluate = OBJECTIVES[objective]
+    options = ActorOptions(objective=objective)
+    base = OBJECTIVES["max_q"](actor_inputs(1.5), options)
+    assert torch.allclose(evaluate(actor_inputs(1.5), options), base)
+    assert not torch.allclose(evaluate(actor_inputs(1.5), replace(options, scale_threshold=1.0)), base)
+    none = actor_inputs(3.0, torch.zeros(3, B, 1))
+    none = replace(
+        none, plan_mean=torch.full_like(none.plan_mean, torch.nan), plan_std=none.plan_std * torch.nan
+    )
+    assert torch.allclose(evaluate(none, options), OBJECTIVES["max_q"](none, options))
+    some = torch.zeros(3, B, 1)
+    some[:, 2] = 1
+    mixed = evaluate(actor_inputs(3.0, some), options) - OBJECTIVES["max_q"](actor_inputs(3.0), options)
+    assert torch.all(mixed[:3, 2] != 0) and torch.all(mixed[:, [0, 1, 3]] == 0)
