@@ -11,7 +11,7 @@ import numpy as np
 
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
-from tdmpc2_core.robots.rotations import gravity_direction, wxyz_to_xyzw
+from tdmpc2_core.robots.rotations import gravity_direction, wxyz_to_xyzw, xyzw_to_wxyz
 
 _CONTACT_HEIGHT = 0.003  # m above touching: a foot closer than this to the ground counts as in contact
 
@@ -92,6 +92,15 @@ class Simulation:
         self.data.qpos[self._qpos] = position
         self.data.ctrl[self._actuators] = position
         mujoco.mj_forward(self.model, self.data)
+
+    def place(self, position: np.ndarray, orientation_xyzw: np.ndarray, joints: np.ndarray) -> None:
+        """Put base (m, xyzw) and joints (J,), rad, into a pose, as for drawing it."""
+        self.data.qpos[:3] = position
+        self.data.qpos[3:7] = xyzw_to_wxyz(orientation_xyzw)
+        self.data.qpos[self._qpos] = joints
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_comPos(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
 
     def step(self, targets: np.ndarray) -> None:
         """One physics step under joint position targets (J,), rad."""

@@ -1,0 +1,216 @@
+"""`python -m tdmpc2_ros.quickstart quadruped`: simulation and planner as ROS 2 processes, and a short walk.
+
+Starts mujoco_sim, planner and, where asked for, recorder in a DDS domain of their own on this machine; commands the
+robot through a course; prints a table, writes results.json and, where rendering works, a film and a picture. Exit
+code: 0 the robot stayed up and followed, 1 it did not or a process died, 2 a user's mistake.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tdmpc2_core.errors import UserError
+from tdmpc2_ros import quickstart_video
+from tdmpc2_ros.quickstart_metrics import Score, score
+from tdmpc2_ros.quickstart_options import Options, parse
+from tdmpc2_ros.quickstart_processes import Child, ChildDied, Children, own_domain
+from tdmpc2_ros.quickstart_report import LiveLine, machine, table, verdict, write_json
+
+_START_SECONDS, _CONFIGURE_SECONDS = 30.0, 90.0
+_COMMAND_PERIOD = 0.05  # s: cmd_vel at 20 Hz
+_REPORT = "planner.json"
+
+
+class Run:
+    """One run in a folder: its processes, its operator, its results."""
+
+    def __init__(self, options: Options, children: Children) -> None:
+        from tdmpc2_ros.quickstart_operator import Operator
+
+        self.options, self.children = options, children
+        self.operator = Operator(options.embodiment, children.check)
+        self.start = 0.0  # node clock at the beginning of the course, s
+        self._memory: float | None = None
+        self._busy: dict[str, float] = {}
+
+    def execute(self) -> Score:
+        """Start everything, run the course, stop everything. Raises UserError, ChildDied."""
+        planner = self._start_nodes()
+        self._activate(planner)
+        self._drive()
+        self._memory = planner.peak_megabytes()
+        self.children.stop(planner)
+        for child in reversed(list(self.children.all)):
+            self.children.stop(child)
+        return score(self.operator.motion(self.start), self.options.course, self.options.embodiment)
+
+    def _start_nodes(self) -> Child:
+        options, robot = self.options, self.options.embodiment
+        _say("starting simulation and planner")
+        simulation = {"robot": str(robot.directory), "seed": options.seed, "reset_noise": True}
+        simulation |= {"randomise": options.randomise, "view": options.view}
+        self.children.start("mujoco_sim", "tdmpc2_ros.mujoco_sim", simulation)
+        parameters = {"model": str(options.model), "robot": str(robot.directory), "seed": options.seed}
+        parameters |= {"method": options.planner, "deadline_ms": options.deadline_ms}
+        parameters |= {"report": str(options.out / _REPORT)}
+        planner = self.children.start("planner", "tdmpc2_ros.planner", parameters)
+        if options.record:
+            self.children.start("recorder", "tdmpc2_ros.recorder", {"output": str(options.record)})
+        if not self.operator.wait(self.operator.ready, _START_SECONDS):
+            raise ChildDied(
+                f"mujoco_sim sends nothing after {_START_SECONDS:g} s; see its log in {options.out}"
+            )
+        return planner
+
+    def _activate(self, planner: Child) -> None:
+        from lifecycle_msgs.msg import Transition
+
+        for number, name, limit in (
+            (Transition.TRANSITION_CONFIGURE, "configure", _CONFIGURE_SECONDS),
+            (Transition.TRANSITION_ACTIVATE, "activate", _START_SECONDS),
+        ):
+            answer = self.operator.transition(number, limit)
+            if answer is None:
+                raise ChildDied(f"planner does not answer to {name} within {limit:g} s:\n{planner.tail()}")
+            if not answer:
+                raise UserError(planner.complaint() or f"planner refused to {name}; see {planner.log}")
+        if not self.operator.wait(lambda: self.operator.commands > 0, _START_SECONDS):
+            raise ChildDied(f"planner sends no commands:\n{planner.tail()}")
+
+    def _drive(self) -> None:
+        operator, course, live = self.operator, self.options.course, LiveLine()
+        before = {child.name: child.cpu_seconds() or 0.0 for child in self.children.all}
+        self.start, begin = operator.now(), time.monotonic()
+        operator.recording, tick = True, 0
+        while (elapsed := time.monotonic() - begin) < course.seconds:
+            segment = course.at(elapsed)
+            operator.command(segment.command)
+            live.show(self._line(elapsed, segment.name, segment.command))
+            tick += 1
+            operator.spin(max(0.0, begin + tick * _COMMAND_PERIOD - time.monotonic()))
+        operator.spin(0.1)
+        operator.recording = False
+        live.end()
+        spent = {child.name: (child.cpu_seconds() or 0.0) - before[child.name] for child in self.children.all}
+        self._busy = {name: seconds / course.seconds for name, seconds in spent.items()}
+
+    def _line(self, elapsed: float, name: str, command: tuple[float, float, float]) -> str:
+        row = self.operator.newest
+        latency = self.operator.latency
+        return (
+            f"{elapsed:5.1f}/{self.options.course.seconds:g} s  {name:5s}  "
+            f"command {command[0]:.2f} m/s {command[2]:+.2f} rad/s  speed {float(np.hypot(row[8], row[9])):.2f} m/s  "
+            f"at ({row[1]:+.1f}, {row[2]:+.1f}) m  falls {self.operator.falls.count}  "
+            f"latency p50 {latency.get('latency_ms.p50', '-')} p99 {latency.get('latency_ms.p99', '-')} ms"
+        )
+
+    def finish(self, result: Score) -> None:
+        """Print and write what came of it."""
+        options = self.options
+        report = options.out / _REPORT
+        planner: dict[str, Any] = json.loads(report.read_text()) if report.is_file() else {}
+        print(table(result, planner, self._memory))
+        content = {
+            "robot": options.embodiment.name,
+            "seconds": options.course.seconds,
+            "seed": options.seed,
+            "randomise": options.randomise,
+            "model": str(options.model),
+            "course": [vars(segment) for segment in options.course.segments],
+            "score": result.to_dict(),
+            "verdict": verdict(result),
+            "planner": planner,
+            "planner_memory_mb": self._memory,
+            "cpu_share_of_one_core": self._busy,
+            "machine": machine(),
+        }
+        write_json(options.out / "results.json", content)
+        _say(f"results: {options.out / 'results.json'}")
+        if options.record:
+            _say(f"bag: {options.record}")
+        if options.video:
+            _say(quickstart_video.make(self._save_motion(), options.course.seconds))
+
+    def _save_motion(self) -> Path:
+        times, joints = self.operator.joints(self.start)
+        motion = self.operator.motion(self.start)
+        nearest = np.clip(np.searchsorted(motion.time, times), 0, len(motion.time) - 1)
+        walk = next(segment for segment in self.options.course.segments if segment.name == "walk")
+        recording = quickstart_video.Recording(
+            robot=str(self.options.embodiment.directory),
+            time=times,
+            position=motion.position[nearest],
+            orientation=motion.orientation[nearest],
+            joints=joints,
+            picture_time=0.3 * walk.start + 0.7 * walk.end,
+        )
+        recording.save(self.options.out / "motion.npz")
+        return self.options.out / "motion.npz"
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier run left under the names that this one writes."""
+    for name in ("results.json", _REPORT, "motion.npz", "video.mp4", "picture.png"):
+        (out / name).unlink(missing_ok=True)
+
+
+def _run(options: Options) -> int:
+    os.environ.update(
+        ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST", OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE"
+    )
+    os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    _clear(options.out)
+    with own_domain() as domain, Children(options.out) as children:
+        os.environ["ROS_DOMAIN_ID"] = str(domain)
+        _say(f"{options.embodiment.name}, {options.model}; ROS_DOMAIN_ID={domain}, logs in {options.out}")
+        rclpy.init(args=[], domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            run = Run(options, children)
+            result = run.execute()
+        finally:
+            rclpy.try_shutdown()
+        run.finish(result)
+    return 0 if result.followed else 1
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    signal.signal(
+        number, signal.SIG_IGN
+    )  # ending takes a moment; a second signal must not leave children behind
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the quickstart; returns the exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        return _run(parse(arguments))
+    except UserError as error:
+        print(f"quickstart: {error}", file=sys.stderr)
+        return 2
+    except ChildDied as error:
+        print(f"quickstart: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nquickstart: interrupted, all processes ended", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

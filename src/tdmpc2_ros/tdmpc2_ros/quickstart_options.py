@@ -1,0 +1,131 @@
+"""Command line of the quickstart, checked before anything is started."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import NoReturn
+
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_ros.quickstart_course import Course
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for."""
+
+    embodiment: Embodiment
+    course: Course
+    model: Path
+    out: Path
+    record: Path | None
+    seed: int
+    planner: str
+    deadline_ms: float
+    randomise: bool
+    view: bool
+    video: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists the options")
+
+
+def parse(arguments: list[str] | None) -> Options:
+    """Options from the command line; makes the output folder.
+
+    Raises:
+        UserError: an option is unknown or out of range, there is no such robot or model, or a folder cannot be used.
+    """
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    embodiment = Embodiment.load(given.robot)
+    course = Course(embodiment, given.seconds)
+    if not 0 <= given.seed < 2**31:
+        raise UserError(f"--seed is {given.seed}, must be from 0 to {2**31 - 1}")
+    if not 0.0 < given.deadline_ms <= 1000.0:
+        raise UserError(f"--deadline-ms is {given.deadline_ms:g}, must be above 0, at most 1000")
+    model = given.model or shipped_model(embodiment.name)
+    if not (model / "bundle.json").is_file():
+        raise UserError(
+            f"{model}: no checkpoint bundle there; --model names the folder that holds bundle.json"
+        )
+    if given.record and given.record.exists():
+        raise UserError(f"--record {given.record}: exists already; give a folder that does not exist yet")
+    return Options(
+        embodiment=embodiment,
+        course=course,
+        model=model.resolve(),
+        out=_writable(given.out),
+        record=given.record and given.record.resolve(),
+        seed=given.seed,
+        planner=given.planner,
+        deadline_ms=given.deadline_ms,
+        randomise=given.randomise,
+        view=given.view,
+        video=not given.no_video,
+    )
+
+
+def shipped_model(robot: str) -> Path:
+    """The trained bundle that comes with the suite. Raises UserError when there is none for this robot."""
+    path = Path(str(files("tdmpc2_core"))) / "bundles" / robot
+    if not path.is_dir():
+        raise UserError(
+            f"{robot}: no trained model comes with the suite; train one and give it with --model FOLDER"
+        )
+    return path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="quickstart",
+        description="Start simulation and planner as ROS 2 nodes and let the robot walk a short course.",
+        epilog="Exit code: 0 the robot stayed up and followed, 1 it did not, 2 a mistake in what was asked for.",
+    )
+    parser.add_argument("robot", nargs="?", default="quadruped", help="shipped robot (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="length of the course (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of noise, start and planner (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("quickstart_results"), help="folder of results and logs"
+    )
+    parser.add_argument(
+        "--model", type=Path, help="checkpoint bundle (default: the one shipped for the robot)"
+    )
+    parser.add_argument(
+        "--planner",
+        choices=("bundle", "mppi", "policy"),
+        default="bundle",
+        help="search or policy prior alone",
+    )
+    parser.add_argument(
+        "--deadline-ms", type=float, default=12.0, help="search time per tick (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--randomise", action="store_true", help="draw friction, mass and gains from the seed"
+    )
+    parser.add_argument("--record", type=Path, metavar="DIR", help="write a rosbag2 into this new folder")
+    parser.add_argument("--view", action="store_true", help="open MuJoCo's viewer, where there is a display")
+    parser.add_argument("--no-video", action="store_true", help="render neither film nor picture")
+    return parser
+
+
+def _writable(folder: Path) -> Path:
+    probe = folder / ".probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"--out {folder}: cannot be written ({error.strerror}); give another folder"
+        ) from None
+    return folder.resolve()

@@ -1,0 +1,166 @@
+"""The quickstart's children: started with logs, watched, and ended whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tdmpc2_core.errors import UserError
+
+_DOMAINS = range(215, 232)  # above the domains of other users, outside Linux' ephemeral ports
+_STOP_SECONDS = 10.0
+_LINES = 10
+_LOG_MARK = re.compile(r"^\[(?:ERROR|FATAL)\] \[[^\]]*\] \[[^\]]*\]: (.*)$")
+
+
+class ChildDied(Exception):
+    """A child ended by itself; the text says which, how, and the last lines of its log."""
+
+
+class Child:
+    """One node as a process, its output in a file."""
+
+    def __init__(self, name: str, module: str, parameters: Mapping[str, Any], folder: Path) -> None:
+        self.name, self.log = name, folder / f"{name}.log"
+        given = [part for key, value in parameters.items() for part in ("-p", f"{key}:={_text(value)}")]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RCUTILS_LOGGING_BUFFERED_STREAM": "0"}
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, "--ros-args", *given],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches the quickstart alone, which ends its children in order
+                preexec_fn=_die_with_parent,
+            )
+
+    def tail(self) -> str:
+        """The last lines of the log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-_LINES:])
+
+    def complaint(self) -> str | None:
+        """The last error that the node logged, or what it printed when it ended with code 2."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        found = [match.group(1) for line in lines if (match := _LOG_MARK.match(line))]
+        if self.process.poll() == 2 and lines:
+            return lines[-1]
+        return found[-1] if found else None
+
+    def peak_megabytes(self) -> float | None:
+        """Largest resident memory so far, MB; None where /proc does not tell."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+            return int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) * 1024 / 1e6
+        except (OSError, AttributeError):
+            return None
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time so far, s; None where /proc does not tell."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Children:
+    """Context manager: on leaving, every child is ended, with SIGKILL if it does not heed SIGINT."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.all: list[Child] = []
+
+    def start(self, name: str, module: str, parameters: Mapping[str, Any]) -> Child:
+        """Start `python -m module` as a node with ROS parameters; its log is `name`.log."""
+        child = Child(name, module, parameters, self._folder)
+        self.all.append(child)
+        return child
+
+    def check(self) -> None:
+        """Raise ChildDied when one has ended, or UserError when it ended over a user's mistake."""
+        for child in self.all:
+            code = child.process.poll()
+            if code == 2:
+                raise UserError(child.complaint() or f"{child.name} ended with code 2; see {child.log}")
+            if code is not None:
+                how = f"by signal {-code}" if code < 0 else f"with code {code}"
+                raise ChildDied(f"{child.name} ended {how}; the end of {child.log}:\n{child.tail()}")
+
+    def stop(self, child: Child, number: int = signal.SIGINT) -> None:
+        """Ask one child to end, wait, and kill it if it does not."""
+        if child in self.all:
+            self.all.remove(child)
+        if child.process.poll() is None:
+            child.process.send_signal(number)
+        try:
+            child.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            _kill(child)
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        left = [child for child in self.all if child.process.poll() is None]
+        for child in left:
+            child.process.send_signal(signal.SIGINT)
+        end = time.monotonic() + _STOP_SECONDS
+        for child in left:
+            try:
+                child.process.wait(max(0.1, end - time.monotonic()))
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                _kill(child)
+
+
+def _kill(child: Child) -> None:
+    child.process.kill()
+    child.process.wait(5.0)
+
+
+def _die_with_parent() -> None:
+    """In the child: end when the quickstart ends in a way that it cannot answer, such as SIGKILL (Linux)."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def own_domain() -> Iterator[int]:
+    """A DDS domain that no other quickstart of this machine uses, held by a file lock.
+
+    Raises:
+        UserError: all of them are in use.
+    """
+    folder = Path(tempfile.gettempdir()) / f"tdmpc2_domains.{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    for number in _DOMAINS:
+        with open(folder / str(number), "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            yield number
+            return
+    raise UserError(
+        f"all ROS domains from {_DOMAINS[0]} to {_DOMAINS[-1]} are in use by other quickstarts; end one"
+    )
+
+
+def _text(value: Any) -> str:
+    """A value as --ros-args parses it (YAML)."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
