@@ -38,7 +38,8 @@ class OnlineTrainer:
         self.window = config.learner.window
         self.replay = self._buffer(config.num_envs, config.replay_capacity // config.num_envs, seed=1)
         self.demonstrations = self._buffer(1, max(2 * config.demonstration_steps, 2), seed=2)
-        self._metrics: dict[str, list[torch.Tensor]] = {}
+        self._sums: dict[str, torch.Tensor] = {}  # learner metrics since the last log row, on the device
+        self._summed = 0
         self._finished: list[
             tuple[float, int]
         ] = []  # (return per step, length) of episodes since the last log row
@@ -187,13 +188,17 @@ class OnlineTrainer:
 
     def _update(self, batch) -> None:
         for name, value in self.learner.update(batch).items():
-            self._metrics.setdefault(name, []).append(value)
+            if name in self._sums:
+                self._sums[name] += value
+            else:
+                self._sums[name] = value.clone()
+        self._summed += 1
         self.run.progress.updates += 1
 
     # ---- reporting ----
     def _log_row(self, rate: float, bar: tqdm) -> None:
-        row = {name: float(torch.stack(values).mean()) for name, values in self._metrics.items() if values}
-        self._metrics = {}
+        row = {name: float(total) / self._summed for name, total in self._sums.items()}
+        self._sums, self._summed = {}, 0
         if self._finished:
             row["return_per_step"] = float(np.mean([value for value, _ in self._finished]))
             row["episode_length"] = float(np.mean([length for _, length in self._finished]))

@@ -1,0 +1,120 @@
+"""Training as a user runs it: a real process, killed with a real signal, resumed; and its logs, which must show it."""
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tdmpc2_core import cli
+from tdmpc2_core.agent import Agent
+from tdmpc2_core.data.episodes import EpisodeStore
+
+SETTINGS = [
+    "steps=100000",
+    "num_envs=2",
+    "demonstration_steps=600",
+    "pretrain_updates=3",
+    "updates_per_step=0.02",
+    "checkpoint_every=100",
+    "log_every=100",
+    "eval_every=200",
+    "eval_seconds=0.2",
+    "learner.batch_size=16",
+    "planner.num_samples=32",
+    "planner.num_pi_trajs=8",
+]
+
+
+def start(folder: Path, *settings: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tdmpc2_core.cli", "train", f"out={folder}", *SETTINGS, *settings],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def events(folder: Path) -> list[tuple[int, str]]:
+    path = folder / "events.csv"
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return [(int(row["step"]), row["event"]) for row in csv.DictReader(file)]
+
+
+def wait_for_checkpoints(process: subprocess.Popen, folder: Path, count: int) -> None:
+    deadline = time.monotonic() + 120
+    while sum("checkpoint" in what for _, what in events(folder)) < count:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, "no checkpoint in two minutes"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def killed_run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    process = start(folder)
+    wait_for_checkpoints(process, folder, 3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return folder
+
+
+def test_killed_run_goes_on_from_its_last_checkpoint_with_all_its_episodes(killed_run):
+    before, demonstrations = events(killed_run), len(EpisodeStore(killed_run / "demonstrations"))
+    episodes = len(EpisodeStore(killed_run / "episodes"))
+    last = max(step for step, what in before if "checkpoint" in what)
+    process = start(killed_run, f"steps={last + 150}")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    after = events(killed_run)
+    assert after[: len(before)] == before, "the log keeps what it had"
+    step, what = after[len(before)]
+    assert step == last and what.startswith("resumed at update")
+    assert f"with {episodes} episodes" in what
+    assert after[-1] == (last + 150, after[-1][1]) and "finished" in after[-1][1]
+    assert len(EpisodeStore(killed_run / "demonstrations")) == demonstrations, "nothing is demonstrated twice"
+    with open(killed_run / "train.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == sorted(int(row["step"]) for row in rows)
+    assert all(float(row["total_loss"]) > 0 for row in rows if row["total_loss"])
+    agent = Agent.load(killed_run / "checkpoint")
+    assert agent.provenance["resumes"] == 1 and agent.provenance["steps"] == last + 150
+    assert agent.embodiment.name == "quadruped"
+
+
+def test_run_with_other_settings_is_refused(killed_run, capsys):
+    code = cli.main(["train", f"out={killed_run}", *SETTINGS, "learner.lr=0.01"])
+    assert code == 2
+    assert "started with learner" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "robot=sextuped"], "sextuped"),
+        (["train", "learnr.lr=1"], "learner"),
+        (["train", "steps=-5"], "steps"),
+        (["train", "out=/proc/nowhere"], "writable folder"),
+        (["train", "--resume", "/nonexistent"], "no training run"),
+        (["eval", "/nonexistent"], "/nonexistent"),
+        (["info", "/nonexistent"], "/nonexistent"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(arguments, said, capsys, tmp_path):
+    if arguments[0] == "train" and not any(a.startswith(("out=", "--resume")) for a in arguments):
+        arguments = [*arguments, f"out={tmp_path}"]
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and "Traceback" not in error
+
+
+def test_every_command_has_help_with_an_example(capsys):
+    for command in ("train", "eval", "info"):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([command, "--help"])
+        assert stopped.value.code == 0 and f"example: tdmpc2 {command}" in capsys.readouterr().out
