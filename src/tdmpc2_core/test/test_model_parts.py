@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tdmpc2_core.model import TwoHot, WorldModel, WorldModelConfig, world_model_config
 from tdmpc2_core.model.distributions import gaussian_kl, gaussian_log_density, squashed_gaussian
 from tdmpc2_core.model.encoder import random_shift
-from tdmpc2_core.model.functional import mish, simnorm
+from tdmpc2_core.model.functional import affine_mish, mish, simnorm
 
 
 def rand(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -173,3 +173,24 @@ def test_pixels() -> None:
 def test_no_termination_head() -> None:
     with pytest.raises(ValueError, match="episodic=True"):
         WorldModel(world_model_config("robot", 4, 2)).termination(rand(1, 128))
+
+
+@pytest.mark.parametrize("rows", [4, 300])  # 300 x 256 is evaluated in pieces
+@pytest.mark.parametrize("frozen", [False, True])
+def test_affine_mish_and_gradient(rows: int, frozen: bool) -> None:
+    x = rand(2, rows, 256).requires_grad_()
+    gain, shift = (rand(2, 256, seed=s).requires_grad_(not frozen) for s in (1, 2))
+    reference = [t.detach().double().requires_grad_(t.requires_grad) for t in (x, gain, shift)]
+    weight = rand(2, rows, 256, seed=3)
+    y = affine_mish(x, gain, shift)
+    expected = F.mish(reference[0] * reference[1][:, None] + reference[2][:, None])
+    assert torch.allclose(y.double(), expected, atol=1e-5)
+    (y * weight).sum().backward()
+    (expected * weight.double()).sum().backward()
+    for actual, exact in zip((x, gain, shift), reference, strict=True):
+        assert (actual.grad is None) == (exact.grad is None)
+        assert actual.grad is None or torch.allclose(actual.grad.double(), exact.grad, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        assert torch.allclose(affine_mish(x, gain, shift), y, atol=1e-6)
+    half = affine_mish(x.detach().bfloat16(), gain.detach(), shift.detach())
+    assert half.dtype == torch.bfloat16 and torch.allclose(half.float(), y, atol=0.05, rtol=0.02)

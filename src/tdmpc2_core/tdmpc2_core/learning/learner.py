@@ -231,7 +231,7 @@ class Learner:
         self.scale.load_state_dict(state["scale"])
         self.kl_scale.load_state_dict(state["kl_scale"])
         self.updates = int(state["updates"])
-        self.generator.set_state(state["generator"])
+        self.generator.set_state(state["generator"].cpu())
         left_over = state["task_gradient"]
         if self.model.task_embedding is not None:
             self.model.task_embedding.grad = None if left_over is None else left_over.to(self.device)

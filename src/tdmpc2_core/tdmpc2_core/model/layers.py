@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .functional import mish, simnorm
+from .functional import affine_mish, mish, simnorm
 
 _INIT_STD = 0.02
 _LAYER_NORM_EPS = 1e-5
@@ -58,7 +58,8 @@ class NormedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out)."""
-        y = F.linear(x, self.weight, self.bias).float()
+        y = F.linear(x, self.weight, self.bias)
+        y = y if self.simnorm_dim is None else y.float()
         y = F.layer_norm(y, (y.shape[-1],), self.norm_weight, self.norm_bias, _LAYER_NORM_EPS)
         return mish(y) if self.simnorm_dim is None else simnorm(y, self.simnorm_dim)
 
@@ -127,13 +128,13 @@ class EnsembleLayer(nn.Module):
             return parameter if heads is None else parameter.index_select(0, heads)
 
         weight = pick(self.weight).transpose(1, 2)
-        y = torch.baddbmm(pick(self.bias).unsqueeze(1), x.expand(weight.shape[0], -1, -1), weight).float()
+        y = torch.baddbmm(pick(self.bias).unsqueeze(1), x.expand(weight.shape[0], -1, -1), weight)
         if not self.normed:
-            return y
+            return y.float()
         if generator is not None and dropout > 0.0:
             y = _dropout(y, dropout, generator)
         y = F.layer_norm(y, (y.shape[-1],), eps=_LAYER_NORM_EPS)
-        return mish(torch.addcmul(pick(self.norm_bias).unsqueeze(1), y, pick(self.norm_weight).unsqueeze(1)))
+        return affine_mish(y, pick(self.norm_weight), pick(self.norm_bias))
 
 
 class MLPEnsemble(nn.Module):
