@@ -102,14 +102,14 @@ class _AffineMish(torch.autograd.Function):
         x, gain, slope = ctx.saved_tensors
         grad, grad_x = grad_outputs[0], torch.empty_like(x)
         train = ctx.needs_input_grad[1]
-        sums = (torch.zeros_like(gain), torch.zeros_like(gain)) if train else (None, None)
+        grad_gain, grad_shift = torch.zeros_like(gain), torch.zeros_like(gain)
         for heads, rows in _head_pieces(x):
             g = grad[heads, rows].float() * slope[heads, rows]
             if train:
-                sums[1][heads] += g.sum(1)
-                sums[0][heads] += (g * x[heads, rows]).sum(1)
+                grad_shift[heads] += g.sum(1)
+                grad_gain[heads] += (g * x[heads, rows]).sum(1)
             torch.mul(g, gain[heads, None], out=grad_x[heads, rows])
-        return grad_x, *sums
+        return (grad_x, grad_gain, grad_shift) if train else (grad_x, None, None)
 
 
 def affine_mish(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
