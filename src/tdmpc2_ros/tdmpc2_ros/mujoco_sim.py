@@ -64,6 +64,10 @@ class MujocoSim(Node):
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/push", self._on_push)
         self.create_timer(1.0, self._report)
+        self.get_logger().info(
+            f"{self.embodiment.name}: physics at {self.embodiment.physics_rate:g} Hz, "
+            f"sensors at {self.settings.sensor_rate:g} Hz; standing until commands come"
+        )
 
     # ---- callbacks ----
     def _on_trajectory(self, message: JointTrajectory) -> None:

@@ -60,7 +60,8 @@ class SimulationSettings:
         if not whole or self.sensor_rate > embodiment.physics_rate:
             raise UserError(
                 f"parameters of mujoco_sim: sensor_rate is {self.sensor_rate:g} Hz; for {embodiment.name} "
-                f"it must be a multiple of {embodiment.control_rate:g} Hz, at most {embodiment.physics_rate:g} Hz"
+                f"it must be a multiple of {embodiment.control_rate:g} Hz, "
+                f"at most {embodiment.physics_rate:g} Hz"
             )
         return embodiment
 

@@ -1,8 +1,8 @@
 """`python -m tdmpc2_ros.quickstart quadruped`: simulation and planner as ROS 2 processes, and a short walk.
 
-Starts mujoco_sim, planner and, where asked for, recorder in a DDS domain of their own on this machine; commands the
-robot through a course; prints a table, writes results.json and, where rendering works, a film and a picture. Exit
-code: 0 the robot stayed up and followed, 1 it did not or a process died, 2 a user's mistake.
+Starts mujoco_sim, planner and, where asked for, recorder in a DDS domain of their own on this machine;
+commands the robot through a course; prints a table, writes results.json and, where rendering works, a film
+and a picture. Exit code: 0 the robot stayed up and followed, 1 it did not or a process died, 2 a user's mistake.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ class Run:
         simulation |= {"randomise": options.randomise, "view": options.view}
         self.children.start("mujoco_sim", "tdmpc2_ros.mujoco_sim", simulation)
         parameters = {"model": str(options.model), "robot": str(robot.directory), "seed": options.seed}
-        parameters |= {"method": options.planner, "deadline_ms": options.deadline_ms}
-        parameters |= {"report": str(options.out / _REPORT)}
+        parameters |= {"method": options.planner, "report": str(options.out / _REPORT)}
+        if options.deadline_ms is not None:
+            parameters["deadline_ms"] = options.deadline_ms
         planner = self.children.start("planner", "tdmpc2_ros.planner", parameters)
         if options.record:
             self.children.start("recorder", "tdmpc2_ros.recorder", {"output": str(options.record)})
@@ -107,8 +108,9 @@ class Run:
         latency = self.operator.latency
         return (
             f"{elapsed:5.1f}/{self.options.course.seconds:g} s  {name:5s}  "
-            f"command {command[0]:.2f} m/s {command[2]:+.2f} rad/s  speed {float(np.hypot(row[8], row[9])):.2f} m/s  "
-            f"at ({row[1]:+.1f}, {row[2]:+.1f}) m  falls {self.operator.falls.count}  "
+            f"command {command[0]:.2f} m/s {command[2]:+.2f} rad/s  "
+            f"speed {float(np.hypot(row[8], row[9])):.2f} m/s  distance {self.operator.walked:.1f} m  "
+            f"falls {self.operator.falls.count}  "
             f"latency p50 {latency.get('latency_ms.p50', '-')} p99 {latency.get('latency_ms.p99', '-')} ms"
         )
 

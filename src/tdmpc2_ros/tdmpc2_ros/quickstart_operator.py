@@ -1,7 +1,8 @@
-"""The operator of a quickstart run: an rclpy node that starts the planner, gives commands and watches the robot."""
+"""The operator of a quickstart run: a node that starts the planner, gives commands and watches the robot."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -22,6 +23,7 @@ from tdmpc2_ros import qos
 from tdmpc2_ros.conversions import to_seconds, twist_message
 from tdmpc2_ros.quickstart_metrics import FallCounter, Motion
 
+_CYCLE = 50  # samples of odometry
 _DECIMATION = 2  # of the joint states that are kept for the film: 100 Hz to 50 Hz
 
 
@@ -38,6 +40,7 @@ class Operator(Node):
         self._joints: list[bytes] = []
         self._joint_count = 0
         self.recording = False
+        self.walked = 0.0  # m, path of the base as seen from above, without its sway
         self._cmd_vel = self.create_publisher(Twist, "cmd_vel", qos.COMMAND)
         topic = "joint_trajectory_controller/joint_trajectory"
         self.create_subscription(JointTrajectory, topic, self._on_command, qos.COMMAND, raw=True)
@@ -63,7 +66,14 @@ class Operator(Node):
         row = (p.x, p.y, p.z, q.x, q.y, q.z, q.w, v.x, v.y, v.z, w.x, w.y, w.z)
         self._motion.append((to_seconds(message.header.stamp), *row))
         if self.recording:
+            self._add_distance()
             self.falls.add(p.z, np.array(row[3:7]))
+
+    def _add_distance(self) -> None:
+        """Straight steps over a gait cycle, which leaves the sway within it out."""
+        if len(self._motion) % _CYCLE == 0 and len(self._motion) > _CYCLE:
+            before, now = self._motion[-1 - _CYCLE], self._motion[-1]
+            self.walked += math.hypot(now[1] - before[1], now[2] - before[2])
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

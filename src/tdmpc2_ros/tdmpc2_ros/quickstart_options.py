@@ -24,7 +24,7 @@ class Options:
     record: Path | None
     seed: int
     planner: str
-    deadline_ms: float
+    deadline_ms: float | None
     randomise: bool
     view: bool
     video: bool
@@ -39,7 +39,7 @@ def parse(arguments: list[str] | None) -> Options:
     """Options from the command line; makes the output folder.
 
     Raises:
-        UserError: an option is unknown or out of range, there is no such robot or model, or a folder cannot be used.
+        UserError: an option is unknown or out of range, or a robot, model or folder is of no use.
     """
     parser = _parser()
     given = parser.parse_args(arguments)
@@ -47,7 +47,7 @@ def parse(arguments: list[str] | None) -> Options:
     course = Course(embodiment, given.seconds)
     if not 0 <= given.seed < 2**31:
         raise UserError(f"--seed is {given.seed}, must be from 0 to {2**31 - 1}")
-    if not 0.0 < given.deadline_ms <= 1000.0:
+    if given.deadline_ms is not None and not 0.0 < given.deadline_ms <= 1000.0:
         raise UserError(f"--deadline-ms is {given.deadline_ms:g}, must be above 0, at most 1000")
     model = given.model or shipped_model(embodiment.name)
     if not (model / "bundle.json").is_file():
@@ -60,7 +60,7 @@ def parse(arguments: list[str] | None) -> Options:
         embodiment=embodiment,
         course=course,
         model=model.resolve(),
-        out=_writable(given.out),
+        out=_writable(given.out or Path("runs/quickstart") / embodiment.name),
         record=given.record and given.record.resolve(),
         seed=given.seed,
         planner=given.planner,
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="quickstart",
         description="Start simulation and planner as ROS 2 nodes and let the robot walk a short course.",
-        epilog="Exit code: 0 the robot stayed up and followed, 1 it did not, 2 a mistake in what was asked for.",
+        epilog="Exit code: 0 the robot stayed up and followed, 1 it did not, 2 a mistake in the call.",
     )
     parser.add_argument("robot", nargs="?", default="quadruped", help="shipped robot (default: %(default)s)")
     parser.add_argument(
@@ -95,7 +95,11 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="of noise, start and planner (default: %(default)s)"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("quickstart_results"), help="folder of results and logs"
+        "--out",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="results and logs (default: runs/quickstart/ROBOT)",
     )
     parser.add_argument(
         "--model", type=Path, help="checkpoint bundle (default: the one shipped for the robot)"
@@ -107,7 +111,10 @@ def _parser() -> argparse.ArgumentParser:
         help="search or policy prior alone",
     )
     parser.add_argument(
-        "--deadline-ms", type=float, default=12.0, help="search time per tick (default: %(default)g)"
+        "--deadline-ms",
+        type=float,
+        metavar="MS",
+        help="search time per tick instead of the planner's default",
     )
     parser.add_argument(
         "--randomise", action="store_true", help="draw friction, mass and gains from the seed"

@@ -43,7 +43,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env=environment,
-                start_new_session=True,  # Ctrl-C reaches the quickstart alone, which ends its children in order
+                start_new_session=True,  # Ctrl-C reaches the quickstart alone, which ends its children
                 preexec_fn=_die_with_parent,
             )
 

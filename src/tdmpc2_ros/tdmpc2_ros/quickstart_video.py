@@ -1,7 +1,8 @@
-"""Renders a film and a picture of a recorded run, offscreen. Run as a process of its own, since MuJoCo picks its
-renderer when it is imported: `python -m tdmpc2_ros.quickstart_video motion.npz`; the files come to lie beside it.
+"""Renders a film and a picture of a recorded run, offscreen. No ROS imports.
 
-`make` tries EGL and then OSMesa, and says why when neither works. No ROS imports.
+Run as a process of its own, since MuJoCo picks its renderer when it is imported:
+`python -m tdmpc2_ros.quickstart_video motion.npz`; the files come to lie beside it. `make` tries EGL and then
+OSMesa, and says why when neither works.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from tdmpc2_core.errors import UserError
 
 _RENDERERS = ("egl", "osmesa")
 _SIZE, _PICTURE_SIZE = (640, 360), (1280, 720)  # width, height
+_SIDE = -140.0  # degrees from the robot's heading to the direction in which the camera looks
+_LIGHT = 3.0  # m from the lights to where the camera looks
+_CAMERA_SECONDS = 1.5  # s over which the camera's motion is averaged
 _RATE = 25  # frames per second
-_BUDGET = 35.0  # s of rendering for 30 s of film; detail and frame rate give way
+_BUDGET = 35.0  # s of rendering for 30 s of film; shadows and then pictures give way
 _TIMEOUT_SHARE, _TIMEOUT_MORE = 4.0, 60.0
 
 
@@ -49,8 +53,7 @@ class Recording:
 
 
 def make(recording: Path, seconds: float) -> str:
-    """Render in another process; returns what came of it, in words. Takes bounded time, never raises for want of
-    a renderer."""
+    """Render in another process, in bounded time; returns what came of it, in words."""
     reason = ""
     for renderer in _RENDERERS:
         command = [sys.executable, "-m", "tdmpc2_ros.quickstart_video", str(recording)]
@@ -73,26 +76,37 @@ def make(recording: Path, seconds: float) -> str:
 
 
 class _Scene:
-    """The robot in a given state, seen by the model's tracking camera."""
+    """The robot in a given state, seen from the front and the side by a camera that follows it smoothly."""
 
     def __init__(self, recording: Recording, size: tuple[int, int], samples: int) -> None:
         import mujoco
 
         from tdmpc2_core.envs.simulation import Simulation
         from tdmpc2_core.robots.embodiment import Embodiment
+        from tdmpc2_core.robots.rotations import yaw
 
         self._mujoco, self._recording = mujoco, recording
-        self._simulation = Simulation(Embodiment.load(recording.robot))
+        embodiment = Embodiment.load(recording.robot)
+        self._simulation = Simulation(embodiment)
         model = self._simulation.model
         model.vis.quality.offsamples = samples
         self._renderer = mujoco.Renderer(model, size[1], size[0])
-        named = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, "track") >= 0
-        self._camera = "track" if named else -1
+        height = embodiment.reset.base_height or 0.5
+        self._camera = mujoco.MjvCamera()
+        self._camera.distance, self._camera.elevation = 0.5 + 3.5 * height, -16.0
+        self._look_at = _smooth(recording.time, recording.position)
+        self._look_at[:, 2] = 0.75 * height
+        heading = np.unwrap(yaw(recording.orientation))
+        self._azimuth = np.degrees(_smooth(recording.time, heading[:, None])[:, 0]) + _SIDE
 
     def picture(self, time_: float, shadow: bool = True, reflection: bool = False) -> np.ndarray:
         """RGB (H, W, 3) of the state nearest to `time_`, s."""
         r, flags = self._recording, self._mujoco.mjtRndFlag
         index = min(int(np.searchsorted(r.time, time_)), len(r.time) - 1)
+        self._camera.lookat[:] = self._look_at[index]
+        # shadows are drawn around the light: it goes along with the robot
+        self._simulation.model.light_pos[:] = self._look_at[index] - _LIGHT * self._simulation.model.light_dir
+        self._camera.azimuth = self._azimuth[index]
         self._simulation.place(r.position[index], r.orientation[index], r.joints[index])
         self._renderer.update_scene(self._simulation.data, self._camera)
         self._renderer.scene.flags[flags.mjRND_SHADOW] = shadow
@@ -103,30 +117,37 @@ class _Scene:
         self._renderer.close()
 
 
+def _smooth(time_: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(T, N): mean over `_CAMERA_SECONDS` around each sample."""
+    total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+    first = np.searchsorted(time_, time_ - _CAMERA_SECONDS / 2)
+    end = np.searchsorted(time_, time_ + _CAMERA_SECONDS / 2, side="right")
+    return (total[end] - total[first]) / (end - first)[:, None]
+
+
 def _film(scene: _Scene, recording: Recording, path: Path) -> None:
-    """Write the film; shadows and then frames are left out where they would take too long."""
+    """Write the film. Where rendering is slow, shadows are left out, then pictures are shown longer."""
     import imageio
     from tqdm import tqdm
 
     length = float(recording.time[-1] - recording.time[0])
-    frames = max(1, int(length * _RATE))
-    budget = _BUDGET * max(1.0, length / 30.0)
-    shadow = frames * _seconds_per_frame(scene, recording, shadow=True) < budget
-    rate = _RATE
-    if not shadow:
-        share = frames * _seconds_per_frame(scene, recording, shadow=False) / budget
-        rate = next((r for r in (25, 12.5) if share * r / _RATE < 1.0), 5)
-    times = recording.time[0] + np.arange(0.0, length, 1.0 / rate)
-    with imageio.get_writer(path, fps=rate, codec="libx264", quality=7, macro_block_size=8) as film:
-        for time_ in tqdm(times, desc="video", unit="frame", leave=False):
-            film.append_data(scene.picture(time_, shadow))
+    times = recording.time[0] + np.arange(0.0, max(length, 1.0 / _RATE), 1.0 / _RATE)
+    share = _BUDGET * max(1.0, length / 30.0) / len(times)  # s for each frame
+    shadow = _seconds_per_frame(scene, recording) < 0.8 * share
+    picture, start = None, time.monotonic()
+    with imageio.get_writer(path, fps=_RATE, codec="libx264", quality=7, macro_block_size=8) as film:
+        for number, instant in enumerate(tqdm(times, desc="video", unit="frame", leave=False)):
+            if picture is None or time.monotonic() - start < share * (number + 1):
+                picture = scene.picture(instant, shadow)
+            film.append_data(picture)
 
 
-def _seconds_per_frame(scene: _Scene, recording: Recording, shadow: bool) -> float:
-    scene.picture(recording.time[0], shadow)
+def _seconds_per_frame(scene: _Scene, recording: Recording) -> float:
+    """With shadows."""
+    scene.picture(recording.time[0])
     start = time.perf_counter()
     for _ in range(4):
-        scene.picture(recording.picture_time, shadow)
+        scene.picture(recording.picture_time)
     return (time.perf_counter() - start) / 4
 
 

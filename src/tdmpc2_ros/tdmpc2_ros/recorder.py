@@ -1,8 +1,8 @@
 """Recorder node `recorder`: writes a rosbag2 of all that learning from a run needs.
 
-Subscribes, as raw CDR, to the sensors, the command from the operator, the commands to the controllers, the ground
-truth of a simulation and the diagnostics. Ends the bag at SIGINT or SIGTERM; every second makes all that came before
-a complete bag on disk, so that a killed recorder loses a second at most.
+Subscribes, as raw CDR, to the sensors, the command from the operator, the commands to the controllers, the
+ground truth of a simulation and the diagnostics. Ends the bag at SIGINT or SIGTERM. Every second makes all
+that came before a complete bag on disk, so that a killed recorder loses a second at most.
 """
 
 from __future__ import annotations

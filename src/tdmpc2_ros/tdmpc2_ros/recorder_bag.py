@@ -1,8 +1,8 @@
 """Writes a rosbag2 (sqlite3 storage) that survives being killed. No ROS imports.
 
-Messages are committed to the database with every `checkpoint`, after which metadata.yaml is replaced as a whole; so
-what was checkpointed is a complete bag at any time, also after SIGKILL. Layout: rosbag2 metadata version 9 and
-storage schema version 4, as ROS 2 Jazzy and later write them.
+Messages are committed to the database with every `checkpoint`, after which metadata.yaml is replaced as a
+whole: what was checkpointed is a complete bag at any time, also after SIGKILL. Layout: rosbag2 metadata
+version 9 and storage schema version 4, as ROS 2 Jazzy and later write them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ _SCHEMA = """
 CREATE TABLE schema(schema_version INTEGER PRIMARY KEY, ros_distro TEXT NOT NULL);
 CREATE TABLE metadata(id INTEGER PRIMARY KEY, metadata_version INTEGER NOT NULL, metadata TEXT NOT NULL);
 CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL,
-  serialization_format TEXT NOT NULL, offered_qos_profiles TEXT NOT NULL, type_description_hash TEXT NOT NULL);
-CREATE TABLE message_definitions(id INTEGER PRIMARY KEY, topic_type TEXT NOT NULL, encoding TEXT NOT NULL,
-  encoded_message_definition TEXT NOT NULL, type_description_hash TEXT NOT NULL);
+  serialization_format TEXT NOT NULL, offered_qos_profiles TEXT NOT NULL,
+  type_description_hash TEXT NOT NULL);
+CREATE TABLE message_definitions(id INTEGER PRIMARY KEY, topic_type TEXT NOT NULL,
+  encoding TEXT NOT NULL, encoded_message_definition TEXT NOT NULL, type_description_hash TEXT NOT NULL);
 CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, timestamp INTEGER NOT NULL,
   data BLOB NOT NULL);
 CREATE INDEX timestamp_idx ON messages (timestamp ASC);
@@ -66,7 +67,7 @@ class BagWriter:
         self.checkpoint()
 
     def add_topic(self, name: str, kind: str) -> int:
-        """Register a topic (`kind` such as sensor_msgs/msg/Imu); returns the number to write its messages with."""
+        """Register a topic (`kind` such as sensor_msgs/msg/Imu); returns the number for `write`."""
         definition, _ = self._types.generate_msgdef(kind, ros_version=2)
         digest = self._types.hash_rihs01(kind)
         if kind not in {topic.kind for topic in self._topics}:

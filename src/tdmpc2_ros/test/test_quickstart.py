@@ -1,0 +1,259 @@
+"""The quickstart as a user runs it, and its parts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import LOCAL, SOURCES
+from rosbags.highlevel import AnyReader
+
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_ros.quickstart_course import Course
+from tdmpc2_ros.quickstart_metrics import Motion, score
+from tdmpc2_ros.quickstart_options import shipped_model
+
+ROBOT = Embodiment.load("quadruped")
+
+
+def _environment() -> dict[str, str]:
+    paths = [str(SOURCES / "tdmpc2_core"), str(SOURCES / "tdmpc2_ros"), os.environ.get("PYTHONPATH", "")]
+    prefix = os.environ.get("AMENT_PREFIX_PATH", sys.prefix)
+    return {**os.environ, **LOCAL, "PYTHONPATH": os.pathsep.join(paths), "AMENT_PREFIX_PATH": prefix}
+
+
+def _start(*arguments: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tdmpc2_ros.quickstart", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_environment(),
+    )
+
+
+def _run(*arguments: object, timeout: float = 120.0) -> tuple[int, str, str]:
+    process = _start(*arguments)
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return process.returncode, output, errors
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory) -> Path:
+    """A bundle of random weights."""
+    folder = tmp_path_factory.mktemp("model") / "bundle"
+    code = (
+        "import sys, torch\n"
+        "from tdmpc2_core.agent import Agent\n"
+        "from tdmpc2_core.model.sizes import world_model_config\n"
+        "from tdmpc2_core.model.world_model import WorldModel\n"
+        "from tdmpc2_core.robots import Embodiment\n"
+        "torch.manual_seed(0)\n"
+        "robot = Embodiment.load('quadruped')\n"
+        "config = world_model_config('robot', robot.observation_dim, robot.action_dim)\n"
+        "Agent(WorldModel(config), embodiment=robot).save(sys.argv[1])\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], env=_environment(), check=True, timeout=120)
+    return folder
+
+
+def _children(folder: Path) -> list[str]:
+    """Command lines of living processes that mention `folder`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            text = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in text and "--ros-args" in text:
+            found.append(text)
+    return found
+
+
+# ---- whole runs ----
+def test_untrained_model_fails_and_everything_is_reported(untrained, tmp_path):
+    out, bag = tmp_path / "out", tmp_path / "bag"
+    code, output, errors = _run(
+        "quadruped", "--seconds", 6, "--model", untrained, "--out", out, "--record", bag
+    )
+    assert code == 1, errors
+    assert "Traceback" not in errors
+    results = json.loads((out / "results.json").read_text())
+    assert results["seconds"] == 6.0 and not results["score"]["followed"]
+    assert results["planner"]["commands"] > 200
+    assert results["planner_memory_mb"] < 1000.0
+    assert {"cores", "clock_mhz", "python", "versions"} <= results["machine"].keys()
+    assert "failed" in output and "planning latency" in output
+    assert ("no video" in output) != ((out / "video.mp4").exists() and (out / "picture.png").exists())
+    with AnyReader([bag]) as reader:
+        counts = {connection.topic: connection.msgcount for connection in reader.connections}
+    assert counts["/joint_states"] > 500 and counts["/imu_sensor_broadcaster/imu"] > 500
+    assert counts["/simulator/floating_base_state"] > 500
+    assert counts["/joint_trajectory_controller/joint_trajectory"] > 200
+    assert counts["/cmd_vel"] > 100 and counts["/diagnostics"] > 5
+    assert _children(out) == []
+
+
+@pytest.mark.skipif(
+    not (SOURCES / "tdmpc2_core/tdmpc2_core/bundles/quadruped").is_dir(),
+    reason="no trained model is shipped yet",
+)
+def test_shipped_model_walks(tmp_path):
+    code, output, errors = _run("quadruped", "--seconds", 12, "--no-video", "--out", tmp_path / "out")
+    assert code == 0, output + errors
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["score"]["falls"] == 0 and results["score"]["covered"] >= 0.8
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_children_end_with_the_quickstart(untrained, tmp_path, number):
+    process = _start("quadruped", "--seconds", 60, "--model", untrained, "--no-video", "--out", tmp_path)
+    try:
+        end = time.monotonic() + 30.0
+        while len(_children(tmp_path)) + len(_children(untrained)) < 1 and time.monotonic() < end:
+            time.sleep(0.2)
+        time.sleep(2.0)
+        assert _children(untrained), "the planner does not run"
+        process.send_signal(number)
+        code = process.wait(30.0)
+        assert code == (-number if number == signal.SIGKILL else 130)
+        end = time.monotonic() + 10.0
+        while _children(untrained) and time.monotonic() < end:
+            time.sleep(0.2)
+        assert _children(untrained) == []
+    finally:
+        process.kill()
+
+
+def test_dead_child_is_reported_with_its_log(untrained, tmp_path):
+    process = _start("quadruped", "--seconds", 60, "--model", untrained, "--no-video", "--out", tmp_path)
+    try:
+        end = time.monotonic() + 40.0
+        log = tmp_path / "planner.log"
+        while not (log.is_file() and "configured" in log.read_text()) and time.monotonic() < end:
+            time.sleep(0.2)
+        planner = [
+            int(entry.parent.name)
+            for entry in Path("/proc").glob("[0-9]*/cmdline")
+            if b"tdmpc2_ros.planner" in entry.read_bytes() and str(untrained).encode() in entry.read_bytes()
+        ]
+        os.kill(planner[0], signal.SIGKILL)
+        _, errors = process.communicate(timeout=30.0)
+        assert process.returncode == 1
+        assert "planner ended by signal 9" in errors and "configured" in errors
+        assert _children(untrained) == []
+    finally:
+        process.kill()
+
+
+# ---- bad input ----
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["quadrupd"], "did you mean 'quadruped'"),
+        (["quadruped", "--seconds", "soon"], "--seconds"),
+        (["quadruped", "--seconds", "1"], "must be from 6"),
+        (["quadruped", "--seed", "-1"], "--seed is -1"),
+        (["quadruped", "--planner", "magic"], "magic"),
+        (["quadruped", "--speed", "9"], "--speed"),
+        (["quadruped", "--model", "/nowhere"], "/nowhere"),
+        (["quadruped", "--deadline-ms", "0"], "--deadline-ms"),
+    ],
+)
+def test_bad_options_end_with_one_sentence(arguments, text, tmp_path):
+    code, output, errors = _run(*arguments, "--out", tmp_path, timeout=30.0)
+    assert code == 2
+    assert text in errors and len(errors.strip().splitlines()) == 1
+    assert "Traceback" not in errors and output == ""
+
+
+def test_unwritable_folder(untrained):
+    code, _, errors = _run("quadruped", "--model", untrained, "--out", "/proc/results", timeout=30.0)
+    assert code == 2 and "cannot be written" in errors and len(errors.strip().splitlines()) == 1
+
+
+def test_existing_bag_is_left_alone(untrained, tmp_path):
+    code, _, errors = _run(
+        "quadruped", "--model", untrained, "--out", tmp_path, "--record", tmp_path, timeout=30
+    )
+    assert code == 2 and "exists already" in errors
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip"])
+def test_damaged_model(untrained, tmp_path, damage):
+    import shutil
+
+    model = tmp_path / "model"
+    shutil.copytree(untrained, model)
+    weights = model / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    if damage == "truncate":
+        data = data[: len(data) // 2]
+    else:
+        data[-1000] ^= 0xFF
+    weights.write_bytes(data)
+    code, _, errors = _run("quadruped", "--model", model, "--out", tmp_path / "out", "--no-video")
+    assert code == 2
+    assert "weights.safetensors" in errors and len(errors.strip().splitlines()) == 1
+
+
+# ---- parts ----
+def test_course_fills_the_time():
+    for seconds in (6.0, 30.0, 600.0):
+        parts = Course(ROBOT, seconds).segments
+        assert [part.name for part in parts] == ["stand", "walk", "turn", "walk", "stop"]
+        assert parts[0].start == 0.0 and parts[-1].end == pytest.approx(seconds)
+        assert all(a.end == pytest.approx(b.start) for a, b in zip(parts, parts[1:], strict=False))
+    with pytest.raises(UserError, match="--seconds is 5"):
+        Course(ROBOT, 5.0)
+
+
+def _motion(course: Course, share: float = 1.0, fall_at: float | None = None) -> Motion:
+    """A robot that follows the course with `share` of the commanded speed."""
+    time_ = np.arange(0.0, course.seconds, 0.01)
+    commands = course.commands(time_)
+    rows = len(time_)
+    orientation = np.tile([0.0, 0.0, 0.0, 1.0], (rows, 1))
+    position = np.tile([0.0, 0.0, 0.3], (rows, 1))
+    if fall_at is not None:
+        position[time_ > fall_at, 2] = 0.1
+    linear = np.pad(share * commands[:, :2], ((0, 0), (0, 1)))
+    angular = np.pad(commands[:, 2:], ((0, 0), (2, 0)))
+    return Motion(time_, position, orientation, linear, angular)
+
+
+def test_score_of_a_perfect_a_slow_and_a_fallen_robot():
+    course = Course(ROBOT, 20.0)
+    perfect = score(_motion(course), course, ROBOT)
+    assert perfect.followed
+    assert perfect.covered == pytest.approx(1.0, abs=0.01)
+    assert perfect.velocity_error < 0.03
+    slow = score(_motion(course, 0.7), course, ROBOT)
+    assert not slow.followed and slow.covered == pytest.approx(0.7, abs=0.01)
+    fallen = score(_motion(course, fall_at=5.0), course, ROBOT)
+    assert not fallen.followed and fallen.falls == 1
+
+
+def test_score_of_a_robot_that_runs_on_or_is_lost():
+    course = Course(ROBOT, 20.0)
+    motion = _motion(course)
+    motion.linear[motion.time > 17.0, 0] = 0.4
+    assert not score(motion, course, ROBOT).followed
+    short = Motion(*(values[:500] for values in vars(_motion(course)).values()))
+    assert not score(short, course, ROBOT).complete
+
+
+def test_robot_without_model_is_one_sentence():
+    with pytest.raises(UserError, match="--model"):
+        shipped_model("no_such_robot")
