@@ -30,4 +30,4 @@ cd "$venv/colcon"
 # --log-base is an option of colcon, not of its verb; -m: the first line of bin/colcon is wrong once the folder has moved
 exec "$venv/bin/python" -m colcon --log-base log build --base-paths "$root/src" --build-base build --install-base install \
   --event-handlers console_direct- console_stderr+ "${select[@]}" \
-  --cmake-args -G Ninja -DPython3_EXECUTABLE="$venv/bin/python" -DCMAKE_BUILD_TYPE=Release
+  --cmake-args -G Ninja -DPython3_EXECUTABLE="$venv/bin/python" -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF
