@@ -56,7 +56,7 @@ cd "$root"
 if has_part lint; then
   python -m ruff check --quiet .
   python -m ruff format --check --quiet . || { say "scripts/test.sh lint: run .venv/bin/ruff format ."; exit 1; }
-  "$VIRTUAL_ENV/bin/shellcheck" scripts/*.sh .ci/run
+  "$VIRTUAL_ENV/bin/shellcheck" scripts/*.sh docker/*.sh .ci/run
   say "lint: ok"
 fi
 

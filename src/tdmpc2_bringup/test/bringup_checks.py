@@ -1,4 +1,4 @@
-"""Checks of launch files and controller configurations without a ROS installation; each returns what is wrong."""
+"""Checks of launch files and controller configurations without a ROS installation; each returns problems."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Launch files: every package, executable, parameter and file they name exists; all arguments have defaults."""
+"""Launch files: every package, executable, parameter and file named exists; all arguments have defaults."""
 
 import re
 from dataclasses import fields
