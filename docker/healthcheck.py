@@ -1,4 +1,4 @@
-"""Exit code 0 if the node named in TDMPC2_NODE is on the ROS graph or none is named, 1 if it is not after 5 s."""
+"""Exit code 0 if the node named in TDMPC2_NODE is on the ROS graph or none is named, or 1 after 5 s."""
 
 import os
 import sys

@@ -104,7 +104,7 @@ find_python() {
 }
 
 [[ "$(uname -sm)" = "Linux x86_64" ]] ||
-  fail "the ROS 2 wheels exist for x86-64 Linux only and this is $(uname -sm): install ROS 2 and build with colcon"
+  fail "the ROS 2 wheels exist for x86-64 Linux only and this is $(uname -sm): install ROS 2 and build with colcon, see CONTRIBUTING.md"
 if $with_msgs; then
   command -v c++ >/dev/null || fail "tdmpc2_msgs needs a C++ compiler: install one (Debian and Ubuntu: apt install g++)"
 fi
@@ -233,7 +233,7 @@ TEXT
 }
 
 if [[ -n "${ROS_DISTRO:-}" ]]; then
-  say "ROS 2 $ROS_DISTRO is sourced; this environment brings its own and leaves that one alone"
+  say "ROS 2 $ROS_DISTRO is sourced; this environment brings its own (to use yours instead: CONTRIBUTING.md)"
 fi
 for part in "${parts[@]}"; do
   if missing "$part"; then

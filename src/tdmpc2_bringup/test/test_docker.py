@@ -1,4 +1,4 @@
-"""The container files: pinned base, user without privileges, health check, sources that exist, a sound compose file."""
+"""The container files: pinned base, user without privileges, health check, a sound compose file."""
 
 import json
 import os
@@ -50,7 +50,10 @@ class TestDockerfile:
         assert user not in {"root", "0"}
         names = [name for name, _ in instructions(file)]
         assert names.index("USER") < names.index("COPY") < len(names) - names[::-1].index("RUN") - 1
-        assert f"useradd --create-home --shell /bin/bash {user}" in arguments(file, "RUN")
+        (made,) = [argument for argument in arguments(file, "RUN") if argument.startswith("useradd ")]
+        (folder,) = arguments(file, "WORKDIR")
+        assert made.startswith(f"useradd --create-home --shell /bin/bash {user} ")
+        assert made.endswith(f"install --directory --owner={user} --group={user} {folder}")
         assert all("sudo" not in argument for argument in arguments(file, "RUN"))
 
     def test_sources_of_every_copy_exist(self, file):
