@@ -18,13 +18,16 @@ The first call makes the environment .venv (scripts/setup.sh --help); later call
 
 ROBOT: ${robots[*]}
 
-  --seconds S    length of the course (default: 30)
-  --seed N       seed of simulation and planner (default: 0)
-  --model PATH   checkpoint bundle instead of the one that comes with the robot
-  --output DIR   where table, picture and video go (default: runs/quickstart/ROBOT)
-  --record DIR   also writes a rosbag2
-  --view         opens a window
-  --no-video     no mp4 and no picture
+  --seconds S        length of the course (default: 30)
+  --seed N           seed of noise, start and planner (default: 0)
+  --out DIR          where results and logs go (default: runs/quickstart/ROBOT)
+  --model PATH       checkpoint bundle instead of the one that comes with the robot
+  --planner KIND     bundle (default), mppi, or policy: search or policy prior alone
+  --deadline-ms MS   search time per decision
+  --randomise        draws friction, mass and gains from the seed
+  --record DIR       also writes a rosbag2 into this new folder
+  --view             opens a window
+  --no-video         no film and no picture
 
 Exit code: 0 the robot stayed up and followed, 1 it did not, 2 a mistake in the call.
 

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,14 @@ def test_unknown_robot_is_refused_before_anything_is_installed(tmp_path):
     result = run(ROOT / "scripts/quickstart.sh", "hexapod", TDMPC2_VENV=str(venv))
     assert_users_mistake(result, "hexapod", "quadruped")
     assert not venv.exists()
+
+
+def test_quickstart_explains_every_option_that_the_program_has():
+    pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+    program = run(sys.executable, "-m", "tdmpc2_ros.quickstart", "--help")
+    script = run(ROOT / "scripts/quickstart.sh", "--help")
+    options = [set(re.findall(r"--[a-z][a-z-]*", shown.stdout)) for shown in (program, script)]
+    assert options[0] - {"--help", "--output"} == options[1] - {"--help"}
 
 
 def test_quickstart_without_a_robot_shows_how_to_call_it():
