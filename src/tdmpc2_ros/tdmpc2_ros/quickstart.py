@@ -2,7 +2,8 @@
 
 Starts mujoco_sim, planner and, where asked for, recorder in a DDS domain of their own on this machine;
 commands the robot through a course; prints a table, writes results.json and, where rendering works, a film
-and a picture. Exit code: 0 the robot stayed up and followed, 1 it did not or a process died, 2 a user's mistake.
+and a picture. Exit code: 0 the robot stayed up and followed, 1 it did not or a process died, 2 a mistake in
+the call.
 """
 
 from __future__ import annotations

@@ -23,12 +23,16 @@ from tdmpc2_ros import qos
 from tdmpc2_ros.conversions import to_seconds, twist_message
 from tdmpc2_ros.quickstart_metrics import FallCounter, Motion
 
-_CYCLE = 50  # samples of odometry
+_LIVE = 5  # every how many samples of odometry the live line is made: 100 Hz to 20 Hz
+_CYCLE = 10  # live samples over which the distance is measured, so that sway within a gait cycle is left out
 _DECIMATION = 2  # of the joint states that are kept for the film: 100 Hz to 50 Hz
 
 
+_ODOMETRY = "simulator/floating_base_state"
+
+
 class Operator(Node):
-    """Callbacks collect; `spin` serves them in the caller's thread."""
+    """Callbacks collect, mostly undecoded to leave the processor to others; `spin` serves them."""
 
     def __init__(self, embodiment: Embodiment, idle: Callable[[], None]) -> None:
         super().__init__("quickstart")
@@ -36,15 +40,17 @@ class Operator(Node):
         self.falls = FallCounter(embodiment)
         self.latency: dict[str, str] = {}
         self.commands = 0  # received from the planner
-        self._motion: list[tuple[float, ...]] = []
+        self._odometry: list[bytes] = []
+        self._path: list[tuple[float, ...]] = []  # m, seen from above, at the live rate
+        self.newest: tuple[float, ...] = ()  # time, position, orientation, linear, angular velocity
         self._joints: list[bytes] = []
         self._joint_count = 0
         self.recording = False
-        self.walked = 0.0  # m, path of the base as seen from above, without its sway
+        self.walked = 0.0  # m, path of the base
         self._cmd_vel = self.create_publisher(Twist, "cmd_vel", qos.COMMAND)
         topic = "joint_trajectory_controller/joint_trajectory"
         self.create_subscription(JointTrajectory, topic, self._on_command, qos.COMMAND, raw=True)
-        self.create_subscription(Odometry, "simulator/floating_base_state", self._on_odometry, 20)
+        self.create_subscription(Odometry, _ODOMETRY, self._on_odometry, 20, raw=True)
         self.create_subscription(JointState, "joint_states", self._on_joints, 20, raw=True)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
         self._change = self.create_client(ChangeState, "planner/change_state")
@@ -60,20 +66,16 @@ class Operator(Node):
         if self.recording and self._joint_count % _DECIMATION == 0:
             self._joints.append(data)
 
-    def _on_odometry(self, message: Odometry) -> None:
-        p, q = message.pose.pose.position, message.pose.pose.orientation
-        v, w = message.twist.twist.linear, message.twist.twist.angular
-        row = (p.x, p.y, p.z, q.x, q.y, q.z, q.w, v.x, v.y, v.z, w.x, w.y, w.z)
-        self._motion.append((to_seconds(message.header.stamp), *row))
+    def _on_odometry(self, data: bytes) -> None:
+        self._odometry.append(data)
+        if len(self._odometry) % _LIVE and self.newest:
+            return
+        self.newest = _row(data)
         if self.recording:
-            self._add_distance()
-            self.falls.add(p.z, np.array(row[3:7]))
-
-    def _add_distance(self) -> None:
-        """Straight steps over a gait cycle, which leaves the sway within it out."""
-        if len(self._motion) % _CYCLE == 0 and len(self._motion) > _CYCLE:
-            before, now = self._motion[-1 - _CYCLE], self._motion[-1]
-            self.walked += math.hypot(now[1] - before[1], now[2] - before[2])
+            self.falls.add(self.newest[3], np.array(self.newest[4:8]))
+            self._path.append(self.newest[1:3])
+            if len(self._path) % _CYCLE == 1 and len(self._path) > _CYCLE:
+                self.walked += math.dist(self._path[-1 - _CYCLE], self._path[-1])
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -119,17 +121,12 @@ class Operator(Node):
 
     def ready(self) -> bool:
         """Whether the simulation sends its state."""
-        return bool(self._motion) and self._joint_count > 0
-
-    @property
-    def newest(self) -> tuple[float, ...]:
-        """The last row of `motion`."""
-        return self._motion[-1]
+        return bool(self.newest) and self._joint_count > 0
 
     # ---- what came of it ----
     def motion(self, start: float) -> Motion:
         """Ground truth since the node's beginning, with times relative to `start`, s of the node clock."""
-        rows = np.array(self._motion)
+        rows = np.array([_row(data) for data in self._odometry])
         return Motion(rows[:, 0] - start, rows[:, 1:4], rows[:, 4:8], rows[:, 8:11], rows[:, 11:14])
 
     def joints(self, start: float) -> tuple[np.ndarray, np.ndarray]:
@@ -139,3 +136,12 @@ class Operator(Node):
         rows = [dict(zip(message.name, message.position, strict=True)) for message in messages]
         names = self.embodiment.joint_names
         return times, np.array([[row[name] for name in names] for row in rows]).reshape(len(rows), len(names))
+
+
+def _row(data: bytes) -> tuple[float, ...]:
+    """Stamp (s), position, orientation, linear and angular velocity of an Odometry."""
+    message = deserialize_message(data, Odometry)
+    p, q = message.pose.pose.position, message.pose.pose.orientation
+    v, w = message.twist.twist.linear, message.twist.twist.angular
+    values = (p.x, p.y, p.z, q.x, q.y, q.z, q.w, v.x, v.y, v.z, w.x, w.y, w.z)
+    return (to_seconds(message.header.stamp), *values)

@@ -1,9 +1,10 @@
-"""The quickstart as a user runs it, and its parts."""
+"""The quickstart as a user runs it."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,16 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from processes import LOCAL, SOURCES
+from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Odometry
+from processes import LOCAL, SOURCES, domain, wait_until
 from rosbags.highlevel import AnyReader
-
-from tdmpc2_core.errors import UserError
-from tdmpc2_core.robots.embodiment import Embodiment
-from tdmpc2_ros.quickstart_course import Course
-from tdmpc2_ros.quickstart_metrics import Motion, score
-from tdmpc2_ros.quickstart_options import shipped_model
-
-ROBOT = Embodiment.load("quadruped")
+from trajectory_msgs.msg import JointTrajectory
 
 
 def _environment() -> dict[str, str]:
@@ -157,6 +153,35 @@ def test_dead_child_is_reported_with_its_log(untrained, tmp_path):
         process.kill()
 
 
+def test_killed_planner_leaves_the_robot_at_rest_and_a_new_one_resumes(untrained):
+    parameters = {"model": str(untrained), "autostart": True}
+    with domain() as own:
+        speeds, texts, commands = [9.0], [""], []
+        subscribe = own.node.create_subscription
+        subscribe(Odometry, "simulator/floating_base_state", lambda m: speeds.append(_speed(m)), 10)
+        subscribe(DiagnosticArray, "/diagnostics", lambda m: texts.extend(_simulation(m)), 10)
+        subscribe(JointTrajectory, "joint_trajectory_controller/joint_trajectory", commands.append, 10)
+        own.start("tdmpc2_ros.mujoco_sim")
+        planner = own.start("tdmpc2_ros.planner", parameters)
+        wait_until(lambda: len(commands) > 50, 40.0, lambda: planner.log)
+        wait_until(lambda: "no commands" not in texts[-1], 5.0)
+        planner.kill()
+        wait_until(lambda: "no commands" in texts[-1], 5.0)
+        wait_until(lambda: max(speeds[-50:]) < 0.05, 5.0, "the robot does not come to rest")
+        commands.clear()
+        second = own.start("tdmpc2_ros.planner", parameters)
+        wait_until(lambda: len(commands) > 50, 40.0, lambda: second.log)
+        wait_until(lambda: "no commands" not in texts[-1], 5.0)
+
+
+def _speed(message: Odometry) -> float:
+    return float(np.hypot(message.twist.twist.linear.x, message.twist.twist.linear.y))
+
+
+def _simulation(message: DiagnosticArray) -> list[str]:
+    return [status.message for status in message.status if status.name.startswith("mujoco_sim")]
+
+
 # ---- bad input ----
 @pytest.mark.parametrize(
     ("arguments", "text"),
@@ -192,8 +217,6 @@ def test_existing_bag_is_left_alone(untrained, tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncate", "flip"])
 def test_damaged_model(untrained, tmp_path, damage):
-    import shutil
-
     model = tmp_path / "model"
     shutil.copytree(untrained, model)
     weights = model / "weights.safetensors"
@@ -206,54 +229,3 @@ def test_damaged_model(untrained, tmp_path, damage):
     code, _, errors = _run("quadruped", "--model", model, "--out", tmp_path / "out", "--no-video")
     assert code == 2
     assert "weights.safetensors" in errors and len(errors.strip().splitlines()) == 1
-
-
-# ---- parts ----
-def test_course_fills_the_time():
-    for seconds in (6.0, 30.0, 600.0):
-        parts = Course(ROBOT, seconds).segments
-        assert [part.name for part in parts] == ["stand", "walk", "turn", "walk", "stop"]
-        assert parts[0].start == 0.0 and parts[-1].end == pytest.approx(seconds)
-        assert all(a.end == pytest.approx(b.start) for a, b in zip(parts, parts[1:], strict=False))
-    with pytest.raises(UserError, match="--seconds is 5"):
-        Course(ROBOT, 5.0)
-
-
-def _motion(course: Course, share: float = 1.0, fall_at: float | None = None) -> Motion:
-    """A robot that follows the course with `share` of the commanded speed."""
-    time_ = np.arange(0.0, course.seconds, 0.01)
-    commands = course.commands(time_)
-    rows = len(time_)
-    orientation = np.tile([0.0, 0.0, 0.0, 1.0], (rows, 1))
-    position = np.tile([0.0, 0.0, 0.3], (rows, 1))
-    if fall_at is not None:
-        position[time_ > fall_at, 2] = 0.1
-    linear = np.pad(share * commands[:, :2], ((0, 0), (0, 1)))
-    angular = np.pad(commands[:, 2:], ((0, 0), (2, 0)))
-    return Motion(time_, position, orientation, linear, angular)
-
-
-def test_score_of_a_perfect_a_slow_and_a_fallen_robot():
-    course = Course(ROBOT, 20.0)
-    perfect = score(_motion(course), course, ROBOT)
-    assert perfect.followed
-    assert perfect.covered == pytest.approx(1.0, abs=0.01)
-    assert perfect.velocity_error < 0.03
-    slow = score(_motion(course, 0.7), course, ROBOT)
-    assert not slow.followed and slow.covered == pytest.approx(0.7, abs=0.01)
-    fallen = score(_motion(course, fall_at=5.0), course, ROBOT)
-    assert not fallen.followed and fallen.falls == 1
-
-
-def test_score_of_a_robot_that_runs_on_or_is_lost():
-    course = Course(ROBOT, 20.0)
-    motion = _motion(course)
-    motion.linear[motion.time > 17.0, 0] = 0.4
-    assert not score(motion, course, ROBOT).followed
-    short = Motion(*(values[:500] for values in vars(_motion(course)).values()))
-    assert not score(short, course, ROBOT).complete
-
-
-def test_robot_without_model_is_one_sentence():
-    with pytest.raises(UserError, match="--model"):
-        shipped_model("no_such_robot")
