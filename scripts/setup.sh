@@ -202,6 +202,7 @@ make_test() {
 
 make_msgs() {
   say "tdmpc2_msgs"
+  rm -rf -- "$venv/colcon/build/tdmpc2_msgs" # CMake refuses a build folder that has moved
   quietly "colcon build" "$root/scripts/colcon_build.sh" tdmpc2_msgs
 }
 
