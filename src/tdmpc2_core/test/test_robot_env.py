@@ -57,7 +57,7 @@ def test_reward_terms_have_their_hand_computed_values():
 def test_reward_is_the_weighted_sum_and_unknown_terms_are_named(embodiment):
     total, parts = Reward(embodiment)(state())
     assert total == pytest.approx(sum(parts.values()))
-    assert parts["action_rate"] == pytest.approx(-0.02 * 3.0)
+    assert parts["action_rate"] == pytest.approx(-0.04 * 3.0)
     changed = embodiment.to_dict()
     changed["reward"]["terms"][0]["name"] = "track_linear_velocty"
     with pytest.raises(UserError, match="did you mean 'track_linear_velocity'"):

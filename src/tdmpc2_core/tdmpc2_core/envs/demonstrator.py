@@ -77,21 +77,24 @@ class Demonstrator:
 def demonstrate(
     env: RobotEnv, demonstrator: Demonstrator, rng: np.random.Generator, plan_std: float
 ) -> Episode:
-    """One episode of the scripted controller under bursts of action noise.
+    """One episode of the scripted controller under action noise.
 
     The clean action is kept as the plan's mean with ``plan_std``, so that the actor objectives that follow a
-    planner follow the demonstration where it is all there is. Noise comes in bursts so that recoveries are seen too.
+    planner follow the demonstration where it is all there is. The noise never stops: a prior that could read the
+    next action off the previous one would learn to repeat itself (Laskey et al., DART, 2017). Bursts of larger
+    noise add recoveries.
     """
     recorder = EpisodeRecorder(env.reset())
-    noise_std = rng.choice([0.0, 0.1, 0.2, 0.4])
-    burst = 0
+    noise_std = rng.choice([0.05, 0.1, 0.2, 0.3])
+    wait, burst = int(rng.integers(50, 250)), 0
     while True:
         clean = demonstrator.action(env)
-        if burst <= -rng.integers(10, 100):
-            burst = int(rng.integers(5, 50))
+        wait -= 1
+        if wait == 0:
+            wait, burst = int(rng.integers(50, 250)), int(rng.integers(5, 30))
         burst -= 1
-        noise = rng.normal(0.0, noise_std, clean.shape) if burst > 0 else 0.0
-        action = np.clip(clean + noise, -1.0, 1.0).astype(np.float32)
+        std = 0.5 if burst > 0 else noise_std
+        action = np.clip(clean + rng.normal(0.0, std, clean.shape), -1.0, 1.0).astype(np.float32)
         result = env.step(action)
         recorder.add(
             result.observation, action, result.reward, result.terminated, clean, np.full_like(clean, plan_std)

@@ -20,7 +20,7 @@ def robot_learner() -> LearnerConfig:
         n_step=3,
         discount=0.98,
         soft_termination=True,
-        actor=ActorOptions(objective="tdmpc_square", scale_threshold=0.0, plan_weight=0.1, plan_min_std=0.1),
+        actor=ActorOptions(objective="tdmpc_square", scale_threshold=0.0, plan_weight=0.05),
     )
 
 
@@ -35,6 +35,10 @@ class TrainConfig:
     device: str = setting("cpu", why="torch device of model, planner and replay")
     threads: int = setting(
         1, low=0, why="torch threads; 0 leaves torch's choice. More than the free cores is slower"
+    )
+
+    matmul_precision: Literal["highest", "high", "medium"] = setting(
+        "highest", why="of float32 products; medium rounds to bfloat16 where the processor has units for it"
     )
 
     model_size: Literal["robot", "1", "5", "19", "48", "317"] = setting(
@@ -57,7 +61,7 @@ class TrainConfig:
         60_000, low=1, unit="agent steps", why="the share falls linearly until then"
     )
     demonstration_std: float = setting(
-        0.1, above=0, unit="normalised action", why="spread of the demonstrated plan"
+        0.05, above=0, unit="normalised action", why="spread of the demonstrated plan"
     )
     pretrain_updates: int = setting(3_000, low=0, why="on demonstrations alone, before the first own step")
     random_steps: int = setting(

@@ -16,10 +16,17 @@ from tdmpc2_core.data.episodes import Episode
 from tdmpc2_core.envs.demonstrator import Demonstrator, EpisodeRecorder, demonstrate
 from tdmpc2_core.envs.robot import RobotEnv
 from tdmpc2_core.learning.learner import Learner
+from tdmpc2_core.learning.memory import keep_freed_memory
 from tdmpc2_core.learning.replay import ReplayBuffer, concatenate
 from tdmpc2_core.train.config import TrainConfig
 from tdmpc2_core.train.evaluate import Evaluation, evaluate
 from tdmpc2_core.train.run import Run
+
+
+def set_matmul_precision(precision: str) -> None:
+    """Precision of float32 matrix products, on GPUs and (medium only) in the CPU library."""
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if precision == "medium" else "ieee"
 
 
 class OnlineTrainer:
@@ -29,6 +36,8 @@ class OnlineTrainer:
         self.run, self.config = run, run.config
         config = self.config
         torch.set_num_threads(config.threads or torch.get_num_threads())
+        set_matmul_precision(config.matmul_precision)
+        keep_freed_memory()
         self.embodiment = run.embodiment
         self.agent: Agent = run.agent
         self.learner: Learner = run.learner
