@@ -1,0 +1,71 @@
+"""The quickstart over several seeds: how often the robot stays up, follows and stops, and what the control tick costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from common import parser, print_table, save
+from tqdm import tqdm
+
+
+def run(robot: str, seed: int, seconds: float, folder: Path, more: list[str]) -> dict:
+    """One quickstart; its exit code and what it measured."""
+    out = folder / f"seed{seed}"
+    command = [sys.executable, "-m", "tdmpc2_ros.quickstart", robot, "--seconds", f"{seconds:g}"]
+    command += ["--seed", str(seed), "--no-video", "--out", str(out), *more]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not (out / "results.json").exists():
+        raise SystemExit(f"seed {seed} gave no results: {finished.stderr.strip() or finished.stdout[-500:]}")
+    return {"exit code": finished.returncode, **json.loads((out / "results.json").read_text())}
+
+
+def main() -> int:
+    """Print the table; write quickstart_seeds.json."""
+    options = parser(__doc__ or "", "python benchmarks/quickstart_seeds.py --seeds 10 --seconds 30")
+    options.add_argument("--robot", default="quadruped")
+    options.add_argument("--seeds", type=int, default=10)
+    options.add_argument("--seconds", type=float, default=30.0)
+    options.add_argument("--name", default="quickstart_seeds", help="name of the JSON file")
+    options.add_argument("options", nargs="*", help="further options of the quickstart, after --")
+    args = options.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in tqdm(range(args.seeds), unit="run", file=sys.stderr):
+            result = run(args.robot, seed, args.seconds, Path(folder), args.options)
+            rows.append(row_of(seed, result))
+    print_table(rows)
+    passed = sum(row["exit code"] == 0 for row in rows)
+    print(
+        f"{passed} of {len(rows)} runs passed; latency p99 over runs: worst {max(r['p99 ms'] for r in rows):.1f} ms"
+    )
+    save(args.out, args.name, rows, seconds=args.seconds, passed=passed)
+    return 0
+
+
+def row_of(seed: int, result: dict) -> dict:
+    """The columns of one run."""
+    score, planner = result["score"], result["planner"]
+    latency = planner["latency_ms"]
+    return {
+        "seed": seed,
+        "exit code": result["exit code"],
+        "distance %": 100 * score["covered"],
+        "velocity error m/s": score["velocity_error"],
+        "falls": score["falls"],
+        "stop speed m/s": score["stop_speed"],
+        "p50 ms": latency["p50"],
+        "p99 ms": latency["p99"],
+        "max ms": latency["max"],
+        "missed": planner["missed"],
+        "commands": planner["commands"],
+        "planner MB": result.get("planner_memory_mb", np.nan),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
