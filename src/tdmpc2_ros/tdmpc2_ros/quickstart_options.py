@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import NoReturn
 
+from tdmpc2_core.bundles import shipped_bundle
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_ros.quickstart_course import Course
@@ -49,7 +49,7 @@ def parse(arguments: list[str] | None) -> Options:
         raise UserError(f"--seed is {given.seed}, must be from 0 to {2**31 - 1}")
     if given.deadline_ms is not None and not 0.0 < given.deadline_ms <= 1000.0:
         raise UserError(f"--deadline-ms is {given.deadline_ms:g}, must be above 0, at most 1000")
-    model = given.model or shipped_model(embodiment.name)
+    model = given.model or shipped_bundle(embodiment.name)
     if not (model / "bundle.json").is_file():
         raise UserError(
             f"{model}: no checkpoint bundle there; --model names the folder that holds bundle.json"
@@ -69,16 +69,6 @@ def parse(arguments: list[str] | None) -> Options:
         view=given.view,
         video=not given.no_video,
     )
-
-
-def shipped_model(robot: str) -> Path:
-    """The trained bundle that comes with the suite. Raises UserError when there is none for this robot."""
-    path = Path(str(files("tdmpc2_core"))) / "bundles" / robot
-    if not path.is_dir():
-        raise UserError(
-            f"{robot}: no trained model comes with the suite; train one and give it with --model FOLDER"
-        )
-    return path
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tdmpc2_core.bundles import shipped_bundle
+
 from ..errors import UserError
 
 NAME = "bundle.json"
@@ -35,6 +37,8 @@ def replaceable(path: Path) -> bool:
 def find(path: Path) -> Path:
     """Directory to read: `path`, or the older bundle that an interrupted replacement left beside it.
 
+    A bare name that is no directory here, such as ``quadruped``, is the bundle shipped for that robot.
+
     Raises:
         UserError: there is none.
     """
@@ -43,6 +47,8 @@ def find(path: Path) -> Path:
     if not path.exists() and is_bundle(_previous(path)):
         return _previous(path)
     if not path.exists():
+        if len(path.parts) == 1:
+            return shipped_bundle(path.name)
         raise UserError(f"{path}: no such bundle; give the directory that holds {NAME}")
     if not path.is_dir():
         raise UserError(f"{path}: is a file, a bundle is a directory; give the directory that holds {NAME}")
