@@ -1,13 +1,14 @@
 """Latency against return: full MPPI, reduced MPPI and the policy prior alone, on a bundle's own robot.
 
-Latency is one decision for one robot on one thread. Return is the reward per decision on the evaluation course, with
-sensor noise and randomisation, no exploration.
+Latency is one decision for one robot on one thread. Return is the reward per decision on the evaluation
+course, with sensor noise and randomisation, no exploration.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -44,11 +45,11 @@ def main() -> int:
     args = options.parse_args()
     torch.set_num_threads(1)
     agent = Agent.load(args.bundle)
+    observation = np.zeros(agent.embodiment.observation_dim, dtype=np.float32)
     rows = []
     for name, config in tqdm(settings(agent.planner_config).items(), unit="planner", file=sys.stderr):
         trial = agent.fork(config)
-        observation = np.zeros(agent.embodiment.observation_dim, dtype=np.float32)
-        times = milliseconds(lambda trial=trial: trial.plan(observation, now=0.0), args.calls)
+        times = milliseconds(partial(trial.plan, observation, now=0.0), args.calls)
         trial.reset()
         result = evaluate(trial, agent.embodiment, args.seconds, args.episodes, seed=77)
         rows.append(

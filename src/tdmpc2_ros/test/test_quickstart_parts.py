@@ -9,7 +9,7 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_ros.quickstart_course import Course
 from tdmpc2_ros.quickstart_metrics import Motion, score
-from tdmpc2_ros.quickstart_options import shipped_model
+from tdmpc2_core.bundles import shipped_bundle
 
 ROBOT = Embodiment.load("quadruped")
 
@@ -61,4 +61,4 @@ def test_score_of_a_robot_that_runs_on_or_is_lost():
 
 def test_robot_without_model_is_one_sentence():
     with pytest.raises(UserError, match="--model"):
-        shipped_model("no_such_robot")
+        shipped_bundle("no_such_robot")
