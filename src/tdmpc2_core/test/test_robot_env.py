@@ -22,6 +22,7 @@ def state(**changes) -> RobotState:
     values = {
         "linear_velocity": np.array([0.4, 0.1, -0.2]),
         "angular_velocity": np.array([0.3, -0.4, 0.5]),
+        "mean_velocity": np.array([0.4, 0.1, 0.4]),
         "gravity": np.array([0.0, 0.0, -1.0]),
         "base_height": 0.3,
         "joint_position": np.full(12, 0.1),
@@ -41,7 +42,7 @@ def state(**changes) -> RobotState:
 
 def test_reward_terms_have_their_hand_computed_values():
     assert rewards.track_linear_velocity(state(), sigma=0.3) == pytest.approx(np.exp(-0.02 / 0.09))
-    assert rewards.track_yaw_rate(state(), sigma=0.5) == pytest.approx(np.exp(-1.0))
+    assert rewards.track_yaw_rate(state(), sigma=0.4) == pytest.approx(np.exp(-1.0))
     assert rewards.upright(state(gravity=np.array([0.2, 0.0, -0.98])), sigma=0.2) == pytest.approx(np.exp(-1.0))
     assert rewards.base_height(state(base_height=0.25), target=0.3, sigma=0.05) == pytest.approx(np.exp(-1.0))
     assert rewards.gait_contact(state()) == pytest.approx(0.75)

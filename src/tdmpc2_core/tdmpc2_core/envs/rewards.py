@@ -24,6 +24,7 @@ class RobotState:
 
     linear_velocity: np.ndarray  # (3,)
     angular_velocity: np.ndarray  # (3,)
+    mean_velocity: np.ndarray  # (3,) forward, lateral, yaw; averaged over reward.velocity_time_constant
     gravity: np.ndarray  # (3,) unit vector, body frame
     base_height: float
     joint_position: np.ndarray  # (J,)
@@ -44,14 +45,14 @@ def _kernel(squared_error: float, sigma: float) -> float:
 
 
 def track_linear_velocity(state: RobotState, sigma: float) -> float:
-    """Horizontal velocity follows the command; ``sigma`` in m/s."""
-    error = state.linear_velocity[:2] - state.command[:2]
+    """Mean horizontal velocity follows the command; ``sigma`` in m/s."""
+    error = state.mean_velocity[:2] - state.command[:2]
     return _kernel(error @ error, sigma)
 
 
 def track_yaw_rate(state: RobotState, sigma: float) -> float:
-    """Yaw rate follows the command; ``sigma`` in rad/s."""
-    return _kernel((state.angular_velocity[2] - state.command[2]) ** 2, sigma)
+    """Mean yaw rate follows the command; ``sigma`` in rad/s."""
+    return _kernel((state.mean_velocity[2] - state.command[2]) ** 2, sigma)
 
 
 def upright(state: RobotState, sigma: float) -> float:

@@ -66,6 +66,9 @@ class RobotEnv:
         self._previous_action = np.zeros(embodiment.action_dim)
         self._steps = 0
         self._delay = 0.0
+        self._mean_velocity = np.zeros(3)
+        averaged = embodiment.reward.velocity_time_constant
+        self._velocity_share = 1.0 - np.exp(-self._period / averaged) if averaged > 0.0 else 1.0
 
     # ---- command ----
     def set_command(self, command: np.ndarray | None) -> None:
@@ -93,6 +96,7 @@ class RobotEnv:
         self._randomise(options.randomise)
         self._steps = 0
         self._previous_action = np.zeros(self.embodiment.action_dim)
+        self._mean_velocity = np.zeros(3)
         self.player.reset(simulation.joint_position())
         self.safety.reset(simulation.joint_position())
         self._command = self._next_command()
@@ -148,9 +152,12 @@ class RobotEnv:
         simulation = self.simulation
         linear, angular = simulation.base_velocity()
         command = self.assembler.command
+        velocity = np.array([linear[0], linear[1], angular[2]])
+        self._mean_velocity += self._velocity_share * (velocity - self._mean_velocity)
         state = RobotState(
             linear_velocity=linear,
             angular_velocity=angular,
+            mean_velocity=self._mean_velocity,
             gravity=simulation.gravity(),
             base_height=float(simulation.data.qpos[2]),
             joint_position=simulation.joint_position(),

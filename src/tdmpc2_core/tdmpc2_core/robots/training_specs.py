@@ -38,6 +38,9 @@ class RewardSpec:
     """The reward: a sum of weighted terms."""
 
     terms: tuple[RewardTerm, ...] = setting((), why="terms that are summed")
+    velocity_time_constant: float = setting(
+        0.0, unit="s", low=0, why="base velocities are averaged over it for tracking terms: a gait sways by nature"
+    )
 
     def __post_init__(self) -> None:
         names = [term.name for term in self.terms]

@@ -68,7 +68,7 @@ class TrainConfig:
         0, low=0, unit="agent steps", why="uniform random actions first, as the paper's seed phase"
     )
 
-    planner_from: int = setting(0, low=0, unit="agent steps", why="before it the policy prior acts alone")
+    planner_from: int = setting(15_000, low=0, unit="agent steps", why="before it the policy prior acts alone")
     log_every: int = setting(2_000, above=0, unit="agent steps", why="rows of train.csv")
     eval_every: int = setting(15_000, above=0, unit="agent steps", why="evaluation on the fixed course")
     eval_seconds: float = setting(10.0, above=0, unit="s", why="length of one evaluation episode")
