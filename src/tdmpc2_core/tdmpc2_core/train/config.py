@@ -14,8 +14,8 @@ from tdmpc2_core.planning.config import PlannerConfig, planner_preset
 
 
 def robot_learner() -> LearnerConfig:
-    """What differs from the paper for a robot on little compute: n-step values, a prior tied to the planner, foresight
-    of about a second at 50 Hz."""
+    """What differs from the paper for a robot on little compute: n-step values, a prior tied to the planner,
+    foresight of about a second at 50 Hz."""
     return LearnerConfig(
         n_step=3,
         discount=0.98,
@@ -51,7 +51,7 @@ class TrainConfig:
     replay_capacity: int = setting(500_000, low=1000, unit="decisions", why="over all environments")
 
     demonstration_steps: int = setting(
-        12_000, low=0, unit="agent steps", why="scripted gait before learning starts"
+        40_000, low=0, unit="agent steps", why="scripted gait before learning starts"
     )
     demonstration_share: float = setting(0.5, low=0, high=1, why="of every batch at first")
     demonstration_share_end: float = setting(
@@ -68,7 +68,9 @@ class TrainConfig:
         0, low=0, unit="agent steps", why="uniform random actions first, as the paper's seed phase"
     )
 
-    planner_from: int = setting(15_000, low=0, unit="agent steps", why="before it the policy prior acts alone")
+    planner_from: int = setting(
+        15_000, low=0, unit="agent steps", why="before it the policy prior acts alone"
+    )
     log_every: int = setting(2_000, above=0, unit="agent steps", why="rows of train.csv")
     eval_every: int = setting(15_000, above=0, unit="agent steps", why="evaluation on the fixed course")
     eval_seconds: float = setting(10.0, above=0, unit="s", why="length of one evaluation episode")
@@ -77,5 +79,7 @@ class TrainConfig:
     env: EnvOptions = field(default_factory=EnvOptions)
     learner: LearnerConfig = field(default_factory=robot_learner)
     planner: PlannerConfig = field(
-        default_factory=lambda: replace(planner_preset("tiny"), prior_weight=1.0, min_std=0.1)
+        default_factory=lambda: replace(
+            planner_preset("tiny"), prior_weight=1.0, min_std=0.1, soft_termination=True
+        )
     )
