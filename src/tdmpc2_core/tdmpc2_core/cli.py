@@ -16,6 +16,7 @@ from tdmpc2_core.errors import UserError
 def _train(args: argparse.Namespace) -> None:
     from tdmpc2_core.train.config import TrainConfig
     from tdmpc2_core.train.online import OnlineTrainer
+    from tdmpc2_core.train.presets import train_preset
     from tdmpc2_core.train.run import Run, stored_settings
 
     if args.resume:
@@ -23,7 +24,8 @@ def _train(args: argparse.Namespace) -> None:
     elif args.config:
         config = from_mapping(TrainConfig, read_yaml(args.config), str(args.config))
     else:
-        config = TrainConfig()
+        robot = next((text[6:] for text in reversed(args.settings) if text.startswith("robot=")), "quadruped")
+        config = train_preset(args.preset, robot)
     config = apply_overrides(config, args.settings)
     run = Run(config)
     print(
@@ -84,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("settings", nargs="*", metavar="key=value", help="settings, see below")
     source = train.add_mutually_exclusive_group()
+    source.add_argument(
+        "--preset",
+        choices=("robot", "paper"),
+        default="robot",
+        help="starting point of the settings (default robot)",
+    )
     source.add_argument("--config", type=Path, help="YAML file with settings")
     source.add_argument(
         "--resume", type=Path, metavar="DIR", help="continue the run in DIR with its own settings"

@@ -12,6 +12,7 @@ import pytest
 from tdmpc2_core import cli
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.data.episodes import EpisodeStore
+from tdmpc2_core.train.presets import train_preset
 
 SETTINGS = [
     "steps=100000",
@@ -93,9 +94,50 @@ def test_run_with_other_settings_is_refused(killed_run, capsys):
     assert "started with learner" in capsys.readouterr().err
 
 
+def test_paper_preset_is_the_papers_configuration():
+    config = train_preset("paper")
+    assert (config.model_size, config.num_envs, config.updates_per_step) == ("5", 1, 1.0)
+    assert (
+        config.random_steps == 5000 and config.demonstration_steps == 0 and not config.normalise_observations
+    )
+    learner, planner = config.learner, config.planner
+    assert (learner.horizon, learner.n_step, learner.batch_size, learner.discount) == (3, 1, 256, 0.995)
+    assert (learner.lr, learner.enc_lr_scale, learner.tau, learner.rho) == (3e-4, 0.3, 0.01, 0.5)
+    assert (learner.consistency_coef, learner.reward_coef, learner.value_coef) == (20.0, 0.1, 0.1)
+    assert learner.actor.objective == "max_q" and learner.actor.entropy_coef == 1e-4
+    assert (planner.num_samples, planner.num_elites, planner.num_pi_trajs, planner.iterations) == (
+        512,
+        64,
+        24,
+        6,
+    )
+    assert (planner.min_std, planner.max_std, planner.temperature, planner.evaluation) == (
+        0.05,
+        2.0,
+        0.5,
+        "sample",
+    )
+
+
+def test_seed_phase_is_random_actions_then_as_many_updates(tmp_path):
+    short = ["num_envs=1", "model_size=robot", "learner.batch_size=8", "planner.num_elites=8"]
+    short += [
+        "planner.num_samples=32",
+        "random_steps=60",
+        "steps=62",
+        "log_every=1000",
+        "eval_every=1000",
+        f"out={tmp_path}",
+    ]
+    assert cli.main(["train", "--preset", "paper", *short]) == 0
+    agent = Agent.load(tmp_path / "checkpoint")
+    assert (agent.provenance["steps"], agent.provenance["updates"]) == (62, 62)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["train", "device=warp9"], "warp9"),
         (["train", "robot=sextuped"], "sextuped"),
         (["train", "learnr.lr=1"], "learner"),
         (["train", "steps=-5"], "steps"),

@@ -32,7 +32,9 @@ class TrainConfig:
     out: Path = setting(Path("runs/quadruped"), why="run folder: checkpoints, episodes, logs")
     seed: int = setting(1, low=0, why="seeds environments, replay draws, initial weights")
     steps: int = setting(150_000, unit="agent steps", above=0, why="decisions over all environments")
-    device: str = setting("cpu", why="torch device of model, planner and replay")
+    device: str = setting(
+        "auto", why="torch device of model, planner and replay; auto: a GPU where there is one"
+    )
     threads: int = setting(
         1, low=0, why="torch threads; 0 leaves torch's choice. More than the free cores is slower"
     )
@@ -44,6 +46,7 @@ class TrainConfig:
     model_size: Literal["robot", "1", "5", "19", "48", "317"] = setting(
         "robot", why="row of the architecture table"
     )
+    normalise_observations: bool = setting(True, why="running mean and std inside the model; robots need it")
     num_envs: int = setting(8, low=1, why="robots simulated side by side; their plans are one batch")
     updates_per_step: float = setting(
         0.5, above=0, unit="updates per agent step", why="1 in the paper; less saves time"
@@ -65,7 +68,10 @@ class TrainConfig:
     )
     pretrain_updates: int = setting(3_000, low=0, why="on demonstrations alone, before the first own step")
     random_steps: int = setting(
-        0, low=0, unit="agent steps", why="uniform random actions first, as the paper's seed phase"
+        0,
+        low=0,
+        unit="agent steps",
+        why="uniform random actions first, then as many updates: the paper's seed phase",
     )
 
     planner_from: int = setting(

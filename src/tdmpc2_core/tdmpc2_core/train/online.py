@@ -18,7 +18,6 @@ from tdmpc2_core.envs.robot import RobotEnv
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.learning.memory import keep_freed_memory
 from tdmpc2_core.learning.replay import ReplayBuffer, concatenate
-from tdmpc2_core.train.config import TrainConfig
 from tdmpc2_core.train.evaluate import Evaluation, evaluate
 from tdmpc2_core.train.run import Run
 
@@ -58,7 +57,7 @@ class OnlineTrainer:
             self.config.seed * 31 + seed + 101 * self.run.progress.resumes
         )
         dims = self.embodiment.observation_dim, self.embodiment.action_dim
-        return ReplayBuffer(lanes, capacity, *dims, device=self.config.device, generator=generator)
+        return ReplayBuffer(lanes, capacity, *dims, device=self.run.device, generator=generator)
 
     # ---- phases ----
     def train(self) -> None:
@@ -116,6 +115,8 @@ class OnlineTrainer:
             progress.steps += config.num_envs
             bar.update(config.num_envs)
             due += config.num_envs * config.updates_per_step
+            if before < config.random_steps:  # the seed phase ends with as many updates as it had steps
+                due = float(config.random_steps) if progress.steps >= config.random_steps else 0.0
             while due >= 1.0 and self.replay.can_sample(self.window):
                 self._update(self._sample())
                 due -= 1.0

@@ -58,9 +58,9 @@ class Run:
         self.progress = Progress()
         self._check_settings()
         torch.manual_seed(config.seed)
-        device = torch.device(config.device)
-        self.agent = self._new_agent(device)
-        generator = torch.Generator(device=device).manual_seed(config.seed)
+        self.device = pick_device(config.device)
+        self.agent = self._new_agent(self.device)
+        generator = torch.Generator(device=self.device).manual_seed(config.seed)
         self.learner = Learner(self.agent.model, config.learner, generator)
         if (self._newest / "learner.pt").exists():
             self._resume()
@@ -98,7 +98,11 @@ class Run:
         size = config.model_size if config.model_size == "robot" else int(config.model_size)
         model = WorldModel(
             world_model_config(
-                size, embodiment.observation_dim, embodiment.action_dim, episodic=True, normalise_obs=True
+                size,
+                embodiment.observation_dim,
+                embodiment.action_dim,
+                episodic=True,
+                normalise_obs=config.normalise_observations,
             )
         ).to(device)
         return Agent(model, config.planner, config.learner.discount, embodiment=embodiment, seed=config.seed)
@@ -130,9 +134,9 @@ class Run:
 
     def _resume(self) -> None:
         folder = self._newest
-        agent = Agent.load(folder, device=self.config.device, embodiment=self.embodiment)
+        agent = Agent.load(folder, device=self.device, embodiment=self.embodiment)
         self.agent.model.load_state_dict(agent.model.state_dict())
-        state = torch.load(folder / "learner.pt", map_location=self.config.device, weights_only=True)
+        state = torch.load(folder / "learner.pt", map_location="cpu", weights_only=True)
         self.learner.load_state_dict(state["learner"])
         self.progress = Progress(**json.loads(state["progress"]))
         self.progress.resumes += 1
@@ -156,6 +160,23 @@ class Run:
             "resumes": self.progress.resumes,
             "settings": to_mapping(self.config),
         }
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of a name; ``auto`` takes a GPU where there is one.
+
+    Raises:
+        UserError: torch knows no such device, or this machine lacks it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={name}: not available here ({reason}); use cpu, or auto") from None
+    return device
 
 
 def stored_settings(folder: Path) -> TrainConfig:
