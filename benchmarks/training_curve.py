@@ -1,0 +1,54 @@
+"""The course of a training run, from its own logs: reward per decision, velocity error, falls."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+from common import figure, parser, print_table, save
+
+
+def rows_of(path: Path) -> list[dict[str, float]]:
+    """The rows of a run's CSV table as numbers; empty cells are left out."""
+    with open(path, newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def main() -> int:
+    """Print the evaluations; write training.json and training.png."""
+    options = parser(__doc__ or "", "python benchmarks/training_curve.py runs/quadruped")
+    options.add_argument("run", type=Path, help="folder of a training run")
+    args = options.parse_args()
+    evaluations, training = rows_of(args.run / "eval.csv"), rows_of(args.run / "train.csv")
+    names = (
+        "step",
+        "return_per_step",
+        "velocity_error",
+        "yaw_rate_error",
+        "distance_ratio",
+        "falls",
+        "episodes",
+    )
+    rows = [{name: row[name] for name in names if name in row} for row in evaluations]
+    print_table(rows)
+    last = training[-1]
+    pace = {
+        "agent steps": last["step"],
+        "updates": last["updates"],
+        "steps per second": last["steps_per_second"],
+    }
+    save(args.out, "training", rows, pace=pace)
+    fig, axes = figure("Training on the robot's own course", "agent steps", "reward per decision")
+    axes.plot(
+        [row["step"] for row in rows], [row["return_per_step"] for row in rows], "o-", label="evaluation"
+    )
+    shown = [row for row in training if "return_per_step" in row]
+    axes.plot([r["step"] for r in shown], [r["return_per_step"] for r in shown], alpha=0.5, label="training")
+    axes.legend()
+    fig.savefig(args.out / "training.png", dpi=110)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
