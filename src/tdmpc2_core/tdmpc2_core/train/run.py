@@ -150,15 +150,18 @@ class Run:
             )
 
     def provenance(self) -> dict:
-        """How these weights came about: command, steps, updates, wall time."""
+        """How these weights came about: command, steps, updates, wall time; no folder of this machine."""
+        words = [word for word in sys.argv[1:] if not word.startswith("out=")]
+        settings = to_mapping(self.config)
+        del settings["out"]
         return {
-            "command": shlex.join(["tdmpc2", *sys.argv[1:]]),
+            "command": shlex.join(["tdmpc2", *words]),
             "steps": self.progress.steps,
             "updates": self.progress.updates,
             "episodes": self.progress.episodes,
             "wall_seconds": round(self.progress.seconds + time.monotonic() - self._clock),
             "resumes": self.progress.resumes,
-            "settings": to_mapping(self.config),
+            "settings": settings,
         }
 
 
