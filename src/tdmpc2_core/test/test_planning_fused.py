@@ -6,6 +6,9 @@ import pytest
 import torch
 from planning_support import generator, small_model
 
+from tdmpc2_core.learning.batch import Batch
+from tdmpc2_core.learning.config import LearnerConfig
+from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.planning.fused import FusedRollout
 from tdmpc2_core.planning.rollout import ModelRollout, discounted_return
 
@@ -68,6 +71,25 @@ def test_weights_follow_the_optimiser(kind: type[torch.optim.Optimizer], foreach
         ).backward()
         optimiser.step()
         assert compare(plain, fused) < 2e-5
+
+
+def test_weights_follow_the_learner() -> None:
+    """The learner's fused Adam kernel does not count versions by itself."""
+    model = small_model()
+    plain, fused = ModelRollout(model, 0.97), FusedRollout(model, 0.97)
+    learner = Learner(model, LearnerConfig(lr=0.05), generator())
+    random = generator(3)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=random)
+
+    ones, zeros = torch.ones(3, 8, 1), torch.zeros(3, 8, 1)
+    batch = Batch(normal(4, 8, 9), normal(3, 8, 4).clamp(-1, 1), normal(3, 8, 1), zeros, ones)
+    before = model.reward_head.layers[-1].weight.detach().clone()
+    for _ in range(3):
+        learner.update(batch)
+        assert compare(plain, fused) < 2e-5
+    assert (model.reward_head.layers[-1].weight - before).abs().max() > 0.01
 
 
 def test_weights_follow_a_loaded_state() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from ..model import WorldModel
 from .actor import HEAD_REDUCTION, NEEDS_PLAN, OBJECTIVES, ActorInputs, plan_divergence
@@ -123,7 +124,7 @@ class Learner:
             )
         losses.total.backward()
         norm = nn.utils.clip_grad_norm_(self._model_params, config.grad_clip_norm)
-        self.optimiser.step()
+        self._step(self.optimiser, self._model_params)
         self.optimiser.zero_grad(set_to_none=True)
         metrics = {
             "consistency_loss": losses.consistency,
@@ -140,6 +141,12 @@ class Learner:
             logits = losses.termination_logits.detach()
             metrics |= termination_metrics(logits, batch.terminated[:horizon], batch.valid[:horizon])
         return losses, metrics
+
+    @staticmethod
+    def _step(optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+        """One step. The fused Adam kernel leaves version counters alone, by which planners see new weights."""
+        optimiser.step()
+        increment_version(parameters)
 
     def _state_weights(self, batch: Batch, losses: WorldModelLosses) -> Tensor:
         """Weights of the H + 1 states in the policy loss (H + 1, B, 1), rho^t included."""
@@ -196,7 +203,7 @@ class Learner:
         loss = masked_mean(OBJECTIVES[options.objective](inputs, options), weights)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._policy_params, self.config.grad_clip_norm)
-        self.policy_optimiser.step()
+        self._step(self.policy_optimiser, self._policy_params)
         self.policy_optimiser.zero_grad(set_to_none=True)
         with torch.no_grad():
             metrics = {
