@@ -57,13 +57,16 @@ class Place:
     rules: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def child(self, name: str, rules: Mapping[str, Any] | None = None) -> Place:
+        """The place of key `name` inside this one."""
         key = f"{self.key}.{name}" if self.key else name
         return Place(self.where, key, self.rules if rules is None else rules)
 
     def item(self, index: int) -> Place:
+        """The place of a list's item."""
         return Place(self.where, f"{self.key}[{index}]", self.rules)
 
     def error(self, message: str) -> UserError:
+        """A sentence that starts with file and key."""
         return UserError(f"{self.where}: {self.key}: {message}" if self.key else f"{self.where}: {message}")
 
 

@@ -43,7 +43,8 @@ def state(**changes) -> RobotState:
 def test_reward_terms_have_their_hand_computed_values():
     assert rewards.track_linear_velocity(state(), sigma=0.3) == pytest.approx(np.exp(-0.02 / 0.09))
     assert rewards.track_yaw_rate(state(), sigma=0.4) == pytest.approx(np.exp(-1.0))
-    assert rewards.upright(state(gravity=np.array([0.2, 0.0, -0.98])), sigma=0.2) == pytest.approx(np.exp(-1.0))
+    tilted = state(gravity=np.array([0.2, 0.0, -0.98]))
+    assert rewards.upright(tilted, sigma=0.2) == pytest.approx(np.exp(-1.0))
     assert rewards.base_height(state(base_height=0.25), target=0.3, sigma=0.05) == pytest.approx(np.exp(-1.0))
     assert rewards.gait_contact(state()) == pytest.approx(0.75)
     assert rewards.foot_clearance(state(), target=0.05) == pytest.approx((0.4 + 1.0) / 2)

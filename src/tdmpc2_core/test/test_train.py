@@ -1,4 +1,4 @@
-"""Training as a user runs it: a real process, killed with a real signal, resumed; and its logs, which must show it."""
+"""Training as a user runs it: a real process, killed with a real signal, resumed, with logs that show it."""
 
 import csv
 import signal

@@ -95,11 +95,12 @@ class PlannerNode(LifecycleNode):
         self.cause.clear()
         self.statistics.clear()
         self._sensors.clear()
-        self._agent.reset()
         simulated = self.get_parameter("use_sim_time").value
         period = self._agent.embodiment.control_period
         ticker = Ticker(period, self.now if simulated else time.monotonic)
         decider = Decider(self._agent, self._sensors.state, self._options)
+        decider.warm_up()
+        self._agent.seed(self.parameters.values.seed)
         parts = (decider, self._output, ticker, self.statistics, self.now, self.cause)
         self._thread = ControlThread(self, *parts)
         self._sensors.fresh = ticker.arrived

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 MODES = ("idle", "plan", "replay", "policy", "hold", "estop")
+_WARM_UP = 10.0  # s, longest first search
+_ROUNDING = 1e-6  # s, far below a control period: a tick at the plan's end is past it
 _LATE = 0.85  # control periods after which a plan counts as late
 
 
@@ -70,6 +72,13 @@ class Decider:
         self._first = self._fresh_start = True
         self._lost = False
         self._pose: Array | None = None  # held since the present hold began
+
+    def warm_up(self) -> None:
+        """Plan once in the planning thread, whose first search takes far longer than later ones."""
+        observation = np.zeros(self.embodiment.observation_dim, np.float32)
+        self._worker.request(Request(observation, 0.0, math.inf, True, True))
+        self._worker.collect(until=time.monotonic() + _WARM_UP)
+        self._agent.reset()
 
     def stop(self) -> None:
         """End the planning thread."""
@@ -148,7 +157,7 @@ class Decider:
     def _fall_back(
         self, observation: NDArray[np.float32], snapshot: Snapshot, now: float, why: str
     ) -> Decision:
-        if self._plan is not None and now < self._plan.end:
+        if self._plan is not None and now < self._plan.end - _ROUNDING:
             return self._play(self._plan, "replay", why, snapshot, now)._replace(ended_by="replay")
         try:
             action = self._agent.act(observation[None], evaluate=True, use_prior=True).action

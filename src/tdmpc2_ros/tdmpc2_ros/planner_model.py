@@ -66,7 +66,6 @@ def load_agent(parameters: PlannerParameters) -> Agent:
     if config != agent.planner_config:
         agent = agent.fork(config, parameters.seed)
     warm_up(agent)
-    agent.seed(parameters.seed)
     return agent
 
 

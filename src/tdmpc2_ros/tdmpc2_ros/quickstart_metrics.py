@@ -48,6 +48,7 @@ class Score:
         return self.complete and not self.falls and self.covered >= MIN_COVERED and stopped
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values for results.json."""
         return {**asdict(self), "followed": self.followed}
 
 

@@ -1,0 +1,1 @@
+"""Recorded experience on disk. Numpy only."""

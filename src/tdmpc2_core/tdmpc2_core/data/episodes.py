@@ -1,7 +1,7 @@
 """Episode store: an append-only folder of finished episodes, one safetensors file each.
 
-A file appears under its final name only when it is whole (written aside, flushed, renamed), so a killed process
-loses at most the episode in progress. The schema is the same for simulation, offline data and bags.
+A file appears under its final name only when it is whole (written aside, flushed, renamed), so a killed
+process loses at most the episode in progress. The schema is the same for simulation, offline data and bags.
 """
 
 from __future__ import annotations

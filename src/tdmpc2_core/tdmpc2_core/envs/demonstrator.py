@@ -80,9 +80,9 @@ def demonstrate(
     """One episode of the scripted controller under action noise.
 
     The clean action is kept as the plan's mean with ``plan_std``, so that the actor objectives that follow a
-    planner follow the demonstration where it is all there is. The noise never stops: a prior that could read the
-    next action off the previous one would learn to repeat itself (Laskey et al., DART, 2017). Bursts of larger
-    noise add recoveries.
+    planner follow the demonstration where it is all there is. The noise never stops: a prior that could read
+    the next action off the previous one would learn to repeat itself (Laskey et al., DART, 2017). Bursts of
+    larger noise add recoveries.
     """
     recorder = EpisodeRecorder(env.reset())
     noise_std = rng.choice([0.05, 0.1, 0.2, 0.3])

@@ -32,7 +32,7 @@ class TrotGait:
         self._nominal = self.forward_kinematics(self._default)
 
     def targets(self, command: np.ndarray, phase: float) -> np.ndarray:
-        """Joint position targets (12,), rad, of a command (vx m/s, vy m/s, yaw rate rad/s); phase in [0, 1)."""
+        """Joint targets (12,), rad, for a command (vx m/s, vy m/s, yaw rate rad/s) and a phase in [0, 1)."""
         if not np.any(command):
             return self._default.reshape(-1).copy()
         duty, lift = self._clock.duty, self._spec.swing_height

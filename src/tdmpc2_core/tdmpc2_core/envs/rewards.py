@@ -1,8 +1,8 @@
 """Reward terms that an embodiment file can name: functions of the robot's state, one number per decision.
 
 A term's signature is its schema: every keyword is a number that the embodiment file must give.
-Tracking terms are ``exp(-error^2 / sigma^2)`` in [0, 1]; penalties return a non-negative cost and take a negative
-weight.
+Tracking terms are ``exp(-error^2 / sigma^2)`` in [0, 1]; penalties return a non-negative cost and take a
+negative weight.
 """
 
 from __future__ import annotations
@@ -138,13 +138,14 @@ class Reward:
                 near = difflib.get_close_matches(term.name, TERMS, n=1)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise UserError(
-                    f"{embodiment.name}: reward.terms: unknown term {term.name!r}{hint}; known: {', '.join(TERMS)}"
+                    f"{embodiment.name}: reward.terms: unknown term {term.name!r}{hint}; "
+                    f"known: {', '.join(TERMS)}"
                 )
             accepted = set(list(inspect.signature(function).parameters)[1:])
             if set(term.params) != accepted:
                 raise UserError(
-                    f"{embodiment.name}: reward.terms.{term.name} takes {sorted(accepted) or 'no parameters'}, "
-                    f"got {sorted(term.params) or 'none'}"
+                    f"{embodiment.name}: reward.terms.{term.name} takes "
+                    f"{sorted(accepted) or 'no parameters'}, got {sorted(term.params) or 'none'}"
                 )
             self._terms.append((term.name, term.weight, function, dict(term.params)))
 

@@ -1,4 +1,4 @@
-"""The training environment of any embodiment: MuJoCo behind the same assembler, mapper and safety filter as the robot."""
+"""The training environment: MuJoCo behind the same assembler, mapper and safety filter as the robot."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""MuJoCo simulation of one embodiment: what a robot's sensors and drives would offer, and the ground truth beside it.
+"""MuJoCo simulation of one embodiment: what its sensors and drives offer, and the ground truth beside it.
 
-Used by the training environment and by the ROS simulation node. Joint PD runs in the model's position actuators at the
-physics rate.
+Used by the training environment and by the ROS simulation node. Joint PD runs in the model's position
+actuators at the physics rate.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Simulation:
 
     # ---- state ----
     def reset(self, randomise: bool = False) -> None:
-        """Default pose on the ground at the origin; ``randomise`` applies the embodiment's reset noise and a random yaw."""
+        """Default pose at the origin; ``randomise`` applies the embodiment's reset noise and a random yaw."""
         spec, rng = self.embodiment.reset, self.rng
         mujoco.mj_resetData(self.model, self.data)
         position = self.embodiment.default_position.copy()
@@ -126,7 +126,7 @@ class Simulation:
         return self.data.actuator_force[self._actuators]
 
     def imu(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Orientation (xyzw), angular velocity (rad/s) and specific force (m/s^2) in the IMU frame (REP-145)."""
+        """Orientation (xyzw), angular velocity (rad/s), specific force (m/s^2) in the IMU frame (REP-145)."""
         sensors = self.data.sensordata
         return wxyz_to_xyzw(sensors[self._quat]), sensors[self._gyro].copy(), sensors[self._accel].copy()
 

@@ -144,7 +144,7 @@ class Learner:
 
     @staticmethod
     def _step(optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
-        """One step. The fused Adam kernel leaves version counters alone, by which planners see new weights."""
+        """One step. Planners see new weights by version counters, which the fused kernel leaves alone."""
         optimiser.step()
         increment_version(parameters)
 

@@ -1,7 +1,7 @@
-"""Replay memory: one ring of rows per environment, inserted per decision and sampled as windows, all in tensors.
+"""Replay memory: one ring of rows per environment, inserted per decision and sampled as windows.
 
-An episode of T decisions takes T + 1 rows: T rows (observation, action taken there, its outcome) and one closing row that
-holds only the final observation. Sampling draws start rows uniformly over decisions, not over episodes.
+An episode of T decisions takes T + 1 rows: T rows (observation, action taken there, its outcome) and one
+closing row that holds only the final observation. Start rows are uniform over decisions, not episodes.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ class ReplayBuffer:
         plan_mean: np.ndarray | None = None,
         plan_std: np.ndarray | None = None,
     ) -> None:
-        """Insert one decision of environment ``lane``: observation (O,), action (A,), outcome, planner's first-step mean, std."""
+        """Insert one decision of environment ``lane``.
+
+        Observation (O,), action (A,), its outcome, and the planner's mean and std (A,) of that action.
+        """
         column = self._next_row(lane)
         row = lane * self.capacity + column
         self._observation[row] = torch.from_numpy(observation)

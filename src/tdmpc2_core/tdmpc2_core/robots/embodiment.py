@@ -37,6 +37,7 @@ class TermBlock(NamedTuple):
 
     @property
     def stop(self) -> int:
+        """Index after the block's last entry."""
         return self.start + self.size * self.history
 
 
@@ -177,22 +178,27 @@ class Embodiment:
 
     @cached_property
     def joint_names(self) -> tuple[str, ...]:
+        """Names in the order of every joint array."""
         return tuple(joint.name for joint in self.joints)
 
     @property
     def num_joints(self) -> int:
+        """J, actuated joints."""
         return len(self.joints)
 
     @property
     def action_dim(self) -> int:
+        """A, entries of an action."""
         return len(self.joints)
 
     @property
     def command_dim(self) -> int:
+        """C, entries of a command; 0 where the robot takes none."""
         return len(self.command.terms) if self.command else 0
 
     @property
     def observation_dim(self) -> int:
+        """O, entries of an observation, histories included."""
         return self.observation_layout[-1].stop
 
     @cached_property

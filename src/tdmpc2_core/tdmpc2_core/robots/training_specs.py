@@ -39,7 +39,7 @@ class RewardSpec:
 
     terms: tuple[RewardTerm, ...] = setting((), why="terms that are summed")
     velocity_time_constant: float = setting(
-        0.0, unit="s", low=0, why="base velocities are averaged over it for tracking terms: a gait sways by nature"
+        0.0, unit="s", low=0, why="tracking terms average base velocities over it: a gait sways by nature"
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Playing joint trajectories in time, as ros2_control's joint_trajectory_controller does with positions-only points."""
+"""Playing joint trajectories in time, as joint_trajectory_controller does with positions-only points."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class TrajectoryPlayer:
-    """Piecewise-linear interpolation from the present target through the points received; then holds the last one.
+    """Linear interpolation from the present target through the points received; then the last one is held.
 
     A new trajectory replaces the old one and starts from wherever the old one stands.
     """
@@ -20,7 +20,7 @@ class TrajectoryPlayer:
         self._points = np.array(position, dtype=np.float64)[None]
 
     def set(self, points: np.ndarray, times: np.ndarray, now: float) -> None:
-        """Play ``points`` (H, J), rad, reached ``times`` (H,), s after ``now``, strictly increasing and positive."""
+        """Play ``points`` (H, J), rad, reached ``times`` (H,), s after ``now``, increasing and positive."""
         start = self.sample(now)
         self._times = np.concatenate([[now], now + np.asarray(times, dtype=np.float64)])
         self._points = np.concatenate([start[None], points])

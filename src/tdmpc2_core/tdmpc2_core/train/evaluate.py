@@ -1,4 +1,4 @@
-"""Evaluation on a fixed course of commands: returns, tracking error and falls that can be compared between runs."""
+"""Evaluation on a fixed course of commands: returns, tracking errors and falls, comparable between runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Evaluation:
 
 
 def course(embodiment: Embodiment, episodes: int) -> list[np.ndarray]:
-    """Commands (C,) for ``episodes`` episodes: stand, forward at half a metre per second, and the corners of the range."""
+    """Commands (C,) for ``episodes`` episodes: half a metre per second, stand, turns, backwards, sideways."""
     terms = {term.name: index for index, term in enumerate(embodiment.command.terms)}
     wanted: list[dict[str, float]] = [
         {"linear_x": 0.5},
@@ -54,7 +54,7 @@ def evaluate(
     seed: int = 0,
     randomise: bool = True,
 ) -> Evaluation:
-    """Run ``episodes`` robots side by side through the course, each holding one command; no exploration noise."""
+    """Run ``episodes`` robots side by side, each with one command of the course; no exploration noise."""
     options = EnvOptions(sensor_noise=True, randomise=randomise, random_reset=True)
     environments = [RobotEnv(embodiment, seed + index, options) for index in range(episodes)]
     commands = course(embodiment, episodes)

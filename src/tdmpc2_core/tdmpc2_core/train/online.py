@@ -1,6 +1,6 @@
-"""Online training: several robots in simulation, one replay memory, one learner. Reads like section 3 of the paper.
+"""Online training: several robots in simulation, one replay memory, one learner (section 3 of the paper).
 
-A run is a folder. Killed at any time, it goes on from its last checkpoint with every finished episode in memory again.
+A run is a folder. Killed at any time, it goes on from its last checkpoint, every finished episode in memory.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class OnlineTrainer:
     def _collect(
         self, observations: np.ndarray, first: np.ndarray, recorders: list[EpisodeRecorder]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One decision of every robot, into the replay memory; returns the next observations and episode starts."""
+        """One decision of every robot, into the replay; returns the next observations and episode starts."""
         config, progress = self.config, self.run.progress
         random = progress.steps < config.random_steps
         planned = not random and progress.steps >= config.planner_from

@@ -17,8 +17,9 @@ def train_preset(name: str, robot: str = "quadruped") -> TrainConfig:
     """Settings of a preset for ``robot``.
 
     ``robot``: small model, demonstrations, n-step values, normalised observations, several environments.
-    ``paper``: the settings of TD-MPC2 (Hansen et al., 2024, appendix): model size 5, one environment, one update per
-    decision, a seed phase of random actions followed by as many updates, 512 x 6 planning, discount by episode length.
+    ``paper``: the settings of TD-MPC2 (Hansen et al., 2024, appendix): model size 5, one environment, one
+    update per decision, a seed phase of random actions followed by as many updates, 512 x 6 planning,
+    discount by episode length.
 
     Raises:
         UserError: the robot is unknown.

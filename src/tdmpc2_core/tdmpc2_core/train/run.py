@@ -1,4 +1,4 @@
-"""A training run's folder: settings, checkpoints, episodes and logs, and how it is picked up again after a kill."""
+"""A training run's folder: settings, checkpoints, episodes, logs, and how it goes on after a kill."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ class Progress:
 
 
 class Run:
-    """Folder layout: ``config.yaml``, ``checkpoint/`` (newest bundle + ``learner.pt``), ``best/`` (bundle with the highest
-    evaluation), ``episodes/``, ``demonstrations/``, ``train.csv``, ``eval.csv``, ``events.csv``.
+    """Folder layout: ``config.yaml``, ``checkpoint/`` (newest bundle + ``learner.pt``), ``best/`` (bundle with
+    the highest evaluation), ``episodes/``, ``demonstrations/``, ``train.csv``, ``eval.csv``,
+    ``events.csv``.
 
     An existing checkpoint in the folder is continued.
 
@@ -88,8 +89,8 @@ class Run:
             for key, value in wanted.items():
                 if key not in free and stored.get(key) != value:
                     raise UserError(
-                        f"{path}: this run was started with {key}={stored.get(key)!r}, not {value!r}; use another "
-                        f"out= folder, or the same settings to continue it"
+                        f"{path}: this run was started with {key}={stored.get(key)!r}, not {value!r}; "
+                        f"use another out= folder, or the same settings to continue it"
                     )
         path.write_text(yaml.safe_dump(wanted, sort_keys=False))
 
@@ -114,7 +115,7 @@ class Run:
 
     # ---- checkpoints ----
     def checkpoint(self, why: str) -> None:
-        """Write the newest bundle and the learner's state; the former checkpoint stays until the new one is whole."""
+        """Write bundle and learner state; the former checkpoint stays until the new one is whole."""
         self.progress.seconds += time.monotonic() - self._clock
         self._clock = time.monotonic()
         partial, current = self.folder / "checkpoint.partial", self.folder / "checkpoint"

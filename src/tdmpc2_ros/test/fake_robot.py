@@ -1,0 +1,144 @@
+"""Bundles with random weights, and a robot made of publishers whose faults are switched."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Twist
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from processes import Domain, Process, wait_until
+from sensor_msgs.msg import Imu, JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from tdmpc2_core.agent import Agent
+from tdmpc2_core.model.sizes import world_model_config
+from tdmpc2_core.model.world_model import WorldModel
+from tdmpc2_core.robots import Embodiment
+from tdmpc2_ros import qos
+from tdmpc2_ros.conversions import imu_message, joint_state_message
+
+PLANNER = "tdmpc2_ros.planner"
+ROBOT = Embodiment.load("quadruped")
+TRANSITIONS = {
+    "configure": Transition.TRANSITION_CONFIGURE,
+    "activate": Transition.TRANSITION_ACTIVATE,
+    "deactivate": Transition.TRANSITION_DEACTIVATE,
+    "cleanup": Transition.TRANSITION_CLEANUP,
+}
+
+
+def random_agent(robot: Embodiment = ROBOT, planner: str = "tiny") -> Agent:
+    """An untrained agent for `robot`."""
+    torch.manual_seed(0)
+    sizes = (robot.observation_dim, robot.action_dim)
+    model = WorldModel(world_model_config("robot", *sizes, normalise_obs=True, episodic=True))
+    return Agent(model, planner, embodiment=robot)
+
+
+def random_bundle(folder: Path, robot: Embodiment = ROBOT) -> str:
+    """Path of a bundle of such an agent."""
+    path = folder / f"bundle_{robot.name}"
+    random_agent(robot).save(path)
+    return str(path)
+
+
+class FakeRobot:
+    """Publishes joint_states (sorted by name) and imu at 100 Hz; records commands and when they came, s.
+
+    Switches: `joints`, `imu`: False stops the topic; `missing`: a joint left out; `nan`: rates of the IMU.
+    """
+
+    def __init__(self, own: Domain) -> None:
+        self.own, self.joints, self.imu, self.nan, self.missing = own, True, True, False, ""
+        self.position = np.array(ROBOT.default_position) + 0.05
+        self.trajectories: list[tuple[float, JointTrajectory]] = []
+        self.positions: list[tuple[float, Float64MultiArray]] = []
+        self.diagnostics: DiagnosticArray | None = None
+        node = own.node
+        self._joints = node.create_publisher(JointState, "joint_states", qos.SENSOR_OUTPUT)
+        self._imu = node.create_publisher(Imu, "imu_sensor_broadcaster/imu", qos.SENSOR_OUTPUT)
+        self.cmd_vel = node.create_publisher(Twist, "cmd_vel", qos.COMMAND)
+        for kind, topic, into in (
+            (JointTrajectory, "joint_trajectory_controller/joint_trajectory", self.trajectories),
+            (Float64MultiArray, "forward_position_controller/commands", self.positions),
+        ):
+            node.create_subscription(
+                kind, topic, lambda m, into=into: into.append((time.monotonic(), m)), qos.STATUS
+            )
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        if message.status[0].name == "planner: control":
+            self.diagnostics = message
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
+            due += 0.01
+            now = self.own.node.get_clock().now().nanoseconds * 1e-9
+            if self.joints:
+                names = [n for n in ROBOT.joint_names if n != self.missing]
+                pairs = sorted(zip(names, self.position[: len(names)], strict=True))
+                ordered = [name for name, _ in pairs]
+                self._joints.publish(
+                    joint_state_message(now, ordered, [p for _, p in pairs], np.zeros(len(pairs)))
+                )
+            if self.imu:
+                rate = math.nan if self.nan else 0.0
+                self._imu.publish(imu_message(now, "imu_link", (0, 0, 0, 1), (0, 0, rate), (0, 0, 9.81)))
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(1.0)
+
+    # ---- asking the planner ----
+
+    def change(self, transition: str, timeout: float = 30.0) -> bool:
+        request = ChangeState.Request(transition=Transition(id=TRANSITIONS[transition]))
+        return self.own.call("/planner/change_state", ChangeState, request, timeout).success
+
+    def state(self) -> str:
+        return self.own.call("/planner/get_state", GetState).current_state.label
+
+    def trigger(self, service: str) -> bool:
+        return self.own.call(f"/planner/{service}", Trigger).success
+
+    def status(self) -> tuple[str, dict[str, str]]:
+        """Summary and values of the newest diagnostics."""
+        wait_until(lambda: self.diagnostics is not None, 5.0, "no diagnostics")
+        status = self.diagnostics.status[0]
+        return status.message, {v.key: v.value for v in status.values}
+
+    # ---- looking at commands ----
+
+    def wait_for_commands(self, count: int, timeout: float = 30.0, process: Process | None = None) -> None:
+        """Until `count` more trajectories came."""
+        goal = len(self.trajectories) + count
+        say = f"fewer than {count} commands"
+        wait_until(
+            lambda: len(self.trajectories) >= goal,
+            timeout,
+            lambda: f"{say}\n{process.log if process else ''}",
+        )
+
+    def quiet(self, seconds: float = 0.4) -> bool:
+        """True when no trajectory comes for `seconds`."""
+        before = len(self.trajectories)
+        time.sleep(seconds)
+        return len(self.trajectories) == before
+
+    def is_hold(self, message: JointTrajectory) -> bool:
+        """True when the trajectory ends at the measured position."""
+        return bool(np.allclose(message.points[-1].positions, self.position, atol=1e-9))

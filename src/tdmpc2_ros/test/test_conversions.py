@@ -1,0 +1,147 @@
+"""Messages and numpy; and that a live message stream gives the observations of the same samples offline."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from fake_robot import ROBOT
+from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import Imu, JointState
+
+from tdmpc2_core.errors import SensorError
+from tdmpc2_core.robots import ObservationAssembler, SensorState
+from tdmpc2_ros import conversions
+
+NAMES = ROBOT.joint_names
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 1.5, 1795496400.123456, 59.9999999999])
+def test_time_survives_the_round_trip(seconds):
+    stamp = conversions.to_time(seconds)
+    assert 0 <= stamp.nanosec < 10**9
+    assert conversions.to_seconds(stamp) == pytest.approx(seconds, abs=3e-7)
+    assert conversions.to_seconds(conversions.to_duration(seconds)) == pytest.approx(seconds, abs=3e-7)
+
+
+def test_joint_state_is_mapped_by_name_and_keeps_its_stamp():
+    position, velocity = np.arange(12.0) / 10, np.arange(12.0)
+    order = np.argsort(NAMES)
+    message = conversions.joint_state_message(
+        5.25, [NAMES[i] for i in order], position[order], velocity[order]
+    )
+    sensors = SensorState(ROBOT)
+    assert conversions.store_joint_state(message, sensors) == 5.25
+    sample = sensors.snapshot().joints
+    assert sample.stamp == 5.25
+    assert np.array_equal(sample.position, position) and np.array_equal(sample.velocity, velocity)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"name": NAMES[:-1], "position": [0.0] * 11, "velocity": [0.0] * 11}, NAMES[-1]),
+        ({"position": [math.nan] + [0.0] * 11}, "nan"),
+        ({"position": [0.0] * 3}, "3 values"),
+        ({"velocity": []}, "velocity"),
+    ],
+)
+def test_bad_joint_states_are_refused_and_not_stored(change, reason):
+    message = conversions.joint_state_message(1.0, NAMES, np.zeros(12), np.zeros(12))
+    for field, value in change.items():
+        setattr(message, field, list(value))
+    sensors = SensorState(ROBOT)
+    with pytest.raises(SensorError, match=reason):
+        conversions.store_joint_state(message, sensors)
+    assert sensors.snapshot().joints is None
+
+
+def test_imu_is_xyzw_and_unmeasured_parts_are_refused():
+    sensors = SensorState(ROBOT)
+    message = conversions.imu_message(
+        2.0, "imu_link", (0.6, 0.0, 0.0, 0.8), (1.0, 2.0, 3.0), (0.0, 0.0, 9.81)
+    )
+    assert message.orientation.w == 0.8 and message.linear_acceleration.z == 9.81
+    conversions.store_imu(message, sensors)
+    sample = sensors.snapshot().imu
+    assert np.array_equal(sample.orientation, (0.6, 0.0, 0.0, 0.8))
+    assert np.array_equal(sample.angular_velocity, (1.0, 2.0, 3.0))
+    for part in ("orientation", "angular_velocity"):
+        blind = Imu(orientation=message.orientation)
+        getattr(blind, f"{part}_covariance")[0] = -1.0
+        with pytest.raises(SensorError, match=part):
+            conversions.store_imu(blind, sensors)
+    message.angular_velocity.x = math.nan
+    with pytest.raises(SensorError, match="angular velocity"):
+        conversions.store_imu(message, sensors)
+
+
+def test_twist_in_the_order_of_the_command_terms():
+    names = ("angular_z", "linear_x", "linear_y")
+    message = conversions.twist_message((0.3, 0.5, -0.1), names)
+    assert (message.linear.x, message.linear.y, message.angular.z) == (0.5, -0.1, 0.3)
+    sensors = SensorState(ROBOT)
+    assert conversions.store_twist(message, 7.0, ROBOT.command.names, sensors) == 7.0
+    assert np.array_equal(sensors.snapshot().command.values, (0.5, -0.1, 0.3))
+    stamped = TwistStamped(twist=message)
+    assert conversions.store_twist(stamped, 7.0, ROBOT.command.names, sensors) == 7.0
+    stamped.header.stamp = conversions.to_time(6.5)
+    assert conversions.store_twist(stamped, 7.0, ROBOT.command.names, sensors) == 6.5
+    message.linear.x = math.inf
+    with pytest.raises(SensorError):
+        conversions.store_twist(message, 7.0, ROBOT.command.names, sensors)
+
+
+def test_trajectory_and_position_messages():
+    targets = np.arange(36.0).reshape(3, 12)
+    message = conversions.trajectory_message(NAMES, targets, 0.02)
+    assert [list(p.positions) for p in message.points] == targets.tolist()
+    assert [conversions.to_seconds(p.time_from_start) for p in message.points] == pytest.approx(
+        [0.02, 0.04, 0.06]
+    )
+    assert list(conversions.position_message(targets[1]).data) == targets[1].tolist()
+
+
+def test_live_messages_give_the_offline_observations_bit_for_bit():
+    """The same samples through DDS serialisation and the conversions, and straight into the sensor slots."""
+    rng = np.random.default_rng(3)
+    live, offline = SensorState(ROBOT), SensorState(ROBOT)
+    assemblers = ObservationAssembler(ROBOT), ObservationAssembler(ROBOT)
+    order = np.argsort(NAMES)
+    names = [NAMES[i] for i in order]
+    for k in range(60):
+        stamp = conversions.to_seconds(conversions.to_time(1795496400.0 + 0.02 * k))
+        position, velocity, gyro, action = (rng.normal(size=n) for n in (12, 12, 3, 12))
+        quaternion = rng.normal(size=4)
+        quaternion /= np.linalg.norm(quaternion)
+        command = rng.uniform(-1.0, 1.0, 3) * (k % 20 > 4)
+
+        over_the_wire(conversions.joint_state_message(stamp, names, position[order], velocity[order]), live)
+        over_the_wire(conversions.imu_message(stamp, "imu_link", quaternion, gyro, np.zeros(3)), live)
+        over_the_wire(conversions.twist_message(command, ROBOT.command.names), live, stamp)
+        offline.set_joints(stamp, NAMES, position, velocity)
+        offline.set_imu(stamp, quaternion, gyro)
+        offline.set_command(stamp, command)
+
+        now = stamp + 0.004
+        observed = []
+        for assembler, sensors in zip(assemblers, (live, offline), strict=True):
+            if k in (0, 40):
+                assembler.reset(sensors, now)
+            observed.append(assembler.assemble(sensors, now))
+            assembler.record_action(np.clip(action, -1.0, 1.0))
+        assert observed[0].tobytes() == observed[1].tobytes()
+
+
+def over_the_wire(message, sensors, now=0.0):
+    """Serialise, deserialise and store as the planner's callbacks do."""
+    received = deserialize_message(serialize_message(message), type(message))
+    if isinstance(received, JointState):
+        conversions.store_joint_state(received, sensors)
+    elif isinstance(received, Imu):
+        conversions.store_imu(received, sensors)
+    else:
+        assert isinstance(received, Twist)
+        conversions.store_twist(received, now, ROBOT.command.names, sensors)
