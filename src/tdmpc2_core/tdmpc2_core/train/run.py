@@ -39,8 +39,8 @@ class Progress:
 
 
 class Run:
-    """Folder layout: ``config.yaml``, ``checkpoint/`` (newest bundle + ``learner.pt``), ``best/`` (bundle with
-    the highest evaluation), ``episodes/``, ``demonstrations/``, ``train.csv``, ``eval.csv``,
+    """Folder layout: ``config.yaml``, ``checkpoint/`` (newest bundle + ``learner.pt``), ``best/`` (bundle
+    with the highest evaluation), ``episodes/``, ``demonstrations/``, ``train.csv``, ``eval.csv``,
     ``events.csv``.
 
     An existing checkpoint in the folder is continued.
