@@ -1,0 +1,62 @@
+"""The documentation against the repository: links, paths, parameters, figures."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from tdmpc2_ros.mujoco_sim_parameters import SimulationSettings
+from tdmpc2_ros.planner_model import PlannerParameters
+from tdmpc2_ros.recorder import RecorderSettings
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+INTERFACE = (ROOT / "docs/reference/ros-interface.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_paths_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"link to {target}"
+    for path in re.findall(r"`((?:src|docs|scripts|benchmarks|docker)/[^`\s*<>]*)", text):
+        assert (ROOT / path).exists(), f"path {path}"
+
+
+def section(node: str) -> str:
+    return INTERFACE.split(f"## Node `{node}`")[1].split("\n## ")[0]
+
+
+@pytest.mark.parametrize(
+    ("node", "settings"),
+    [("planner", PlannerParameters), ("mujoco_sim", SimulationSettings), ("recorder", RecorderSettings)],
+)
+def test_parameters_are_those_of_the_code(node, settings):
+    table = section(node).split("| parameter |")[1]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.M) == [
+        field.name for field in dataclasses.fields(settings)
+    ]
+
+
+@pytest.mark.parametrize("node", ["planner", "mujoco_sim"])
+def test_topics_and_services_are_those_of_the_code(node):
+    package = ROOT / "src/tdmpc2_ros/tdmpc2_ros"
+    code = "".join(file.read_text(encoding="utf-8") for file in package.glob(f"{node}*.py"))
+    table = section(node).split("| topic |")[1].split("| parameter |")[0]
+    documented = re.findall(r"^\| `([^`]+)` \|", table, re.M) + re.findall(r"`(~/\w+)`[,.]", table)
+    assert documented
+    for name in documented:
+        assert f'"{name}"' in code, f"{name} is not in the code of {node}"
+    for name in re.findall(r'"(~/\w+)"', code):
+        assert name in documented, f"{name} is not documented"
+
+
+def test_every_measured_table_names_its_script():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    measured = text.split("## Measured")[1].split("\n## ")[0]
+    scripts = re.findall(r"python (benchmarks/\w+\.py)", measured)
+    assert len(scripts) >= 4
+    assert all((ROOT / script).exists() for script in scripts)
+    assert "measured:" not in text, "a table is missing"
