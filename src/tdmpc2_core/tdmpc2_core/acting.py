@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import UserError
-from .model.config import WorldModelConfig
-from .robots import Embodiment
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.robots import Embodiment
 
 
 class ObservationError(UserError):

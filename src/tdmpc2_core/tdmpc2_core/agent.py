@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .acting import ActResult, ObservationError, PlanError, check_observation, check_sizes
-from .checkpoint.bundle import Bundle, load_bundle, save_bundle
-from .checkpoint.robot_files import check_same_robot
-from .errors import UserError
-from .model.world_model import WorldModel
-from .planning import Plan, PlanBatch, PlannerConfig, PolicyPlanner, make_planner, planner_preset
-from .robots import Embodiment
+from tdmpc2_core.acting import ActResult, ObservationError, PlanError, check_observation, check_sizes
+from tdmpc2_core.checkpoint.bundle import Bundle, load_bundle, save_bundle
+from tdmpc2_core.checkpoint.robot_files import check_same_robot
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.model.world_model import WorldModel
+from tdmpc2_core.planning import Plan, PlanBatch, PlannerConfig, PolicyPlanner, make_planner, planner_preset
+from tdmpc2_core.robots import Embodiment
 
 __all__ = ["ActResult", "Agent", "ObservationError", "PlanError"]
 

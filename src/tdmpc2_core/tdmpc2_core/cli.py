@@ -131,7 +131,7 @@ def _train_help() -> str:
 
     return (
         "example: tdmpc2 train robot=quadruped out=runs/quadruped steps=150000 learner.batch_size=256\n\n"
-        f"settings:\n{field_help(TrainConfig)}"
+        f"settings:\n{field_help(TrainConfig())}"
     )
 
 

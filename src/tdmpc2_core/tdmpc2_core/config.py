@@ -15,8 +15,17 @@ from typing import Any, TypeVar
 
 import yaml
 
-from .config_values import Place, closest, convert, describe, expected, from_mapping, setting, type_hints
-from .errors import UserError
+from tdmpc2_core.config_values import (
+    Place,
+    closest,
+    convert,
+    describe,
+    expected,
+    from_mapping,
+    setting,
+    type_hints,
+)
+from tdmpc2_core.errors import UserError
 
 __all__ = [
     "apply_overrides",
@@ -178,34 +187,39 @@ def _parse(hint: Any, text: str, place: Place) -> Any:
     return convert(hint, value, place)
 
 
-def field_help(cls: type, prefix: str = "") -> str:
-    """A table for ``--help``: key, accepted values, default, reason, unit, range of each setting of `cls`."""
-    rows = list(_rows(cls, prefix))
+def field_help(settings: Any, prefix: str = "") -> str:
+    """A table for ``--help``: key, accepted values, default, reason, unit and range of each setting.
+
+    `settings`: a dataclass, or an instance of one, whose values are then shown as the defaults.
+    """
+    rows = list(_rows(settings, prefix))
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
     lines = ("  ".join(["", *map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows)
     return "\n".join(lines)
 
 
-def _rows(cls: type, prefix: str) -> typing.Iterator[tuple[str, str, str, str]]:
+def _rows(settings: Any, prefix: str) -> typing.Iterator[tuple[str, str, str, str]]:
+    cls = settings if isinstance(settings, type) else type(settings)
     hints = type_hints(cls)
     for f in (f for f in dataclasses.fields(cls) if f.init):
+        value = _default(f) if settings is cls else getattr(settings, f.name)
         options = [o for o in (typing.get_args(hints[f.name]) or (hints[f.name],)) if o is not type(None)]
         if len(options) == 1 and dataclasses.is_dataclass(options[0]):
-            yield from _rows(options[0], f"{prefix}{f.name}.")
+            yield from _rows(value if dataclasses.is_dataclass(value) else options[0], f"{prefix}{f.name}.")
             continue
         signs = {"low": ">=", "above": ">", "high": "<=", "below": "<"}
         bounds = [f"{sign} {f.metadata[r]:g}" for r, sign in signs.items() if f.metadata.get(r) is not None]
         notes = [part for part in (f.metadata.get("unit"), " and ".join(bounds)) if part]
         why = str(f.metadata.get("why", "")) + (f" [{', '.join(notes)}]" if notes else "")
-        yield prefix + f.name, expected(hints[f.name]), _default(f), why
+        yield prefix + f.name, expected(hints[f.name]), _shown(value), why
 
 
-def _default(f: dataclasses.Field[Any]) -> str:
-    if f.default is not dataclasses.MISSING:
-        value = f.default
-    elif f.default_factory is not dataclasses.MISSING:
-        value = f.default_factory()
-    else:
+def _default(f: dataclasses.Field[Any]) -> Any:
+    return f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+
+
+def _shown(value: Any) -> str:
+    if value is dataclasses.MISSING:
         return "required"
     plain = _plain(value)
     return {"True": "true", "False": "false", "None": "null"}.get(str(plain), str(plain))

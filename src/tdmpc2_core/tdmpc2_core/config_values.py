@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from .errors import UserError
+from tdmpc2_core.errors import UserError
 
 T = TypeVar("T")
 

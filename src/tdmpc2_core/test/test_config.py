@@ -215,3 +215,11 @@ def test_help_shows_every_setting_with_default_unit_range_and_reason():
     assert "one of adam, sgd" in lines["run.learner.kind"] and "required" in lines["run.name"]
     assert "null" in lines["run.folder"] and "false" in lines["run.compile"]
     assert "run.loaded_from" not in lines
+
+
+def test_help_of_an_instance_shows_its_own_values():
+    from tdmpc2_core.train.config import TrainConfig
+
+    text = field_help(TrainConfig())
+    (line,) = (line for line in text.splitlines() if line.strip().startswith("learner.n_step"))
+    assert line.split()[-1] != "1" and f" {TrainConfig().learner.n_step} " in line

@@ -27,13 +27,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from ..model.config import WorldModelConfig
-from ..model.world_model import WorldModel
-from ..planning.config import PlannerConfig
-from ..robots import Embodiment
-from . import manifest
-from .robot_files import robot_files
+from tdmpc2_core.checkpoint import manifest
+from tdmpc2_core.checkpoint.robot_files import robot_files
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.model.world_model import WorldModel
+from tdmpc2_core.planning.config import PlannerConfig
+from tdmpc2_core.robots import Embodiment
 
 FORMAT_VERSION = manifest.FORMAT_VERSION
 WEIGHTS = "weights.safetensors"

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tdmpc2_core.bundles import shipped_bundle
-
-from ..errors import UserError
+from tdmpc2_core.errors import UserError
 
 NAME = "bundle.json"
 FORMAT = "tdmpc2-bundle"

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from ..model.config import WorldModelConfig
-from ..model.world_model import WorldModel
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.model.world_model import WorldModel
 
 _FIELDS = {"weight": "weight", "bias": "bias", "ln.weight": "norm_weight", "ln.bias": "norm_bias"}
 _FLAT_FIELDS = tuple(_FIELDS)  # order of a layer's tensors in a first-release file

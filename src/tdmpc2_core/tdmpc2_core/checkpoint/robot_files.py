@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from ..errors import UserError
-from ..robots import Embodiment
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots import Embodiment
 
 YAML_NAME = "embodiment.yaml"
 _ASSET_FOLDERS = ("meshdir", "texturedir", "assetdir")

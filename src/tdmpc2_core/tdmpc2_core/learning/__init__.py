@@ -1,10 +1,10 @@
 """Learning: losses, actor objectives and the learner (torch)."""
 
-from .actor import ActorOptions
-from .batch import Batch
-from .config import LearnerConfig
-from .draws import UpdateDraws
-from .learner import Learner
-from .returns import discount_for
+from tdmpc2_core.learning.actor import ActorOptions
+from tdmpc2_core.learning.batch import Batch
+from tdmpc2_core.learning.config import LearnerConfig
+from tdmpc2_core.learning.draws import UpdateDraws
+from tdmpc2_core.learning.learner import Learner
+from tdmpc2_core.learning.returns import discount_for
 
 __all__ = ["ActorOptions", "Batch", "Learner", "LearnerConfig", "UpdateDraws", "discount_for"]

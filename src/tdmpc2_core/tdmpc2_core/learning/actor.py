@@ -8,53 +8,35 @@ was stored.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..model import PolicySample
-from ..model.distributions import gaussian_kl, gaussian_log_density
+from tdmpc2_core.config import setting
+from tdmpc2_core.model import PolicySample
+from tdmpc2_core.model.distributions import gaussian_kl, gaussian_log_density
 
 
 @dataclass(frozen=True)
 class ActorOptions:
     """Choice of the objective and its constants. Field metadata: unit and reason."""
 
-    objective: str = field(
-        default="max_q",
-        metadata={"unit": "name", "why": "max_q (paper), tdmpc_square, boom, bmpc or bc"},
+    objective: str = setting("max_q", unit="name", why="max_q (paper), tdmpc_square, boom, bmpc or bc")
+    entropy: str = setting(
+        "scaled",
+        unit="scaled | squashed",
+        why="official Gaussian bonus times action dims, or the true entropy",
     )
-    entropy: str = field(
-        default="scaled",
-        metadata={
-            "unit": "scaled | squashed",
-            "why": "official Gaussian bonus times action dims, or the true entropy",
-        },
+    entropy_coef: float = setting(1e-4, unit="1/nat", why="weight of the entropy bonus")
+    plan_weight: float | None = setting(
+        None, unit="dimensionless", why="weight of the plan term; None takes the rule of the method"
     )
-    entropy_coef: float = field(
-        default=1e-4, metadata={"unit": "1/nat", "why": "weight of the entropy bonus"}
+    plan_min_std: float = setting(0.05, unit="action", why="floor of the standard deviations in plan terms")
+    scale_threshold: float = setting(
+        2.0, unit="return", why="plan terms are off while the value range is at or below it; 0 keeps them on"
     )
-    plan_weight: float | None = field(
-        default=None,
-        metadata={
-            "unit": "dimensionless",
-            "why": "weight of the plan term; None takes the rule of the method",
-        },
-    )
-    plan_min_std: float = field(
-        default=0.05, metadata={"unit": "action", "why": "floor of the standard deviations in plan terms"}
-    )
-    scale_threshold: float = field(
-        default=2.0,
-        metadata={
-            "unit": "return",
-            "why": "plan terms are off while the value range is at or below it; 0 keeps them on",
-        },
-    )
-    bc_weight: float = field(
-        default=1.0, metadata={"unit": "dimensionless", "why": "weight of the data term of bc"}
-    )
+    bc_weight: float = setting(1.0, unit="dimensionless", why="weight of the data term of bc")
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from .actor import ActorOptions
-from .losses import LossWeights
+from tdmpc2_core.config import setting
+from tdmpc2_core.learning.actor import ActorOptions
+from tdmpc2_core.learning.losses import LossWeights
 
 PRECISIONS = ("float32", "bfloat16")
-
-
-def _option(default: Any, unit: str, why: str) -> Any:
-    return field(default=default, metadata={"unit": unit, "why": why})
 
 
 @dataclass(frozen=True)
@@ -23,41 +20,45 @@ class LearnerConfig:
     Raises ValueError on values that cannot work.
     """
 
-    horizon: int = _option(3, "decisions", "length of the latent rollout that is trained")
-    n_step: int = _option(
-        1, "decisions", "rewards summed before the bootstrap; 1 is the paper, 3 learns faster early"
+    horizon: int = setting(3, unit="decisions", why="length of the latent rollout that is trained")
+    n_step: int = setting(
+        1, unit="decisions", why="rewards summed before the bootstrap; 1 is the paper, 3 learns faster early"
     )
-    batch_size: int = _option(256, "windows", "windows per update")
-    discount: float = _option(0.99, "per decision", "see returns.discount_for")
-    task_discounts: tuple[float, ...] = _option((), "per decision", "one per task; empty: `discount` for all")
-    rho: float = _option(0.5, "per decision", "decay of the loss weights along the rollout")
-    consistency_coef: float = _option(20.0, "dimensionless", "weight of the latent prediction error")
-    reward_coef: float = _option(0.1, "dimensionless", "weight of the reward cross entropy")
-    value_coef: float = _option(0.1, "dimensionless", "weight of the value cross entropy")
-    termination_coef: float = _option(1.0, "dimensionless", "weight of the termination cross entropy")
-    lr: float = _option(3e-4, "per update", "Adam step of everything but the encoder")
-    enc_lr_scale: float = _option(
-        0.3, "dimensionless", "the encoder moves slower: its outputs are the targets"
+    batch_size: int = setting(256, unit="windows", why="windows per update")
+    discount: float = setting(0.99, unit="per decision", why="see returns.discount_for")
+    task_discounts: tuple[float, ...] = setting(
+        (), unit="per decision", why="one per task; empty: `discount` for all"
     )
-    adam_eps: float = _option(1e-8, "gradient", "Adam epsilon of the world model")
-    policy_adam_eps: float = _option(1e-5, "gradient", "Adam epsilon of the policy")
-    grad_clip_norm: float = _option(20.0, "gradient norm", "clip of world model and policy, each on its own")
-    tau: float = _option(0.01, "per update", "target value heads move by this share; also the running scale")
-    actor: ActorOptions = field(
-        default_factory=ActorOptions, metadata={"unit": "options", "why": "objective of the policy prior"}
+    rho: float = setting(0.5, unit="per decision", why="decay of the loss weights along the rollout")
+    consistency_coef: float = setting(20.0, unit="dimensionless", why="weight of the latent prediction error")
+    reward_coef: float = setting(0.1, unit="dimensionless", why="weight of the reward cross entropy")
+    value_coef: float = setting(0.1, unit="dimensionless", why="weight of the value cross entropy")
+    termination_coef: float = setting(
+        1.0, unit="dimensionless", why="weight of the termination cross entropy"
     )
-    soft_termination: bool = _option(
+    lr: float = setting(3e-4, unit="per update", why="Adam step of everything but the encoder")
+    enc_lr_scale: float = setting(
+        0.3, unit="dimensionless", why="the encoder moves slower: its outputs are the targets"
+    )
+    adam_eps: float = setting(1e-8, unit="gradient", why="Adam epsilon of the world model")
+    policy_adam_eps: float = setting(1e-5, unit="gradient", why="Adam epsilon of the policy")
+    grad_clip_norm: float = setting(
+        20.0, unit="gradient norm", why="clip of world model and policy, each on its own"
+    )
+    tau: float = setting(
+        0.01, unit="per update", why="target value heads move by this share; also the running scale"
+    )
+    actor: ActorOptions = setting(factory=ActorOptions, why="objective of the policy prior")
+    soft_termination: bool = setting(
         False,
-        "flag",
-        "policy loss of predicted states weighted by the predicted probability of getting there",
+        why="policy loss of predicted states weighted by the predicted probability of getting there",
     )
-    leak_policy_gradient_to_task: bool = _option(
+    leak_policy_gradient_to_task: bool = setting(
         True,
-        "flag",
-        "task embedding also gets the policy loss gradient, at the next step, as in the official code",
+        why="task embedding also gets the policy loss gradient, at the next step, as in the official code",
     )
-    precision: str = _option(
-        "float32", "float32 | bfloat16", "matrix products; losses and norms stay float32"
+    precision: str = setting(
+        "float32", unit="float32 | bfloat16", why="matrix products; losses and norms stay float32"
     )
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..model import WorldModel
+from tdmpc2_core.model import WorldModel
 
 
 def parameter_groups(model: WorldModel, lr: float, enc_lr_scale: float) -> list[dict[str, Any]]:

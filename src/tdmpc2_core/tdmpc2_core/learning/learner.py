@@ -11,15 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
-from ..model import WorldModel
-from .actor import HEAD_REDUCTION, NEEDS_PLAN, OBJECTIVES, ActorInputs, plan_divergence
-from .batch import Batch
-from .config import LearnerConfig
-from .draws import UpdateDraws, draw_update
-from .groups import parameter_groups
-from .losses import WorldModelLosses, masked_mean, termination_metrics, time_weights, world_model_losses
-from .returns import n_step_returns
-from .scale import RunningScale
+from tdmpc2_core.learning.actor import HEAD_REDUCTION, NEEDS_PLAN, OBJECTIVES, ActorInputs, plan_divergence
+from tdmpc2_core.learning.batch import Batch
+from tdmpc2_core.learning.config import LearnerConfig
+from tdmpc2_core.learning.draws import UpdateDraws, draw_update
+from tdmpc2_core.learning.groups import parameter_groups
+from tdmpc2_core.learning.losses import (
+    WorldModelLosses,
+    masked_mean,
+    termination_metrics,
+    time_weights,
+    world_model_losses,
+)
+from tdmpc2_core.learning.returns import n_step_returns
+from tdmpc2_core.learning.scale import RunningScale
+from tdmpc2_core.model import WorldModel
 
 
 class Learner:

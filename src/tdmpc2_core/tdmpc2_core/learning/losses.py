@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..model import WorldModel
-from .batch import Batch
+from tdmpc2_core.learning.batch import Batch
+from tdmpc2_core.model import WorldModel
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The world model and its parts (torch)."""
 
-from .config import WorldModelConfig
-from .distributions import PolicySample, TwoHot
-from .sizes import SIZES, world_model_config
-from .world_model import WorldModel
+from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.model.distributions import PolicySample, TwoHot
+from tdmpc2_core.model.sizes import SIZES, world_model_config
+from tdmpc2_core.model.world_model import WorldModel
 
 __all__ = ["SIZES", "PolicySample", "TwoHot", "WorldModel", "WorldModelConfig", "world_model_config"]

@@ -3,43 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-
-def _option(default: Any, unit: str, why: str) -> Any:
-    return field(default=default, metadata={"unit": unit, "why": why})
+from tdmpc2_core.config import setting
 
 
 @dataclass(frozen=True)
 class WorldModelConfig:
     """Architecture of the paper's size 5; `SIZES` holds the other presets. Field metadata: unit, reason."""
 
-    obs_dim: int = field(
-        metadata={"unit": "entries", "why": "observation length; channels when obs_kind is pixels"}
+    obs_dim: int = setting(unit="entries", why="observation length; channels when obs_kind is pixels")
+    action_dim: int = setting(unit="entries", why="action length, each in [-1, 1]")
+    latent_dim: int = setting(512, unit="entries", why="length of z; a multiple of simnorm_dim")
+    enc_dim: int = setting(256, unit="units", why="width of the encoder's hidden layers")
+    mlp_dim: int = setting(512, unit="units", why="width of the two hidden layers of every other network")
+    num_enc_layers: int = setting(2, unit="layers", why="encoder layers, the output layer included")
+    num_q: int = setting(5, unit="heads", why="value heads; two random ones form every target")
+    dropout: float = setting(
+        0.01, unit="probability", why="first layer of every value head, in the learner only"
     )
-    action_dim: int = field(metadata={"unit": "entries", "why": "action length, each in [-1, 1]"})
-    latent_dim: int = _option(512, "entries", "length of z; a multiple of simnorm_dim")
-    enc_dim: int = _option(256, "units", "width of the encoder's hidden layers")
-    mlp_dim: int = _option(512, "units", "width of the two hidden layers of every other network")
-    num_enc_layers: int = _option(2, "layers", "encoder layers, the output layer included")
-    num_q: int = _option(5, "heads", "value heads; two random ones form every target")
-    dropout: float = _option(0.01, "probability", "first layer of every value head, in the learner only")
-    simnorm_dim: int = _option(8, "entries", "group length of the simplicial normalisation of z")
-    num_bins: int = _option(101, "bins", "two-hot regression of reward and value")
-    vmin: float = _option(-10.0, "symlog", "lowest bin, a value of -22025")
-    vmax: float = _option(10.0, "symlog", "highest bin, a value of 22025")
-    log_std_min: float = _option(-10.0, "ln", "lower bound of the policy's log standard deviation")
-    log_std_max: float = _option(2.0, "ln", "upper bound of the policy's log standard deviation")
-    episodic: bool = _option(False, "flag", "adds the termination head")
-    normalise_obs: bool = _option(
-        False, "flag", "running mean/std of observations inside the model; robots need it"
+    simnorm_dim: int = setting(8, unit="entries", why="group length of the simplicial normalisation of z")
+    num_bins: int = setting(101, unit="bins", why="two-hot regression of reward and value")
+    vmin: float = setting(-10.0, unit="symlog", why="lowest bin, a value of -22025")
+    vmax: float = setting(10.0, unit="symlog", why="highest bin, a value of 22025")
+    log_std_min: float = setting(-10.0, unit="ln", why="lower bound of the policy's log standard deviation")
+    log_std_max: float = setting(2.0, unit="ln", why="upper bound of the policy's log standard deviation")
+    episodic: bool = setting(False, unit="flag", why="adds the termination head")
+    normalise_obs: bool = setting(
+        False, unit="flag", why="running mean/std of observations inside the model; robots need it"
     )
-    obs_kind: str = _option("state", "state | pixels", "pixels: 3 stacked 64x64 RGB frames, latent_dim 512")
-    num_channels: int = _option(32, "channels", "width of the pixel encoder's convolutions")
-    task_dim: int = _option(0, "entries", "length of the task embedding; 0 for a single task")
-    action_dims: tuple[int, ...] = _option(
-        (), "entries", "real action length of every task; empty for a single task"
+    obs_kind: str = setting(
+        "state", unit="state | pixels", why="pixels: 3 stacked 64x64 RGB frames, latent_dim 512"
+    )
+    num_channels: int = setting(32, unit="channels", why="width of the pixel encoder's convolutions")
+    task_dim: int = setting(0, unit="entries", why="length of the task embedding; 0 for a single task")
+    action_dims: tuple[int, ...] = setting(
+        (), unit="entries", why="real action length of every task; empty for a single task"
     )
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .functional import symexp, symlog
+from tdmpc2_core.model.functional import symexp, symlog
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import WorldModelConfig
-from .functional import simnorm
-from .layers import MLP
+from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.model.functional import simnorm
+from tdmpc2_core.model.layers import MLP
 
 _SHIFT = 3
 _SIDE = 64

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .functional import affine_mish, mish, simnorm
+from tdmpc2_core.model.functional import affine_mish, mish, simnorm
 
 _INIT_STD = 0.02
 _LAYER_NORM_EPS = 1e-5

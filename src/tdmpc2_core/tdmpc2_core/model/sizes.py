@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .config import WorldModelConfig
+from tdmpc2_core.model.config import WorldModelConfig
 
 SIZES: dict[int | str, dict[str, Any]] = {
     1: {"enc_dim": 256, "mlp_dim": 384, "latent_dim": 128, "num_enc_layers": 2, "num_q": 2},

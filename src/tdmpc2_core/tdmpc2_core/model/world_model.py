@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import WorldModelConfig
-from .distributions import PolicySample, TwoHot, squashed_gaussian
-from .encoder import PixelEncoder, state_encoder
-from .layers import MLP, Heads, MLPEnsemble
-from .normalisation import ObservationNormaliser
+from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.model.distributions import PolicySample, TwoHot, squashed_gaussian
+from tdmpc2_core.model.encoder import PixelEncoder, state_encoder
+from tdmpc2_core.model.layers import MLP, Heads, MLPEnsemble
+from tdmpc2_core.model.normalisation import ObservationNormaliser
 
 __all__ = ["PolicySample", "Task", "WorldModel", "WorldModelConfig"]
 

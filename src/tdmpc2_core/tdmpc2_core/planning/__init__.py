@@ -1,11 +1,11 @@
 """Planning in latent space: MPPI and the policy prior behind one protocol."""
 
-from .config import PLANNER_PRESETS, PlannerConfig, planner_preset
-from .factory import make_planner
-from .mppi import MPPI
-from .plan import Plan
-from .policy import PolicyPlanner
-from .protocol import PlanBatch, PlanDraws, Planner
+from tdmpc2_core.planning.config import PLANNER_PRESETS, PlannerConfig, planner_preset
+from tdmpc2_core.planning.factory import make_planner
+from tdmpc2_core.planning.mppi import MPPI
+from tdmpc2_core.planning.plan import Plan
+from tdmpc2_core.planning.policy import PolicyPlanner
+from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws, Planner
 
 __all__ = [
     "MPPI",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ..config import from_mapping, setting
+from tdmpc2_core.config import from_mapping, setting
 
 MANY_ACTIONS = 20  # the paper plans two iterations longer from this action dimension on
 

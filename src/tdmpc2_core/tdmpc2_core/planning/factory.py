@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .config import PlannerConfig
-from .mppi import MPPI
-from .policy import PolicyPlanner
-from .protocol import Planner
+from tdmpc2_core.planning.config import PlannerConfig
+from tdmpc2_core.planning.mppi import MPPI
+from tdmpc2_core.planning.policy import PolicyPlanner
+from tdmpc2_core.planning.protocol import Planner
 
 if TYPE_CHECKING:
-    from ..model.world_model import WorldModel
+    from tdmpc2_core.model.world_model import WorldModel
 
 
 def make_planner(

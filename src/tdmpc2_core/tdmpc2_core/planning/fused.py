@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..model.distributions import squashed_gaussian
-from ..model.functional import symexp
-from .rollout import discounted_return
+from tdmpc2_core.model.distributions import squashed_gaussian
+from tdmpc2_core.model.functional import symexp
+from tdmpc2_core.planning.rollout import discounted_return
 
 if TYPE_CHECKING:
-    from ..model.world_model import WorldModel
+    from tdmpc2_core.model.world_model import WorldModel
 
 _LAYER_NORM_EPS = 1e-5
 _SAFE_EXPONENT = 60.0  # e^+-60, summed over a group, stays a normal float32

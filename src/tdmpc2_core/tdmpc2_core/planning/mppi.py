@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .config import PlannerConfig
-from .fused import FusedRollout
-from .protocol import PlanBatch, PlanDraws
-from .rollout import ModelRollout, Rollout
+from tdmpc2_core.planning.config import PlannerConfig
+from tdmpc2_core.planning.fused import FusedRollout
+from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws
+from tdmpc2_core.planning.rollout import ModelRollout, Rollout
 
 if TYPE_CHECKING:
-    from ..model.world_model import WorldModel
+    from tdmpc2_core.model.world_model import WorldModel
 
 
 class MPPI:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .config import PlannerConfig
-from .protocol import PlanBatch, PlanDraws
+from tdmpc2_core.planning.config import PlannerConfig
+from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws
 
 if TYPE_CHECKING:
-    from ..model.world_model import WorldModel
+    from tdmpc2_core.model.world_model import WorldModel
 
 
 class PolicyPlanner:

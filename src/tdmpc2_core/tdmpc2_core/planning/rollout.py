@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ..model.world_model import WorldModel
+    from tdmpc2_core.model.world_model import WorldModel
 
 
 class Rollout(Protocol):

@@ -3,11 +3,11 @@
 Used unchanged by training, the simulation node, the planner node and bag replay.
 """
 
-from .action import ActionMapper
-from .embodiment import Embodiment, TermBlock, shipped_names
-from .observation import ObservationAssembler
-from .safety import SafetyFilter, SafetyResult
-from .sensors import CommandSample, ImuSample, JointSample, SensorState, Snapshot
+from tdmpc2_core.robots.action import ActionMapper
+from tdmpc2_core.robots.embodiment import Embodiment, TermBlock, shipped_names
+from tdmpc2_core.robots.observation import ObservationAssembler
+from tdmpc2_core.robots.safety import SafetyFilter, SafetyResult
+from tdmpc2_core.robots.sensors import CommandSample, ImuSample, JointSample, SensorState, Snapshot
 
 __all__ = [
     "ActionMapper",

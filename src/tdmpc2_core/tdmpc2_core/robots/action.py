@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .embodiment import Embodiment
+from tdmpc2_core.robots.embodiment import Embodiment
 
 Array = NDArray[np.float64]
 

@@ -17,11 +17,25 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import from_mapping, read_yaml, setting, to_mapping
-from ..config_values import Place, closest
-from ..errors import UserError
-from .specs import ActionSpec, ClockSpec, CommandSpec, Joint, ObservationSpec, SafetySpec, joints_from_section
-from .training_specs import DemonstrationSpec, RandomisationSpec, ResetSpec, RewardSpec, TerminationSpec
+from tdmpc2_core.config import from_mapping, read_yaml, setting, to_mapping
+from tdmpc2_core.config_values import Place, closest
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots.specs import (
+    ActionSpec,
+    ClockSpec,
+    CommandSpec,
+    Joint,
+    ObservationSpec,
+    SafetySpec,
+    joints_from_section,
+)
+from tdmpc2_core.robots.training_specs import (
+    DemonstrationSpec,
+    RandomisationSpec,
+    ResetSpec,
+    RewardSpec,
+    TerminationSpec,
+)
 
 FILE_NAME = "embodiment.yaml"
 SHIPPED = Path(__file__).parent / "models"

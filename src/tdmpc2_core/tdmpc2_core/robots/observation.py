@@ -12,10 +12,10 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import StaleSource
-from .embodiment import Embodiment
-from .rotations import gravity_direction
-from .sensors import SensorState, Snapshot
+from tdmpc2_core.errors import StaleSource
+from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.rotations import gravity_direction
+from tdmpc2_core.robots.sensors import SensorState, Snapshot
 
 
 class ObservationAssembler:

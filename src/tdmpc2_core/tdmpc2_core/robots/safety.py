@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .embodiment import Embodiment
+from tdmpc2_core.robots.embodiment import Embodiment
 
 Array = NDArray[np.float64]
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import SensorError
-from .embodiment import Embodiment
+from tdmpc2_core.errors import SensorError
+from tdmpc2_core.robots.embodiment import Embodiment
 
 Array = NDArray[np.float64]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from ..config import setting
-from ..config_values import Place, closest, convert, describe
+from tdmpc2_core.config import setting
+from tdmpc2_core.config_values import Place, closest, convert, describe
 
 TermName = Literal[
     "gyro", "gravity", "joint_position", "joint_velocity", "previous_action", "command", "gait_phase"

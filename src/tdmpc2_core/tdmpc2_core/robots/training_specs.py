@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ..config import setting
+from tdmpc2_core.config import setting
 
 Range = tuple[float, float]
 
