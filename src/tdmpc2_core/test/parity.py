@@ -58,7 +58,7 @@ class Fixture:
     def learner_config(self, **overrides: Any) -> LearnerConfig:
         """Paper settings with the fixture's horizon and discount."""
         values = {"horizon": self.settings["horizon"], "discount": self.settings["discount"], **overrides}
-        return LearnerConfig.paper(**values)
+        return LearnerConfig(**values)
 
     def batch(self) -> Batch:
         """The batch of the three updates, every step valid."""

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from tdmpc2_core.config import from_mapping, to_mapping
+from tdmpc2_core.errors import UserError
 from tdmpc2_core.learning import ActorOptions, Batch, Learner, LearnerConfig
 from tdmpc2_core.learning.actor import OBJECTIVES
 from tdmpc2_core.learning.losses import time_weights, world_model_losses
@@ -240,10 +242,10 @@ def test_errors_say_what_is_wrong() -> None:
         learner().update(replace(make_batch(3), plan_std=None))
     with pytest.raises(ValueError, match="unknown; choose one of"):
         ActorOptions(objective="sac")
-    with pytest.raises(ValueError, match="unknown learner fields"):
-        LearnerConfig.from_dict({"rate": 1})
-    config = LearnerConfig.robot(task_discounts=(0.9,))
-    assert LearnerConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(UserError, match="rate"):
+        from_mapping(LearnerConfig, {"rate": 1}, "test")
+    config = LearnerConfig(n_step=3, task_discounts=(0.9,), actor=ActorOptions("bmpc"))
+    assert from_mapping(LearnerConfig, to_mapping(config), "test") == config
 
 
 def test_keep_freed_memory_is_harmless() -> None:

@@ -79,6 +79,8 @@ class RobotEnv:
         if self._fixed_command is not None:
             return self._fixed_command
         spec = self.embodiment.command
+        if spec is None:
+            return self._command
         if self._steps % max(1, round(spec.resample_seconds * self.embodiment.control_rate)) == 0:
             if self.rng.random() < spec.stand_fraction:
                 return np.zeros(len(spec.terms))
@@ -173,14 +175,15 @@ class RobotEnv:
             foot_stance=self.foot_stance(),
         )
         reward, info = self.reward(state)
-        info["velocity_error"] = float(np.linalg.norm(linear[:2] - command[:2]))
+        if self.embodiment.command:
+            info["velocity_error"] = float(np.linalg.norm(linear[:2] - command[:2]))
         return reward, info
 
     def foot_stance(self) -> np.ndarray:
         """Which feet the gait phase wants on the ground (F,) bool; all of them while standing."""
         clock = self.embodiment.clock
-        if not self.assembler.command.any():
-            return np.ones(len(clock.feet), dtype=bool)
+        if clock is None or self.assembler.phase is None:
+            return np.ones(len(clock.feet) if clock else 0, dtype=bool)
         return (self.assembler.phase + np.asarray(clock.offsets)) % 1.0 < clock.duty
 
     def _randomise(self, enabled: bool) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from tdmpc2_core.config import setting
 from tdmpc2_core.learning.actor import ActorOptions
@@ -79,32 +77,3 @@ class LearnerConfig:
     def loss_weights(self) -> LossWeights:
         """Weights of the world-model losses."""
         return LossWeights(self.consistency_coef, self.reward_coef, self.value_coef, self.termination_coef)
-
-    @classmethod
-    def paper(cls, **overrides: Any) -> LearnerConfig:
-        """The published algorithm."""
-        return cls(**overrides)
-
-    @classmethod
-    def robot(cls, **overrides: Any) -> LearnerConfig:
-        """For robots: 3-step returns, prior tied to the planner, soft terminations."""
-        values: dict[str, Any] = {
-            "n_step": 3,
-            "actor": ActorOptions(objective="tdmpc_square"),
-            "soft_termination": True,
-        }
-        return cls(**{**values, **overrides})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> LearnerConfig:
-        """Inverse of `to_dict`. Raises ValueError naming unknown keys."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"unknown learner fields {unknown}; accepted are {sorted(known)}")
-        actor = values.get("actor", {})
-        return cls(**{**values, "actor": actor if isinstance(actor, ActorOptions) else ActorOptions(**actor)})

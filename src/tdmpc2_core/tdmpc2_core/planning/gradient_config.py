@@ -22,7 +22,11 @@ class GradientConfig:
         4, unit="candidates", low=1, high=1024, why="best samples that `mppi+gradient` refines"
     )
     iterations: int = setting(
-        4, unit="iterations", low=1, high=1000, why="gradient steps; each costs a rollout and its backward pass"
+        4,
+        unit="iterations",
+        low=1,
+        high=1000,
+        why="gradient steps; each costs a rollout and its backward pass",
     )
     step: float = setting(
         0.1,
