@@ -33,7 +33,7 @@ class GradientConfig:
         unit="normalised action",
         above=0.0,
         high=1.0,
-        why="largest change per entry of the first step, falling linearly; bounds how far the model is trusted",
+        why="largest change per entry in the first step, falling linearly; limits trust in the model",
     )
 
     def __post_init__(self) -> None:
