@@ -60,5 +60,5 @@ def test_score_of_a_robot_that_runs_on_or_is_lost():
 
 
 def test_robot_without_model_is_one_sentence():
-    with pytest.raises(UserError, match="--model"):
+    with pytest.raises(UserError, match="no trained bundle"):
         shipped_bundle("no_such_robot")
