@@ -14,10 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
 from processes import LOCAL, SOURCES, domain, wait_until
 from rosbags.highlevel import AnyReader
-from trajectory_msgs.msg import JointTrajectory
+
+from tdmpc2_core.bundles import shipped_bundle
+from tdmpc2_ros import qos
 
 
 def _environment() -> dict[str, str]:
@@ -101,10 +104,6 @@ def test_untrained_model_fails_and_everything_is_reported(untrained, tmp_path):
     assert _children(out) == []
 
 
-@pytest.mark.skipif(
-    not (SOURCES / "tdmpc2_core/tdmpc2_core/bundles/quadruped").is_dir(),
-    reason="no trained model is shipped yet",
-)
 def test_shipped_model_walks(tmp_path):
     code, output, errors = _run("quadruped", "--seconds", 12, "--no-video", "--out", tmp_path / "out")
     assert code == 0, output + errors
@@ -153,25 +152,36 @@ def test_dead_child_is_reported_with_its_log(untrained, tmp_path):
         process.kill()
 
 
-def test_killed_planner_leaves_the_robot_at_rest_and_a_new_one_resumes(untrained):
-    parameters = {"model": str(untrained), "autostart": True}
+def test_killed_planner_leaves_the_walking_robot_standing_and_a_new_one_walks_on():
+    parameters = {"model": str(shipped_bundle("quadruped")), "autostart": True}
     with domain() as own:
-        speeds, texts, commands = [9.0], [""], []
-        subscribe = own.node.create_subscription
-        subscribe(Odometry, "simulator/floating_base_state", lambda m: speeds.append(_speed(m)), 10)
-        subscribe(DiagnosticArray, "/diagnostics", lambda m: texts.extend(_simulation(m)), 10)
-        subscribe(JointTrajectory, "joint_trajectory_controller/joint_trajectory", commands.append, 10)
+        states, texts = [], [""]
+        walk = Twist()
+        walk.linear.x = 0.5
+        own.node.create_subscription(Odometry, "simulator/floating_base_state", states.append, 10)
+        own.node.create_subscription(
+            DiagnosticArray, "/diagnostics", lambda m: texts.extend(_simulation(m)), 10
+        )
+        command = own.node.create_publisher(Twist, "cmd_vel", qos.COMMAND)
+        own.node.create_timer(0.05, lambda: command.publish(walk))
         own.start("tdmpc2_ros.mujoco_sim")
         planner = own.start("tdmpc2_ros.planner", parameters)
-        wait_until(lambda: len(commands) > 50, 40.0, lambda: planner.log)
-        wait_until(lambda: "no commands" not in texts[-1], 5.0)
+        wait_until(lambda: _mean_speed(states) > 0.3, 40.0, lambda: "does not walk\n" + planner.log)
         planner.kill()
         wait_until(lambda: "no commands" in texts[-1], 5.0)
-        wait_until(lambda: max(speeds[-50:]) < 0.05, 5.0, "the robot does not come to rest")
-        commands.clear()
+        wait_until(lambda: _mean_speed(states) < 0.03, 5.0, "the robot does not come to rest")
+        start = states[-1].pose.pose.position
+        time.sleep(1.0)
+        end = states[-1].pose.pose.position
+        assert end.z > 0.22, "the robot does not stand"
+        assert np.hypot(end.x - start.x, end.y - start.y) < 0.02, "the robot drifts"
         second = own.start("tdmpc2_ros.planner", parameters)
-        wait_until(lambda: len(commands) > 50, 40.0, lambda: second.log)
-        wait_until(lambda: "no commands" not in texts[-1], 5.0)
+        wait_until(lambda: _mean_speed(states) > 0.3, 40.0, lambda: "does not walk on\n" + second.log)
+        assert states[-1].pose.pose.position.z > 0.22
+
+
+def _mean_speed(states: list[Odometry]) -> float:
+    return float(np.mean([_speed(message) for message in states[-50:]])) if len(states) >= 50 else 0.0
 
 
 def _speed(message: Odometry) -> float:
