@@ -7,31 +7,23 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from tdmpc2_core.config import from_mapping, setting
-from tdmpc2_core.planning.gradient_config import GradientConfig
 
 MANY_ACTIONS = 20  # the paper plans two iterations longer from this action dimension on
 
 _ACTION = "normalised action"
-METHODS = ("mppi", "policy", "gradient", "mppi+gradient")
-_METHOD = (
-    "mppi searches by sampling; policy acts with the prior alone, in the least time; gradient ascends from "
-    "policy trajectories; mppi+gradient from the elites of a search"
-)
+_METHOD = "mppi searches with the world model; policy acts with the prior alone, in the least time"
 _EVALUATION = "mean: the elite-weighted action, repeatable; sample: one elite drawn by weight, the paper"
 
 
 @dataclass(frozen=True)
 class PlannerConfig:
-    """Planner settings. The defaults are the paper's search with the weighted mean in evaluation.
-
-    The search fields serve mppi and mppi+gradient. The method gradient uses horizon, min_std, max_std,
-    temperature (of the spread), soft_termination, tolerance and the section `gradient`.
+    """MPPI settings. The defaults are the paper's search with the weighted mean in evaluation.
 
     Raises:
         ValueError: a value outside its range; the sentence names the field.
     """
 
-    method: Literal["mppi", "policy", "gradient", "mppi+gradient"] = setting("mppi", why=_METHOD)
+    method: Literal["mppi", "policy"] = setting("mppi", why=_METHOD)
     horizon: int = setting(
         3, unit="decisions", why="the value head covers what lies beyond; longer rollouts drift"
     )
@@ -57,11 +49,10 @@ class PlannerConfig:
     tolerance: float = setting(
         0.0, unit=_ACTION, why="stop when the first mean action moves less; 0 never stops"
     )
-    gradient: GradientConfig = setting(factory=GradientConfig, why="ascent of gradient and mppi+gradient")
 
     def __post_init__(self) -> None:
         rules = (
-            ("method", self.method in METHODS, " or ".join(METHODS)),
+            ("method", self.method in ("mppi", "policy"), "mppi or policy"),
             ("evaluation", self.evaluation in ("mean", "sample"), "mean or sample"),
             ("horizon", self.horizon >= 1, "at least 1"),
             ("iterations", self.iterations >= 1, "at least 1"),
@@ -82,11 +73,8 @@ class PlannerConfig:
                 raise ValueError(f"planner setting {name} is {getattr(self, name)!r}, must be {expected}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON. Without the section `gradient` where that holds the defaults."""
-        values = asdict(self)
-        if self.gradient == GradientConfig():
-            del values["gradient"]
-        return values
+        """Plain values, ready for JSON."""
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "planner settings") -> PlannerConfig:
@@ -105,16 +93,11 @@ PLANNER_PRESETS: dict[str, PlannerConfig] = {
     "small": PlannerConfig(num_samples=128, num_elites=16, iterations=3, reuse_prior_values=True),
     "tiny": PlannerConfig(num_samples=64, num_elites=8, iterations=2, reuse_prior_values=True),
     "policy": PlannerConfig(method="policy"),
-    "gradient": PlannerConfig(method="gradient", horizon=8),
-    "mppi+gradient": PlannerConfig(
-        method="mppi+gradient", num_samples=64, num_elites=8, iterations=1, reuse_prior_values=True
-    ),
 }
 
 
 def planner_preset(name: str, action_dim: int = 0) -> PlannerConfig:
-    """Preset: paper and large 512x6 (samples x iterations), medium 256x3, small 128x3, tiny 64x2, policy,
-    gradient (horizon 8), mppi+gradient (64x1, then the ascent).
+    """Preset: paper and large 512x6 (samples x iterations), medium 256x3, small 128x3, tiny 64x2, policy.
 
     `paper` and `large` plan two iterations more for action_dim >= 20, as the paper does.
 
