@@ -17,14 +17,12 @@ import yaml
 
 from tdmpc2_core.config_values import (
     Place,
-    closest,
     convert,
-    describe,
-    expected,
     from_mapping,
     setting,
     type_hints,
 )
+from tdmpc2_core.config_words import closest, describe, expected
 from tdmpc2_core.errors import UserError
 
 __all__ = [
@@ -165,7 +163,8 @@ def _replace_field(instance: Any, keys: list[str], text: str, place: Place) -> A
         accepted = ", ".join(fields)
         raise place.error(f"unknown key {name!r}{closest(name, fields)}; accepted: {accepted}")
     below = place if deeper is keys else place.child(name, fields[name].metadata)
-    new = _replace(type_hints(type(instance))[name], getattr(instance, name), deeper, text, below)
+    cls: Any = type(instance)
+    new = _replace(type_hints(cls)[name], getattr(instance, name), deeper, text, below)
     try:
         result = dataclasses.replace(instance, **{name: new})
     except ValueError as problem:

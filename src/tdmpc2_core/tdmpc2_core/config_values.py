@@ -1,12 +1,11 @@
 """Turns plain values (YAML, command line) into typed dataclasses, or says in one sentence why it cannot.
 
-Use it through `tdmpc2_core.config`, which re-exports the public names and adds files, overrides and help.
+Settings classes use it through `tdmpc2_core.config`, which adds files, overrides and help.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
 import functools
 import math
@@ -17,11 +16,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from tdmpc2_core.config_words import closest, describe, expected
 from tdmpc2_core.errors import UserError
 
 T = TypeVar("T")
-
-_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
 
 
 def setting(
@@ -70,12 +68,6 @@ class Place:
         return UserError(f"{self.where}: {self.key}: {message}" if self.key else f"{self.where}: {message}")
 
 
-def closest(word: str, accepted: Iterable[str]) -> str:
-    """ " (did you mean 'x'?)" when one of `accepted` resembles `word`, else an empty text."""
-    found = difflib.get_close_matches(str(word), list(accepted), n=1)
-    return f" (did you mean {found[0]!r}?)" if found else ""
-
-
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str, key: str = "") -> T:
     """Build the dataclass `cls` from `mapping`; `where` names the file and `key` the section in every error.
 
@@ -90,7 +82,7 @@ def convert(hint: Any, value: Any, place: Place) -> Any:
     origin = typing.get_origin(hint)
     if hint is Any:
         return value
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else _dataclass(hint, value, place)
     if origin is Literal:
         return _choice(typing.get_args(hint), value, place)
@@ -111,7 +103,7 @@ def type_hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def _dataclass(cls: type[T], value: Any, place: Place) -> T:
+def _dataclass(cls: Any, value: Any, place: Place) -> Any:
     if not isinstance(value, Mapping):
         raise place.error(f"expected a section with keys {_names(cls)}, got {describe(value)}")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
@@ -198,7 +190,7 @@ def _number(kind: type, value: Any, place: Place) -> float | int:
         raise place.error(f"expected {wanted}, got {describe(value)}")
     if not math.isfinite(number):
         raise place.error(f"expected {wanted}, got {value}, which is not finite")
-    if kind is int and number != int(number):
+    if kind is int and number != math.trunc(number):
         raise place.error(f"expected {wanted}, got {value}")
     number = kind(number)
     check_range(number, place)
@@ -218,34 +210,6 @@ def check_range(number: float, place: Place) -> None:
         if bound is not None and not holds(type(number)(bound)):
             unit = f" {place.rules['unit']}" if place.rules.get("unit") else ""
             raise place.error(f"must be {words} {bound:g}{unit}, got {number:g}")
-
-
-def describe(value: Any) -> str:
-    """A value as an error message shows it."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, str):
-        return f"text {value!r}"
-    if isinstance(value, Mapping):
-        return "a section with keys " + ", ".join(map(str, value)) if value else "an empty section"
-    return f"{value!r}" if len(repr(value)) < 60 else f"a {type(value).__name__}"
-
-
-def expected(hint: Any) -> str:
-    """A type as an error message or a help table shows it."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint in _WORDS:
-        return _WORDS[hint]
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(expected(a) for a in args)
-    if origin in (tuple, list):
-        repeated = origin is list or (len(args) == 2 and args[1] is Ellipsis)
-        return f"a list, each {expected(args[0])}" if repeated else f"a list of {len(args)} values"
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return "one of " + ", ".join(str(c.value) for c in hint)
-    return "a path" if hint is Path else "a section"
 
 
 def _names(cls: type) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 
 
@@ -16,13 +17,17 @@ class TrotGait:
 
     Joint order must be (hip, thigh, calf) for FL, FR, RL, RR; the leg geometry comes from the embodiment's
     ``demonstration`` section (m).
+
+    Raises:
+        UserError: the embodiment lacks the section ``demonstration`` or ``clock``.
     """
 
     def __init__(self, embodiment: Embodiment) -> None:
-        spec = embodiment.demonstration
-        self._spec = spec
-        self._clock = embodiment.clock
-        self._period = 1.0 / embodiment.clock.frequency
+        spec, clock = embodiment.demonstration, embodiment.clock
+        if spec is None or clock is None:
+            raise UserError(f"{embodiment.name}: a trot needs the sections `demonstration` and `clock`")
+        self._spec, self._clock = spec, clock
+        self._period = 1.0 / clock.frequency
         self._side = np.array([1.0, -1.0, 1.0, -1.0])
         self._hips = (
             np.array([1.0, 1.0, -1.0, -1.0]) * spec.hip_x,

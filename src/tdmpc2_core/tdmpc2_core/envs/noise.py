@@ -17,7 +17,7 @@ class SensorNoise:
     """Uniform noise whose half widths are the `noise` keys of the embodiment's observation terms."""
 
     def __init__(self, embodiment: Embodiment, rng: np.random.Generator) -> None:
-        self._noise = {term.name: term.noise for term in embodiment.observation.terms}
+        self._noise: dict[str, float] = {term.name: term.noise for term in embodiment.observation.terms}
         self._rng = rng
 
     def joints(self, position: Array, velocity: Array) -> tuple[Array, Array]:

@@ -7,13 +7,13 @@ negative weight.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from tdmpc2_core.config_words import closest
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 
@@ -135,11 +135,9 @@ class Reward:
         for term in embodiment.reward.terms:
             function = TERMS.get(term.name)
             if function is None:
-                near = difflib.get_close_matches(term.name, TERMS, n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise UserError(
-                    f"{embodiment.name}: reward.terms: unknown term {term.name!r}{hint}; "
-                    f"known: {', '.join(TERMS)}"
+                    f"{embodiment.name}: reward.terms: unknown term {term.name!r}"
+                    f"{closest(term.name, TERMS)}; known: {', '.join(TERMS)}"
                 )
             accepted = set(list(inspect.signature(function).parameters)[1:])
             if set(term.params) != accepted:

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tdmpc2_core.config import from_mapping, read_yaml, setting, to_mapping
-from tdmpc2_core.config_values import Place, closest
+from tdmpc2_core.config_values import Place
+from tdmpc2_core.config_words import closest
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.specs import (
     ActionSpec,

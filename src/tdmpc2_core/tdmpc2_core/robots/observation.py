@@ -8,6 +8,7 @@ previous_action, command (m/s, rad/s), gait_phase (sin, cos); each times the ter
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,7 +31,8 @@ class ObservationAssembler:
         layout, terms = embodiment.observation_layout, embodiment.observation.terms
         size = embodiment.observation_dim
         self._older = np.arange(size)  # index of each value's younger neighbour in the observation before
-        newest, starts = [], {}
+        newest: list[int] = []
+        starts: dict[str, int] = {}
         for block in layout:
             starts[block.name] = len(newest)
             newest.extend(range(block.start, block.start + block.size))
@@ -109,15 +111,17 @@ class ObservationAssembler:
         """Write the newest value of every term into its slot."""
         self._update_command(snapshot, now)
         self._update_phase()
+        imu: Any = snapshot.imu  # `_fresh` refuses None where a term reads it
+        joints: Any = snapshot.joints
         for name, slot in self._slots.items():
             if name == "gyro":
-                slot[:] = snapshot.imu.angular_velocity
+                slot[:] = imu.angular_velocity
             elif name == "gravity":
-                slot[:] = gravity_direction(snapshot.imu.orientation)
+                slot[:] = gravity_direction(imu.orientation)
             elif name == "joint_position":
-                np.subtract(snapshot.joints.position, self._embodiment.default_position, out=slot)
+                np.subtract(joints.position, self._embodiment.default_position, out=slot)
             elif name == "joint_velocity":
-                slot[:] = snapshot.joints.velocity
+                slot[:] = joints.velocity
             elif name == "previous_action":
                 slot[:] = self._action
             elif name == "command":

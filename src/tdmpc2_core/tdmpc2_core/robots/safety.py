@@ -49,9 +49,7 @@ class SafetyFilter:
 
     def reset(self, position: ArrayLike) -> None:
         """Take the measured position (J,), within limits, as last safe targets; default where not finite."""
-        measured = self._numbers(position)
-        np.copyto(measured, self._default, where=~np.isfinite(measured))
-        self._last = np.clip(measured, self._lower, self._upper)
+        self._last = self._start(position)
 
     def filter(self, targets: ArrayLike, position: ArrayLike, dt: float) -> SafetyResult:
         """Safe targets for requested ones (J,), measured position (J,) and time dt (s) since the last call.
@@ -60,9 +58,8 @@ class SafetyFilter:
         stage does nothing. A dt that is not finite or not positive allows no change. Without a reset before
         it, the first call starts from the measured position.
         """
-        if self._last is None:
-            self.reset(position)
-        last, measured, safe = self._last, self._numbers(position), self._numbers(targets)
+        last = self._start(position) if self._last is None else self._last
+        measured, safe = self._numbers(position), self._numbers(targets)
         interventions = []
 
         bad = ~np.isfinite(safe)
@@ -97,6 +94,11 @@ class SafetyFilter:
             f"{name} asked {asked:.3f}, sent {sent:.3f} rad" for name, asked, sent in rows if asked != sent
         ]
         return f"{', '.join(result.interventions)}: {'; '.join(changes)}"
+
+    def _start(self, position: ArrayLike) -> Array:
+        measured = self._numbers(position)
+        np.copyto(measured, self._default, where=~np.isfinite(measured))
+        return np.clip(measured, self._lower, self._upper)
 
     def _seconds(self, dt: float) -> float:
         try:

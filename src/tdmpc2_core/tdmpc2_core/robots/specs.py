@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from tdmpc2_core.config import setting
-from tdmpc2_core.config_values import Place, closest, convert, describe
+from tdmpc2_core.config_values import Place, convert
+from tdmpc2_core.config_words import closest, describe
 
 TermName = Literal[
     "gyro", "gravity", "joint_position", "joint_velocity", "previous_action", "command", "gait_phase"

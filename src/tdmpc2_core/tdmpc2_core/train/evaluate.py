@@ -24,8 +24,11 @@ class Evaluation:
 
 
 def course(embodiment: Embodiment, episodes: int) -> list[np.ndarray]:
-    """Commands (C,) for ``episodes`` episodes: half a metre per second, stand, turns, backwards, sideways."""
-    terms = {term.name: index for index, term in enumerate(embodiment.command.terms)}
+    """Commands (C,) for ``episodes`` episodes: half a metre per second, stand, turns, backwards, sideways.
+
+    They are empty for a robot that takes none.
+    """
+    names = embodiment.command.names if embodiment.command else ()
     wanted: list[dict[str, float]] = [
         {"linear_x": 0.5},
         {},
@@ -38,11 +41,8 @@ def course(embodiment: Embodiment, episodes: int) -> list[np.ndarray]:
     ]
     commands = []
     for index in range(episodes):
-        command = np.zeros(len(terms))
-        for name, value in wanted[index % len(wanted)].items():
-            if name in terms:
-                command[terms[name]] = value
-        commands.append(command)
+        values = wanted[index % len(wanted)]
+        commands.append(np.array([values.get(name, 0.0) for name in names]))
     return commands
 
 
@@ -76,7 +76,7 @@ def evaluate(
             observations[index] = result.observation
             rewards.append(result.reward)
             alive[index] = not result.terminated
-            if step < settle:
+            if step < settle or embodiment.command is None:
                 continue
             linear, angular = env.simulation.base_velocity()
             wanted = commands[index]

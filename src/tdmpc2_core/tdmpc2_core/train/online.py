@@ -6,6 +6,7 @@ A run is a folder. Killed at any time, it goes on from its last checkpoint, ever
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +22,15 @@ from tdmpc2_core.learning.replay import ReplayBuffer, concatenate
 from tdmpc2_core.train.evaluate import Evaluation, evaluate
 from tdmpc2_core.train.run import Run
 
+NO_PLAN = None, None, float("nan")
+"""Mean, spread and value of a decision that no planner made."""
+
 
 def set_matmul_precision(precision: str) -> None:
     """Precision of float32 matrix products, on GPUs and (medium only) in the CPU library."""
     torch.set_float32_matmul_precision(precision)
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if precision == "medium" else "ieee"
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    matmul.fp32_precision = "bf16" if precision == "medium" else "ieee"
 
 
 class OnlineTrainer:
@@ -144,25 +149,19 @@ class OnlineTrainer:
             actions = self.rng.uniform(-1.0, 1.0, (config.num_envs, self.embodiment.action_dim)).astype(
                 np.float32
             )
-            means = stds = values = None
+            plans = None
         else:
             result = self.agent.act(observations, first, evaluate=False, use_prior=not planned)
-            actions, means, stds, values = result.action, result.plan_mean, result.plan_std, result.value
+            actions, plans = result.action, result if planned else None
         following, begins = np.empty_like(observations), np.zeros(config.num_envs, dtype=bool)
         for lane, env in enumerate(self.environments):
-            plan = (means[lane], stds[lane]) if planned else (None, None)
+            mean, std, value = (
+                (plans.plan_mean[lane], plans.plan_std[lane], float(plans.value[lane])) if plans else NO_PLAN
+            )
             outcome = env.step(actions[lane])
-            self.replay.add(
-                lane, observations[lane], actions[lane], outcome.reward, outcome.terminated, *plan
-            )
-            recorders[lane].add(
-                outcome.observation,
-                actions[lane],
-                outcome.reward,
-                outcome.terminated,
-                *plan,
-                value=float(values[lane]) if planned else np.nan,
-            )
+            done = actions[lane], outcome.reward, outcome.terminated, mean, std
+            self.replay.add(lane, observations[lane], *done)
+            recorders[lane].add(outcome.observation, *done, value)
             following[lane] = outcome.observation
             if outcome.terminated or outcome.truncated:
                 self.replay.close(lane, outcome.observation)
