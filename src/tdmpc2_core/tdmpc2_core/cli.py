@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tdmpc2_core import __version__
-from tdmpc2_core.config import apply_overrides, field_help, from_mapping, read_yaml
+from tdmpc2_core.config import apply_overrides, field_help, from_mapping, read_yaml, to_mapping
 from tdmpc2_core.errors import UserError
 
 
@@ -61,7 +61,7 @@ def _info(args: argparse.Namespace) -> None:
         f"model       obs {model.obs_dim}, action {model.action_dim}, latent {model.latent_dim}, "
         f"{model.num_q} value heads"
     )
-    print(f"planner     {bundle.planner.to_dict()}")
+    print(f"planner     {to_mapping(bundle.planner)}")
     print(f"provenance  {json.dumps(bundle.provenance, indent=2)}")
     for row in bundle.measured:
         print(f"measured    {json.dumps(dict(row))}")

@@ -1,7 +1,8 @@
 """Settings as typed dataclasses, read from YAML and the command line.
 
 A settings class is a (preferably frozen) dataclass whose fields are made with `setting(...)`; rules between
-fields go in `__post_init__` as ValueError. Training, planner and embodiment files all come through here.
+fields go in `__post_init__` as ValueError, after `check_fields(self)` where code makes instances too.
+Training, planner and embodiment files all come through here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import yaml
 
 from tdmpc2_core.config_values import (
     Place,
+    check_fields,
     convert,
     from_mapping,
     setting,
@@ -28,6 +30,7 @@ from tdmpc2_core.errors import UserError
 __all__ = [
     "apply_overrides",
     "check",
+    "check_fields",
     "field_help",
     "from_mapping",
     "load_yaml",

@@ -77,6 +77,21 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str, key: str 
     return convert(cls, mapping, Place(where, key))
 
 
+def check_fields(instance: Any) -> None:
+    """First line of a `__post_init__`: an instance made in code keeps its fields' types, choices and ranges.
+
+    Values become the declared types, such as a list a tuple. Raises ValueError naming class and field.
+    """
+    cls: Any = type(instance)
+    for f in dataclasses.fields(cls):
+        place = Place(cls.__name__, f.name, f.metadata)
+        try:
+            value = convert(type_hints(cls)[f.name], getattr(instance, f.name), place)
+        except UserError as problem:
+            raise ValueError(str(problem)) from None
+        object.__setattr__(instance, f.name, value)
+
+
 def convert(hint: Any, value: Any, place: Place) -> Any:
     """`value` as the type `hint`, or a UserError that names `place` and what was expected."""
     origin = typing.get_origin(hint)

@@ -12,6 +12,7 @@ import pytest
 from tdmpc2_core.config import (
     apply_overrides,
     check,
+    check_fields,
     field_help,
     from_mapping,
     load_yaml,
@@ -134,6 +135,23 @@ def test_mapping_round_trip_leaves_absent_optionals_out():
 def test_check_finds_what_code_got_wrong():
     with pytest.raises(UserError, match="made in code: learner.batch_size: must be at least 1, got -3"):
         check(Run("x", Learner(batch_size=-3)), "made in code")
+
+
+@dataclass(frozen=True)
+class Checked:
+    kind: Literal["adam", "sgd"] = setting("adam")
+    rates: tuple[float, ...] = setting((), above=0)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def test_instances_made_in_code_are_checked_and_get_their_declared_types():
+    assert Checked(rates=[1, 2]).rates == (1.0, 2.0)
+    with pytest.raises(ValueError, match="Checked: kind: expected one of adam, sgd; got text 'adm'"):
+        Checked("adm")
+    with pytest.raises(ValueError, match=r"Checked: rates\[1\]: must be greater than 0, got 0"):
+        Checked(rates=(1.0, 0.0))
 
 
 def test_overrides():

@@ -1,5 +1,7 @@
 """The scripted trot against the robot model's own kinematics, and in simulation."""
 
+from dataclasses import replace
+
 import mujoco
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from tdmpc2_core.envs.demonstrator import Demonstrator, demonstrate
 from tdmpc2_core.envs.gait import TrotGait
 from tdmpc2_core.envs.robot import EnvOptions, RobotEnv
 from tdmpc2_core.envs.simulation import Simulation
+from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
 
 
@@ -55,6 +58,15 @@ def test_trot_moves_the_way_it_is_told_and_stays_up(embodiment, command):
 def test_zero_command_is_the_default_pose(embodiment):
     targets = TrotGait(embodiment).targets(np.zeros(3), 0.3)
     np.testing.assert_array_equal(targets, embodiment.default_position)
+
+
+def test_missing_section_is_named(embodiment):
+    terms = tuple(term for term in embodiment.observation.terms if term.name != "gait_phase")
+    clockless = replace(embodiment, clock=None, observation=replace(embodiment.observation, terms=terms))
+    with pytest.raises(UserError, match="needs the sections `demonstration` and `clock`"):
+        Demonstrator(clockless)
+    with pytest.raises(UserError, match="no `demonstration` section"):
+        Demonstrator(replace(embodiment, demonstration=None))
 
 
 def test_demonstrations_are_complete_episodes_with_the_clean_action_as_plan(embodiment):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 
 from tdmpc2_core.learning import ActorOptions
-from tdmpc2_core.learning.actor import OBJECTIVES, ActorInputs
+from tdmpc2_core.learning.actor import HEAD_REDUCTION, OBJECTIVES, ActorInputs, Objective
 from tdmpc2_core.model.distributions import PolicySample
 
 A, B = 3, 8
@@ -39,6 +40,10 @@ def actor_inputs(scale: float = 3.0, plan_mask: torch.Tensor | None = None) -> A
         rand(3, B, A).abs() * 0.2,
         mask,
     )
+
+
+def test_every_objective_that_can_be_chosen_exists() -> None:
+    assert set(get_args(Objective)) == set(OBJECTIVES) == set(HEAD_REDUCTION)
 
 
 def test_objective_formulas() -> None:

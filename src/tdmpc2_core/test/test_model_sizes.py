@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
+from tdmpc2_core.config import from_mapping, to_mapping
+from tdmpc2_core.errors import UserError
 from tdmpc2_core.model import SIZES, WorldModel, WorldModelConfig, world_model_config
 
 SINGLE = {1: 1_214_651, 5: 4_960_618, 19: 18_062_442, 48: 47_208_298, 317: 312_595_417}
@@ -101,9 +105,9 @@ def test_seed_decides_weights_and_global_state_is_untouched() -> None:
 
 def test_config_errors_and_round_trip() -> None:
     config = world_model_config(1, 24, 6, "mt30", action_dims=(6, 4) * 15)
-    assert WorldModelConfig.from_dict(config.to_dict()) == config
-    with pytest.raises(ValueError, match="unknown world model fields"):
-        WorldModelConfig.from_dict({**config.to_dict(), "width": 3})
+    assert from_mapping(WorldModelConfig, json.loads(json.dumps(to_mapping(config))), "test") == config
+    with pytest.raises(UserError, match="unknown key 'width'"):
+        from_mapping(WorldModelConfig, {**to_mapping(config), "width": 3}, "test")
     with pytest.raises(ValueError, match="multiple of simnorm_dim"):
         WorldModelConfig(3, 1, latent_dim=12)
     with pytest.raises(ValueError, match="go together"):

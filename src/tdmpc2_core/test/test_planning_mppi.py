@@ -9,6 +9,7 @@ import torch
 from planning_support import generator, small_model
 from torch import Tensor
 
+from tdmpc2_core.config import from_mapping, to_mapping
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.planning import MPPI, PlannerConfig, PolicyPlanner, make_planner, planner_preset
 
@@ -177,7 +178,7 @@ def test_policy_planner_gives_the_mode_and_rolls_it_out() -> None:
 def test_presets_and_settings() -> None:
     assert planner_preset("paper", action_dim=21).iterations == 8
     assert planner_preset("paper", action_dim=19).iterations == 6
-    assert PlannerConfig.from_dict(SMALL.to_dict()) == SMALL
+    assert from_mapping(PlannerConfig, to_mapping(SMALL), "test") == SMALL
     with pytest.raises(ValueError, match="accepted: paper"):
         planner_preset("huge")
     for wrong in (
@@ -188,7 +189,7 @@ def test_presets_and_settings() -> None:
         {"method": "cem"},
     ):
         with pytest.raises(UserError, match=next(iter(wrong))):
-            PlannerConfig.from_dict(wrong)
+            from_mapping(PlannerConfig, wrong, "test")
 
 
 def record(search: MPPI, robots: int) -> Any:

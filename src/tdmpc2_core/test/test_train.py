@@ -1,17 +1,22 @@
 """Training as a user runs it: a real process, killed with a real signal, resumed, with logs that show it."""
 
 import csv
+import math
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from planning_support import small_model
 
 from tdmpc2_core import cli
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.data.episodes import EpisodeStore
+from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.train.evaluate import evaluate
 from tdmpc2_core.train.presets import train_preset
 
 SETTINGS = [
@@ -160,3 +165,19 @@ def test_every_command_has_help_with_an_example(capsys):
         with pytest.raises(SystemExit) as stopped:
             cli.main([command, "--help"])
         assert stopped.value.code == 0 and f"example: tdmpc2 {command}" in capsys.readouterr().out
+
+
+def test_robot_that_takes_no_command_is_evaluated():
+    robot = Embodiment.load("quadruped")
+    terms = tuple(term for term in robot.observation.terms if term.name != "command")
+    reward = tuple(term for term in robot.reward.terms if term.name == "upright")
+    standing = replace(
+        robot,
+        command=None,
+        observation=replace(robot.observation, terms=terms),
+        reward=replace(robot.reward, terms=reward),
+    )
+    object.__setattr__(standing, "directory", robot.directory)
+    model = small_model(standing.observation_dim, standing.action_dim, seed=0)
+    result = evaluate(Agent(model, "policy", embodiment=standing), standing, seconds=1.2, episodes=2)
+    assert result.return_per_step > 0.0 and math.isnan(result.velocity_error)

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from tdmpc2_core.checkpoint import manifest
 from tdmpc2_core.checkpoint.robot_files import robot_files
+from tdmpc2_core.config import from_mapping, to_mapping
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.model.config import WorldModelConfig
 from tdmpc2_core.model.world_model import WorldModel
@@ -130,11 +131,12 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     folder = manifest.find(Path(path))
     content = manifest.read(folder)
     files = manifest.read_files(folder, content)
+    where = str(folder / manifest.NAME)
     try:
         bundle = Bundle(
             weights=read_weights(folder / WEIGHTS, files[WEIGHTS]),
-            model_config=WorldModelConfig.from_dict(content["model"]),
-            planner=PlannerConfig.from_dict(content["planner"], f"{folder / manifest.NAME}: planner"),
+            model_config=from_mapping(WorldModelConfig, content["model"], where, "model"),
+            planner=from_mapping(PlannerConfig, content["planner"], where, "planner"),
             discount=_positive(content, "discount", most=1.0),
             control_period=_positive(content, "control_period"),
             embodiment=_embodiment(folder, content),
@@ -145,7 +147,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         bundle.build_model()
     except (KeyError, TypeError, ValueError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else f"is not usable: {error}"
-        raise UserError(f"{folder / manifest.NAME}: {what}; save the bundle again") from None
+        raise UserError(f"{where}: {what}; save the bundle again") from None
     except UserError as error:
         raise UserError(f"{folder}: {error}" if str(error).startswith("bundle:") else str(error)) from None
     return bundle
@@ -170,9 +172,9 @@ def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
 def _content(bundle: Bundle, files: Mapping[str, bytes]) -> dict[str, Any]:
     robot = bundle.embodiment
     return {
-        "model": bundle.model_config.to_dict(),
+        "model": to_mapping(bundle.model_config),
         "parameters": sum(value.numel() for value in bundle.weights.values()),
-        "planner": bundle.planner.to_dict(),
+        "planner": to_mapping(bundle.planner),
         "measured": _plain(list(bundle.measured)),
         "discount": bundle.discount,
         "control_period": bundle.control_period,

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from tdmpc2_core.config import setting
+from tdmpc2_core.config import check_fields, setting
 from tdmpc2_core.model import PolicySample
 from tdmpc2_core.model.distributions import gaussian_kl, gaussian_log_density
+
+Objective = Literal["max_q", "tdmpc_square", "boom", "bmpc", "bc"]
 
 
 @dataclass(frozen=True)
 class ActorOptions:
     """Choice of the objective and its constants. Field metadata: unit and reason."""
 
-    objective: str = setting("max_q", unit="name", why="max_q (paper), tdmpc_square, boom, bmpc or bc")
-    entropy: str = setting(
+    objective: Objective = setting(
+        "max_q", why="max_q is the paper's; its function's text says what each does"
+    )
+    entropy: Literal["scaled", "squashed"] = setting(
         "scaled",
-        unit="scaled | squashed",
         why="official Gaussian bonus times action dims, or the true entropy",
     )
     entropy_coef: float = setting(1e-4, unit="1/nat", why="weight of the entropy bonus")
@@ -39,12 +43,7 @@ class ActorOptions:
     bc_weight: float = setting(1.0, unit="dimensionless", why="weight of the data term of bc")
 
     def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise ValueError(
-                f"actor objective {self.objective!r} is unknown; choose one of {sorted(OBJECTIVES)}"
-            )
-        if self.entropy not in ("scaled", "squashed"):
-            raise ValueError(f"entropy {self.entropy!r} must be 'scaled' or 'squashed'")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def bc(inputs: ActorInputs, options: ActorOptions) -> Tensor:
     return _add(max_q(inputs, options), options.bc_weight * error * inputs.valid)
 
 
-OBJECTIVES: dict[str, Callable[[ActorInputs, ActorOptions], Tensor]] = {
+OBJECTIVES: dict[Objective, Callable[[ActorInputs, ActorOptions], Tensor]] = {
     "max_q": max_q,
     "tdmpc_square": tdmpc_square,
     "boom": boom,
@@ -168,10 +167,10 @@ OBJECTIVES: dict[str, Callable[[ActorInputs, ActorOptions], Tensor]] = {
 }
 """Objectives by name."""
 
-NEEDS_PLAN = frozenset({"tdmpc_square", "boom", "bmpc"})
+NEEDS_PLAN: frozenset[Objective] = frozenset({"tdmpc_square", "boom", "bmpc"})
 """Objectives that read the stored plans."""
 
-HEAD_REDUCTION: dict[str, str | None] = {
+HEAD_REDUCTION: dict[Objective, str | None] = {
     "max_q": "mean",
     "tdmpc_square": "mean",
     "boom": "min",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from tdmpc2_core.config import setting
+from tdmpc2_core.config import check_fields, setting
 from tdmpc2_core.learning.actor import ActorOptions
 from tdmpc2_core.learning.losses import LossWeights
-
-PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -18,14 +17,17 @@ class LearnerConfig:
     Raises ValueError on values that cannot work.
     """
 
-    horizon: int = setting(3, unit="decisions", why="length of the latent rollout that is trained")
+    horizon: int = setting(3, low=1, unit="decisions", why="length of the latent rollout that is trained")
     n_step: int = setting(
-        1, unit="decisions", why="rewards summed before the bootstrap; 1 is the paper, 3 learns faster early"
+        1,
+        low=1,
+        unit="decisions",
+        why="rewards summed before the bootstrap; 1 is the paper, 3 learns faster early",
     )
-    batch_size: int = setting(256, unit="windows", why="windows per update")
-    discount: float = setting(0.99, unit="per decision", why="see returns.discount_for")
+    batch_size: int = setting(256, low=1, unit="windows", why="windows per update")
+    discount: float = setting(0.99, above=0, high=1, unit="per decision", why="see returns.discount_for")
     task_discounts: tuple[float, ...] = setting(
-        (), unit="per decision", why="one per task; empty: `discount` for all"
+        (), above=0, high=1, unit="per decision", why="one per task; empty: `discount` for all"
     )
     rho: float = setting(0.5, unit="per decision", why="decay of the loss weights along the rollout")
     consistency_coef: float = setting(20.0, unit="dimensionless", why="weight of the latent prediction error")
@@ -55,18 +57,12 @@ class LearnerConfig:
         True,
         why="task embedding also gets the policy loss gradient, at the next step, as in the official code",
     )
-    precision: str = setting(
-        "float32", unit="float32 | bfloat16", why="matrix products; losses and norms stay float32"
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32", why="matrix products; losses and norms stay float32"
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "task_discounts", tuple(self.task_discounts))
-        if self.horizon < 1 or self.n_step < 1 or self.batch_size < 1:
-            raise ValueError("horizon, n_step and batch_size must be at least 1")
-        if not all(0.0 < d <= 1.0 for d in (self.discount, *self.task_discounts)):
-            raise ValueError("discount and task_discounts must lie in (0, 1]")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision {self.precision!r} must be one of {PRECISIONS}")
+        check_fields(self)
 
     @property
     def window(self) -> int:

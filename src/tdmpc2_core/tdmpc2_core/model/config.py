@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-from tdmpc2_core.config import setting
+from tdmpc2_core.config import check_fields, setting
 
 
 @dataclass(frozen=True)
 class WorldModelConfig:
     """Architecture of the paper's size 5; `SIZES` holds the other presets. Field metadata: unit, reason."""
 
-    obs_dim: int = setting(unit="entries", why="observation length; channels when obs_kind is pixels")
-    action_dim: int = setting(unit="entries", why="action length, each in [-1, 1]")
-    latent_dim: int = setting(512, unit="entries", why="length of z; a multiple of simnorm_dim")
-    enc_dim: int = setting(256, unit="units", why="width of the encoder's hidden layers")
-    mlp_dim: int = setting(512, unit="units", why="width of the two hidden layers of every other network")
-    num_enc_layers: int = setting(2, unit="layers", why="encoder layers, the output layer included")
-    num_q: int = setting(5, unit="heads", why="value heads; two random ones form every target")
-    dropout: float = setting(
-        0.01, unit="probability", why="first layer of every value head, in the learner only"
+    obs_dim: int = setting(low=1, unit="entries", why="observation length; channels when obs_kind is pixels")
+    action_dim: int = setting(low=1, unit="entries", why="action length, each in [-1, 1]")
+    latent_dim: int = setting(512, low=1, unit="entries", why="length of z; a multiple of simnorm_dim")
+    enc_dim: int = setting(256, low=1, unit="units", why="width of the encoder's hidden layers")
+    mlp_dim: int = setting(
+        512, low=1, unit="units", why="width of the two hidden layers of every other network"
     )
-    simnorm_dim: int = setting(8, unit="entries", why="group length of the simplicial normalisation of z")
-    num_bins: int = setting(101, unit="bins", why="two-hot regression of reward and value")
+    num_enc_layers: int = setting(2, low=1, unit="layers", why="encoder layers, the output layer included")
+    num_q: int = setting(5, low=1, unit="heads", why="value heads; two random ones form every target")
+    dropout: float = setting(
+        0.01, low=0, below=1, unit="probability", why="first layer of every value head, in the learner only"
+    )
+    simnorm_dim: int = setting(
+        8, low=1, unit="entries", why="group length of the simplicial normalisation of z"
+    )
+    num_bins: int = setting(101, low=1, unit="bins", why="two-hot regression of reward and value")
     vmin: float = setting(-10.0, unit="symlog", why="lowest bin, a value of -22025")
     vmax: float = setting(10.0, unit="symlog", why="highest bin, a value of 22025")
     log_std_min: float = setting(-10.0, unit="ln", why="lower bound of the policy's log standard deviation")
@@ -33,23 +36,21 @@ class WorldModelConfig:
     normalise_obs: bool = setting(
         False, unit="flag", why="running mean/std of observations inside the model; robots need it"
     )
-    obs_kind: str = setting(
-        "state", unit="state | pixels", why="pixels: 3 stacked 64x64 RGB frames, latent_dim 512"
+    obs_kind: Literal["state", "pixels"] = setting(
+        "state", why="pixels: 3 stacked 64x64 RGB frames, latent_dim 512"
     )
-    num_channels: int = setting(32, unit="channels", why="width of the pixel encoder's convolutions")
-    task_dim: int = setting(0, unit="entries", why="length of the task embedding; 0 for a single task")
+    num_channels: int = setting(32, low=1, unit="channels", why="width of the pixel encoder's convolutions")
+    task_dim: int = setting(0, low=0, unit="entries", why="length of the task embedding; 0 for a single task")
     action_dims: tuple[int, ...] = setting(
         (), unit="entries", why="real action length of every task; empty for a single task"
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "action_dims", tuple(self.action_dims))
+        check_fields(self)
         if self.latent_dim % self.simnorm_dim:
             raise ValueError(
                 f"latent_dim {self.latent_dim} must be a multiple of simnorm_dim {self.simnorm_dim}"
             )
-        if self.obs_kind not in ("state", "pixels"):
-            raise ValueError(f"obs_kind {self.obs_kind!r} must be 'state' or 'pixels'")
         if bool(self.task_dim) != bool(self.action_dims):
             raise ValueError(
                 "task_dim and action_dims go together: set both for several tasks, neither for one"
@@ -69,16 +70,3 @@ class WorldModelConfig:
     def num_tasks(self) -> int:
         """Number of tasks of a multi-task model, 0 for a single-task one."""
         return len(self.action_dims)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**dataclasses.asdict(self), "action_dims": list(self.action_dims)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> WorldModelConfig:
-        """Inverse of `to_dict`. Raises ValueError naming unknown keys."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"unknown world model fields {unknown}; accepted are {sorted(known)}")
-        return cls(**values)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from tdmpc2_core.config import from_mapping, setting
+from tdmpc2_core.config import check_fields, setting
 
 MANY_ACTIONS = 20  # the paper plans two iterations longer from this action dimension on
 
@@ -25,65 +24,47 @@ class PlannerConfig:
 
     method: Literal["mppi", "policy"] = setting("mppi", why=_METHOD)
     horizon: int = setting(
-        3, unit="decisions", why="the value head covers what lies beyond; longer rollouts drift"
+        3, low=1, unit="decisions", why="the value head covers what lies beyond; longer rollouts drift"
     )
     num_samples: int = setting(
         512, unit="candidates", why="population per iteration, policy trajectories included"
     )
-    num_elites: int = setting(64, unit="candidates", why="best candidates, which shape the next Gaussian")
-    num_pi_trajs: int = setting(
-        24, unit="candidates", why="policy-prior trajectories competing in every iteration"
+    num_elites: int = setting(
+        64, low=1, unit="candidates", why="best candidates, which shape the next Gaussian"
     )
-    iterations: int = setting(6, unit="iterations", why="refinements of the Gaussian")
-    min_std: float = setting(0.05, unit=_ACTION, why="keeps the search from collapsing")
+    num_pi_trajs: int = setting(
+        24, low=0, unit="candidates", why="policy-prior trajectories competing in every iteration"
+    )
+    iterations: int = setting(6, low=1, unit="iterations", why="refinements of the Gaussian")
+    min_std: float = setting(0.05, above=0, unit=_ACTION, why="keeps the search from collapsing")
     max_std: float = setting(2.0, unit=_ACTION, why="spread of the first iteration, upper bound of all")
-    temperature: float = setting(0.5, unit="1 / return", why="sharpness of the elite weights")
+    temperature: float = setting(0.5, above=0, unit="1 / return", why="sharpness of the elite weights")
     evaluation: Literal["mean", "sample"] = setting("mean", why=_EVALUATION)
     prior_weight: float = setting(
-        0.0, why="share of the policy trajectories' mean and spread in the first Gaussian"
+        0.0, low=0, high=1, why="share of the policy trajectories' mean and spread in the first Gaussian"
     )
     reuse_prior_values: bool = setting(
         False, why="score policy trajectories once per plan, not once per iteration"
     )
     soft_termination: bool = setting(False, why="discount by survival probability, not by a threshold at 0.5")
     tolerance: float = setting(
-        0.0, unit=_ACTION, why="stop when the first mean action moves less; 0 never stops"
+        0.0, low=0, unit=_ACTION, why="stop when the first mean action moves less; 0 never stops"
     )
 
     def __post_init__(self) -> None:
-        rules = (
-            ("method", self.method in ("mppi", "policy"), "mppi or policy"),
-            ("evaluation", self.evaluation in ("mean", "sample"), "mean or sample"),
-            ("horizon", self.horizon >= 1, "at least 1"),
-            ("iterations", self.iterations >= 1, "at least 1"),
-            ("num_pi_trajs", 0 <= self.num_pi_trajs < self.num_samples, "at least 0 and below num_samples"),
-            ("num_elites", 1 <= self.num_elites <= self.num_samples, "between 1 and num_samples"),
-            ("min_std", 0 < self.min_std <= self.max_std, "above 0 and at most max_std"),
-            ("temperature", self.temperature > 0, "above 0"),
-            ("prior_weight", 0 <= self.prior_weight <= 1, "between 0 and 1"),
-            (
-                "prior_weight",
-                self.prior_weight == 0 or self.num_pi_trajs > 1,
-                "0 without policy trajectories",
-            ),
-            ("tolerance", self.tolerance >= 0, "at least 0"),
-        )
-        for name, valid, expected in rules:
-            if not valid:
-                raise ValueError(f"planner setting {name} is {getattr(self, name)!r}, must be {expected}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = "planner settings") -> PlannerConfig:
-        """Inverse of `to_dict`.
-
-        Raises:
-            UserError: an unknown field, a field of the wrong type, or a value outside its range.
-        """
-        return from_mapping(cls, values, where)
+        check_fields(self)
+        if self.num_pi_trajs >= self.num_samples:
+            raise ValueError(
+                f"num_pi_trajs ({self.num_pi_trajs}) must be below num_samples ({self.num_samples})"
+            )
+        if self.num_elites > self.num_samples:
+            raise ValueError(
+                f"num_elites ({self.num_elites}) must be at most num_samples ({self.num_samples})"
+            )
+        if self.min_std > self.max_std:
+            raise ValueError(f"min_std ({self.min_std:g}) must be at most max_std ({self.max_std:g})")
+        if self.prior_weight and self.num_pi_trajs < 2:
+            raise ValueError(f"prior_weight must be 0 with num_pi_trajs below 2, got {self.prior_weight:g}")
 
 
 PLANNER_PRESETS: dict[str, PlannerConfig] = {
