@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tdmpc2_core import __version__
-from tdmpc2_core.config import apply_overrides, field_help, from_mapping, read_yaml, to_mapping
+from tdmpc2_core.config import apply_overrides, field_help, load_yaml, to_mapping
 from tdmpc2_core.errors import UserError
 
 
@@ -22,14 +22,14 @@ def _train(args: argparse.Namespace) -> None:
     if args.resume:
         config = stored_settings(args.resume)
     elif args.config:
-        config = from_mapping(TrainConfig, read_yaml(args.config), str(args.config))
+        config = load_yaml(TrainConfig, args.config)
     else:
         robot = next((text[6:] for text in reversed(args.settings) if text.startswith("robot=")), "quadruped")
         config = train_preset(args.preset, robot)
     config = apply_overrides(config, args.settings)
     run = Run(config)
     print(
-        f"{run.folder}: robot {run.embodiment.name}, {run.model_parameters:,} parameters, "
+        f"{run.folder}: robot {run.embodiment.name}, {run.agent.model.num_parameters:,} parameters, "
         f"step {run.progress.steps}"
     )
     OnlineTrainer(run).train()
@@ -67,7 +67,8 @@ def _info(args: argparse.Namespace) -> None:
         print(f"measured    {json.dumps(dict(row))}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(settings: str = "") -> argparse.ArgumentParser:
+    """The whole command line; `settings` is the end of the help of train."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="tdmpc2",
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         help="train online in simulation; continues a run that its folder already holds",
         description="Train online in simulation. A run folder that already holds a checkpoint is continued.",
+        epilog=settings,
         formatter_class=raw,
     )
     train.add_argument("settings", nargs="*", metavar="key=value", help="settings, see below")
@@ -126,7 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _train_help() -> str:
+def _train_settings() -> str:
+    """Example and table of settings; imports torch."""
     from tdmpc2_core.train.config import TrainConfig
 
     return (
@@ -137,14 +140,9 @@ def _train_help() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``tdmpc2``; returns the exit code (0, or 2 on a user's mistake, 130 on Ctrl-C)."""
-    parser = _parser()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["train"] and {"-h", "--help"} & set(arguments):
-        commands = next(
-            action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
-        )
-        commands.choices["train"].epilog = _train_help()
-    args = parser.parse_args(arguments)
+    explain = arguments[:1] == ["train"] and not {"-h", "--help"}.isdisjoint(arguments)
+    args = _parser(_train_settings() if explain else "").parse_args(arguments)
     try:
         args.run(args)
     except UserError as error:

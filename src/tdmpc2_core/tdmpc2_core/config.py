@@ -29,7 +29,6 @@ from tdmpc2_core.errors import UserError
 
 __all__ = [
     "apply_overrides",
-    "check",
     "check_fields",
     "field_help",
     "from_mapping",
@@ -109,11 +108,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def check(instance: T, where: str) -> T:
-    """Apply type and range checks to an instance made in code; returns it rebuilt. Raises UserError."""
-    return from_mapping(type(instance), to_mapping(instance), where)
 
 
 def apply_overrides(instance: T, overrides: Sequence[str], where: str = "command line") -> T:

@@ -11,7 +11,6 @@ import pytest
 
 from tdmpc2_core.config import (
     apply_overrides,
-    check,
     check_fields,
     field_help,
     from_mapping,
@@ -130,11 +129,6 @@ def test_mapping_round_trip_leaves_absent_optionals_out():
     assert mapping["terms"] == [{"name": "a", "weight": 2.0, "sigma": 0.5}]
     assert mapping["colour"] == "blue" and "folder" not in mapping and "loaded_from" not in mapping
     assert from_mapping(Run, mapping, "again") == run
-
-
-def test_check_finds_what_code_got_wrong():
-    with pytest.raises(UserError, match="made in code: learner.batch_size: must be at least 1, got -3"):
-        check(Run("x", Learner(batch_size=-3)), "made in code")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,13 @@ def replaceable(path: Path) -> bool:
     return is_bundle(path) or (path.is_dir() and not any(path.iterdir()))
 
 
+def whole(path: Path) -> Path | None:
+    """`path`, or the older bundle that an interrupted replacement left beside it; None without either."""
+    if is_bundle(path):
+        return path
+    return _previous(path) if not path.exists() and is_bundle(_previous(path)) else None
+
+
 def find(path: Path) -> Path:
     """Directory to read: `path`, or the older bundle that an interrupted replacement left beside it.
 
@@ -41,10 +48,9 @@ def find(path: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    if is_bundle(path):
-        return path
-    if not path.exists() and is_bundle(_previous(path)):
-        return _previous(path)
+    newest = whole(path)
+    if newest is not None:
+        return newest
     if not path.exists():
         if len(path.parts) == 1:
             return shipped_bundle(path.name)

@@ -84,29 +84,11 @@ def check_same_robot(path: str | os.PathLike[str], stored: Embodiment, wanted: E
 
 def first_difference(stored: Embodiment, wanted: Embodiment) -> str:
     """First field a policy depends on in which two robots differ, with both values."""
-    found = _difference(_relevant(stored), _relevant(wanted), "")
+    found = _difference(stored.policy_view(), wanted.policy_view(), "")
     if found is None:
         return "their fingerprints differ"
     place, left, right = found
     return f"{place} is {left!r} in the checkpoint and {right!r} here"
-
-
-def _relevant(embodiment: Embodiment) -> dict[str, Any]:
-    """What `Embodiment.fingerprint` covers, as nested plain values."""
-    values = embodiment.to_dict()
-    command = values.get("command")
-    blocks = embodiment.observation_layout
-    return {
-        "control_rate": values["control_rate"],
-        "joints": values["joints"]["list"],
-        "action": values["action"],
-        "command": command and {"terms": command["terms"], "deadband": command["deadband"]},
-        "clock": values.get("clock"),
-        "observation": [
-            {"name": term.name, "source": term.source, "scale": term.scale, "history": block.history}
-            for term, block in zip(embodiment.observation.terms, blocks, strict=True)
-        ],
-    }
 
 
 def _difference(left: Any, right: Any, place: str) -> tuple[str, Any, Any] | None:

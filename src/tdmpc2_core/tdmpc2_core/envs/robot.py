@@ -59,7 +59,6 @@ class RobotEnv:
         self.reward = Reward(embodiment)
         self.player = TrajectoryPlayer(embodiment.default_position)
         self.max_steps = round(embodiment.episode_seconds * embodiment.control_rate)
-        self._substeps = round(embodiment.physics_rate / embodiment.control_rate)
         self._period = embodiment.control_period
         self._command = np.zeros(len(embodiment.command.terms) if embodiment.command else 0)
         self._fixed_command: np.ndarray | None = None
@@ -130,7 +129,7 @@ class RobotEnv:
         simulation, ramp = self.simulation, self.embodiment.action.interpolation == "linear"
         arrival = simulation.time + self._delay
         pending = True
-        for _ in range(self._substeps):
+        for _ in range(self.embodiment.physics_steps):
             now = simulation.time
             if pending and now >= arrival - 1e-9:
                 if ramp:

@@ -164,20 +164,26 @@ class Embodiment:
         These are joints, action, control rate, command ranges and deadband, clock frequency, and the
         observation's terms with scale and history; not noise, ages, safety or training sections.
         """
+        content = self.policy_view()
+        content["clock"] = self.clock and self.clock.frequency
+        content["observation"] = [list(term.values()) for term in content["observation"]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def policy_view(self) -> dict[str, Any]:
+        """What `fingerprint` covers, as plain values under the keys of the file."""
         command = self.command
-        content = {
+        return {
             "control_rate": self.control_rate,
             "joints": [to_mapping(joint) for joint in self.joints],
             "action": to_mapping(self.action),
             "command": command
             and {"terms": [to_mapping(t) for t in command.terms], "deadband": command.deadband},
-            "clock": self.clock and self.clock.frequency,
+            "clock": self.clock and {"frequency": self.clock.frequency},
             "observation": [
-                [t.name, t.source, t.scale, b.history]
+                {"name": t.name, "source": t.source, "scale": t.scale, "history": b.history}
                 for t, b in zip(self.observation.terms, self.observation_layout, strict=True)
             ],
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     # ---- sizes and arrays ----
 

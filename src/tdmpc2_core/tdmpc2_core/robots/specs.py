@@ -96,7 +96,7 @@ class CommandSpec:
             raise ValueError(
                 "terms must hold at least one; leave the whole section out for a robot without commands"
             )
-        _no_duplicates("terms", [term.name for term in self.terms])
+        no_duplicates("terms", [term.name for term in self.terms])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ class ClockSpec:
     offsets: tuple[float, ...] = setting((), unit="cycles", why="phase of each foot, in the order of feet")
 
     def __post_init__(self) -> None:
-        _no_duplicates("feet", list(self.feet))
+        no_duplicates("feet", list(self.feet))
         if len(self.offsets) != len(self.feet):
             raise ValueError(
                 f"offsets must hold {len(self.feet)} values, one per foot, got {len(self.offsets)}"
@@ -155,7 +155,7 @@ class ObservationSpec:
     def __post_init__(self) -> None:
         if not self.terms:
             raise ValueError(f"terms must hold at least one of {', '.join(TERM_SOURCES)}")
-        _no_duplicates("terms", [term.name for term in self.terms])
+        no_duplicates("terms", [term.name for term in self.terms])
 
     @property
     def max_ages(self) -> dict[str, float]:
@@ -182,7 +182,8 @@ class SafetySpec:
     )
 
 
-def _no_duplicates(key: str, names: list[str]) -> None:
+def no_duplicates(key: str, names: list[str]) -> None:
+    """Raise ValueError when a name stands in the list `key` more than once."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{key} name {', '.join(twice)} more than once; each name may appear once")

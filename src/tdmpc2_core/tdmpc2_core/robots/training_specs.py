@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tdmpc2_core.config import setting
+from tdmpc2_core.robots.specs import no_duplicates
 
 Range = tuple[float, float]
 
@@ -43,10 +44,7 @@ class RewardSpec:
     )
 
     def __post_init__(self) -> None:
-        names = [term.name for term in self.terms]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"terms name {', '.join(twice)} more than once; each name may appear once")
+        no_duplicates("terms", [term.name for term in self.terms])
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -15,6 +14,7 @@ import torch
 import yaml
 
 from tdmpc2_core.agent import Agent
+from tdmpc2_core.checkpoint import manifest
 from tdmpc2_core.config import from_mapping, read_yaml, to_mapping
 from tdmpc2_core.data.episodes import EpisodeStore
 from tdmpc2_core.errors import UserError
@@ -63,14 +63,10 @@ class Run:
         self.agent = self._new_agent(self.device)
         generator = torch.Generator(device=self.device).manual_seed(config.seed)
         self.learner = Learner(self.agent.model, config.learner, generator)
-        if (self._newest / "learner.pt").exists():
-            self._resume()
+        newest = manifest.whole(self.folder / "checkpoint")
+        if newest is not None:
+            self._resume(newest)
         self._clock = time.monotonic()
-
-    @property
-    def _newest(self) -> Path:
-        current, previous = self.folder / "checkpoint", self.folder / "checkpoint.previous"
-        return current if current.exists() or not previous.exists() else previous
 
     def _check_settings(self) -> None:
         path, wanted = self.folder / "config.yaml", to_mapping(self.config)
@@ -108,33 +104,22 @@ class Run:
         ).to(device)
         return Agent(model, config.planner, config.learner.discount, embodiment=embodiment, seed=config.seed)
 
-    @property
-    def model_parameters(self) -> int:
-        """Learnable parameters, target heads excluded."""
-        return sum(p.numel() for p in self.agent.model.parameters() if p.requires_grad)
-
     # ---- checkpoints ----
     def checkpoint(self, why: str) -> None:
         """Write bundle and learner state; the former checkpoint stays until the new one is whole."""
         self.progress.seconds += time.monotonic() - self._clock
         self._clock = time.monotonic()
-        partial, current = self.folder / "checkpoint.partial", self.folder / "checkpoint"
-        previous = self.folder / "checkpoint.previous"
+        partial = self.folder / "checkpoint.partial"
         shutil.rmtree(partial, ignore_errors=True)
         self.agent.save(partial, provenance=self.provenance())
         torch.save(
             {"learner": self.learner.state_dict(), "progress": json.dumps(asdict(self.progress))},
             partial / "learner.pt",
         )
-        shutil.rmtree(previous, ignore_errors=True)
-        if current.exists():
-            os.replace(current, previous)
-        os.replace(partial, current)
-        shutil.rmtree(previous, ignore_errors=True)
+        manifest.replace_directory(partial, self.folder / "checkpoint")
         self.log.event(self.progress.steps, f"{why} at update {self.progress.updates}")
 
-    def _resume(self) -> None:
-        folder = self._newest
+    def _resume(self, folder: Path) -> None:
         agent = Agent.load(folder, device=self.device, embodiment=self.embodiment)
         self.agent.model.load_state_dict(agent.model.state_dict())
         state = torch.load(folder / "learner.pt", map_location="cpu", weights_only=True)
