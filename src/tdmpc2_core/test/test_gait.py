@@ -69,6 +69,15 @@ def test_missing_section_is_named(embodiment):
         Demonstrator(replace(embodiment, demonstration=None))
 
 
+def test_unknown_controller_and_misspelt_setting_are_named(embodiment):
+    spec = embodiment.demonstration
+    with pytest.raises(UserError, match=r"unknown 'trott' .*did you mean 'trot'.*accepted: .*trot"):
+        Demonstrator(replace(embodiment, demonstration=replace(spec, kind="trott")))
+    params = {"swing_hight" if name == "swing_height" else name: v for name, v in spec.params.items()}
+    with pytest.raises(UserError, match="did you mean 'swing_height'"):
+        Demonstrator(replace(embodiment, demonstration=replace(spec, params=params)))
+
+
 def test_demonstrations_are_complete_episodes_with_the_clean_action_as_plan(embodiment):
     env = RobotEnv(embodiment, 0)
     env.max_steps = 120

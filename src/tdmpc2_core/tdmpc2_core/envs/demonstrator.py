@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 import numpy as np
 
+from tdmpc2_core.config_words import closest
 from tdmpc2_core.data.episodes import Episode
 from tdmpc2_core.envs.gait import TrotGait
 from tdmpc2_core.envs.robot import RobotEnv
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 
-KINDS = {"trot": TrotGait}
+
+class Controller(Protocol):
+    """A scripted controller; it may read everything of the environment, also what no sensor measures."""
+
+    def reset(self) -> None:
+        """Called at the start of every episode."""
+
+    def act(self, env: RobotEnv) -> np.ndarray:
+        """Joint targets (J,), rad, for this decision."""
+
+
+KINDS: dict[str, Callable[[Embodiment], Controller]] = {"trot": TrotGait}
 
 
 class EpisodeRecorder:
@@ -66,12 +81,21 @@ class Demonstrator:
             raise UserError(
                 f"{embodiment.name}: no `demonstration` section; add one or train with demonstration_steps=0"
             )
-        self._controller = KINDS[embodiment.demonstration.kind](embodiment)
+        kind = embodiment.demonstration.kind
+        if kind not in KINDS:
+            raise UserError(
+                f"{embodiment.name}: demonstration.kind: unknown {kind!r}{closest(kind, KINDS)}; "
+                f"accepted: {', '.join(KINDS)}"
+            )
+        self._controller = KINDS[kind](embodiment)
+
+    def reset(self) -> None:
+        """Start of an episode."""
+        self._controller.reset()
 
     def action(self, env: RobotEnv) -> np.ndarray:
-        """Action (A,) for the environment's present command and gait phase."""
-        targets = self._controller.targets(env.assembler.command, env.assembler.phase or 0.0)
-        return env.mapper.action(targets)
+        """Action (A,) for the environment's present state, command and gait phase."""
+        return env.mapper.action(self._controller.act(env))
 
 
 def demonstrate(
@@ -85,6 +109,7 @@ def demonstrate(
     larger noise add recoveries.
     """
     recorder = EpisodeRecorder(env.reset())
+    demonstrator.reset()
     noise_std = rng.choice([0.05, 0.1, 0.2, 0.3])
     wait, burst = int(rng.integers(50, 250)), 0
     while True:

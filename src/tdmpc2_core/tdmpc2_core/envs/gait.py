@@ -6,10 +6,33 @@ hip-thigh-calf leg. Open loop: it reads the command and the gait phase, never th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+from tdmpc2_core.config import from_mapping, setting
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
+
+if TYPE_CHECKING:
+    from tdmpc2_core.envs.robot import RobotEnv
+
+
+@dataclass(frozen=True)
+class TrotSettings:
+    """Keys of a ``demonstration`` section of kind ``trot``; duty and foot order are the clock's."""
+
+    hip_x: float = setting(unit="m", above=0, why="hip joints ahead of and behind the trunk centre")
+    hip_y: float = setting(unit="m", above=0, why="hip joints to the side of the trunk centre")
+    hip_offset: float = setting(unit="m", above=0, why="hip joint to thigh plane")
+    thigh_length: float = setting(unit="m", above=0, why="thigh joint to knee")
+    calf_length: float = setting(unit="m", above=0, why="knee to foot")
+    swing_height: float = setting(0.08, unit="m", above=0, why="height of a foot at mid swing")
+    stance_press: float = setting(0.0, unit="m", low=0, why="pressing down of a loaded foot, against sag")
+    phase_lead: float = setting(0.0, unit="cycles", why="lead of the feet over the gait phase")
+    stride_gain: float = setting(1.0, above=0, why="stride per commanded stride, against slip and lag")
+    velocity_bias: float = setting(0.0, unit="m/s", why="added to the forward command")
 
 
 class TrotGait:
@@ -19,22 +42,31 @@ class TrotGait:
     ``demonstration`` section (m).
 
     Raises:
-        UserError: the embodiment lacks the section ``demonstration`` or ``clock``.
+        UserError: the embodiment lacks the section ``demonstration`` or ``clock``, or a key of it is wrong.
     """
 
     def __init__(self, embodiment: Embodiment) -> None:
         spec, clock = embodiment.demonstration, embodiment.clock
         if spec is None or clock is None:
             raise UserError(f"{embodiment.name}: a trot needs the sections `demonstration` and `clock`")
-        self._spec, self._clock = spec, clock
+        self._clock = clock
+        settings = from_mapping(TrotSettings, spec.params, f"{embodiment.name}: demonstration")
+        self._spec = settings
         self._period = 1.0 / clock.frequency
         self._side = np.array([1.0, -1.0, 1.0, -1.0])
         self._hips = (
-            np.array([1.0, 1.0, -1.0, -1.0]) * spec.hip_x,
-            self._side * (spec.hip_y + spec.hip_offset),
+            np.array([1.0, 1.0, -1.0, -1.0]) * settings.hip_x,
+            self._side * (settings.hip_y + settings.hip_offset),
         )
         self._default = embodiment.default_position.reshape(4, 3)
         self._nominal = self.forward_kinematics(self._default)
+
+    def reset(self) -> None:
+        """Nothing is kept between decisions."""
+
+    def act(self, env: RobotEnv) -> np.ndarray:
+        """Joint targets (12,), rad, for the environment's present command and gait phase."""
+        return self.targets(env.assembler.command, env.assembler.phase or 0.0)
 
     def targets(self, command: np.ndarray, phase: float) -> np.ndarray:
         """Joint targets (12,), rad, for a command (vx m/s, vy m/s, yaw rate rad/s) and a phase in [0, 1)."""

@@ -40,7 +40,7 @@ class Simulation:
         self._accel = self._sensor("imu_accel")
         self._base = self._id(mujoco.mjtObj.mjOBJ_BODY, embodiment.base_frame)
         feet = embodiment.clock.feet if embodiment.clock else ()
-        self._feet = np.array([self._id(mujoco.mjtObj.mjOBJ_GEOM, name) for name in feet], dtype=int)
+        self._feet, self._foot_starts = self._find_feet(feet)
         self._foot_radius = self.model.geom_size[self._feet, 0]
         self._nominal = {
             "mass": self.model.body_mass[self._base].copy(),
@@ -74,6 +74,20 @@ class Simulation:
         if missing:
             raise UserError(f"{self.embodiment.model_path}: no position actuator for joint {missing[0]!r}")
         return np.array([by_joint[int(joint)] for joint in self._joint_ids])
+
+    def _find_feet(self, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Every colliding sphere of the bodies that the named geoms belong to, and where each foot begins."""
+        feet: list[int] = []
+        starts: list[int] = []
+        model = self.model
+        for name in names:
+            body = model.geom_bodyid[self._id(mujoco.mjtObj.mjOBJ_GEOM, name)]
+            sphere = model.geom_type == mujoco.mjtGeom.mjGEOM_SPHERE
+            starts.append(len(feet))
+            feet.extend(np.flatnonzero((model.geom_bodyid == body) & sphere & (model.geom_conaffinity > 0)))
+            if len(feet) == starts[-1]:
+                raise UserError(f"{self.embodiment.model_path}: foot {name!r} has no colliding sphere")
+        return np.array(feet, dtype=int), np.array(starts, dtype=int)
 
     # ---- state ----
     def reset(self, randomise: bool = False) -> None:
@@ -145,8 +159,10 @@ class Simulation:
         return gravity_direction(wxyz_to_xyzw(self.data.qpos[3:7]))
 
     def foot_height(self) -> np.ndarray:
-        """Clearance of each foot above flat ground (F,), m."""
-        return self.data.geom_xpos[self._feet, 2] - self._foot_radius
+        """Clearance above flat ground of the lowest sphere of each foot (F,), m."""
+        if not len(self._feet):
+            return np.zeros(0)
+        return np.minimum.reduceat(self.data.geom_xpos[self._feet, 2] - self._foot_radius, self._foot_starts)
 
     def foot_contact(self) -> np.ndarray:
         """Which feet touch the ground (F,) bool."""
@@ -179,6 +195,10 @@ class Simulation:
         self.model.actuator_biasprm[self._actuators, 2] = -kd
         limit = self.embodiment.effort_limit
         self.model.actuator_forcerange[self._actuators] = np.stack([-limit, limit], axis=1)
+
+    def set_force(self, body: str, force: np.ndarray) -> None:
+        """External force (3,), N, world frame, at a body's centre of mass, until it is set anew or reset."""
+        self.data.xfrc_applied[self._id(mujoco.mjtObj.mjOBJ_BODY, body), :3] = force
 
     def push(self, velocity: np.ndarray) -> None:
         """Instant change of the base's horizontal velocity (2,), m/s, world frame."""

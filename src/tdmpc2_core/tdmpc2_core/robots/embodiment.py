@@ -79,7 +79,7 @@ class Embodiment:
     reward: RewardSpec = setting(RewardSpec(), why="training reward")
     termination: TerminationSpec = setting(TerminationSpec(), why="end of an episode")
     randomisation: RandomisationSpec = setting(RandomisationSpec(), why="domain randomisation")
-    demonstration: DemonstrationSpec | None = setting(None, why="scripted gait")
+    demonstration: DemonstrationSpec | None = setting(None, why="scripted controller")
     directory: Path | None = field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,6 @@ Every one may be absent; its defaults then change nothing (no noise, no randomis
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from tdmpc2_core.config import setting
 from tdmpc2_core.robots.specs import no_duplicates
@@ -77,16 +76,9 @@ class RandomisationSpec:
 
 @dataclass(frozen=True)
 class DemonstrationSpec:
-    """The scripted gait that seeds the replay buffer; duty and foot order are the clock's."""
+    """The scripted controller that seeds the replay buffer; keys other than kind are its settings."""
 
-    kind: Literal["trot"] = setting(why="gait in envs/gait.py")
-    hip_x: float = setting(unit="m", above=0, why="hip joints ahead of and behind the trunk centre")
-    hip_y: float = setting(unit="m", above=0, why="hip joints to the side of the trunk centre")
-    hip_offset: float = setting(unit="m", above=0, why="hip joint to thigh plane")
-    thigh_length: float = setting(unit="m", above=0, why="thigh joint to knee")
-    calf_length: float = setting(unit="m", above=0, why="knee to foot")
-    swing_height: float = setting(0.08, unit="m", above=0, why="height of a foot at mid swing")
-    stance_press: float = setting(0.0, unit="m", low=0, why="pressing down of a loaded foot, against sag")
-    phase_lead: float = setting(0.0, unit="cycles", why="lead of the feet over the gait phase")
-    stride_gain: float = setting(1.0, above=0, why="stride per commanded stride, against slip and lag")
-    velocity_bias: float = setting(0.0, unit="m/s", why="added to the forward command")
+    kind: str = setting(why="controller in envs/demonstrator.py")
+    params: dict[str, float] = setting(
+        factory=dict, rest=True, hash=False, why="settings of the controller, by the names it declares"
+    )
