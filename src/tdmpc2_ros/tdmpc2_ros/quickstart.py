@@ -41,6 +41,7 @@ class Run:
         self.start = 0.0  # node clock at the beginning of the course, s
         self._memory: float | None = None
         self._busy: dict[str, float] = {}
+        self._realtime: dict[str, bool] = {}
 
     def execute(self) -> Score:
         """Start everything, run the course, stop everything. Raises UserError, ChildDied."""
@@ -103,6 +104,7 @@ class Run:
         live.end()
         spent = {child.name: (child.cpu_seconds() or 0.0) - before[child.name] for child in self.children.all}
         self._busy = {name: seconds / course.seconds for name, seconds in spent.items()}
+        self._realtime = {child.name: child.realtime() for child in self.children.all}
 
     def _line(self, elapsed: float, name: str, command: tuple[float, float, float]) -> str:
         row = self.operator.newest
@@ -133,6 +135,7 @@ class Run:
             "planner": planner,
             "planner_memory_mb": self._memory,
             "cpu_share_of_one_core": self._busy,
+            "realtime_priority": self._realtime,
             "machine": machine(),
         }
         write_json(options.out / "results.json", content)

@@ -22,6 +22,7 @@ from tdmpc2_core.errors import UserError
 _DOMAINS = range(215, 232)  # above the domains of other users, outside Linux' ephemeral ports
 _STOP_SECONDS = 10.0
 _LINES = 10
+_PRIORITY = 5  # of SCHED_RR: above everything ordinary, below the drivers that ros2_control runs at 50
 _LOG_MARK = re.compile(r"^\[(?:ERROR|FATAL)\] \[[^\]]*\] \[[^\]]*\]: (.*)$")
 
 
@@ -44,7 +45,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches the quickstart alone, which ends its children
-                preexec_fn=_die_with_parent,
+                preexec_fn=_before_exec,
             )
 
     def tail(self) -> str:
@@ -66,6 +67,13 @@ class Child:
             return int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) * 1024 / 1e6
         except (OSError, AttributeError):
             return None
+
+    def realtime(self) -> bool:
+        """Whether the system let it run before ordinary processes (SCHED_RR)."""
+        try:
+            return os.sched_getscheduler(self.process.pid) == os.SCHED_RR
+        except (OSError, AttributeError):
+            return False
 
     def cpu_seconds(self) -> float | None:
         """Processor time so far, s; None where /proc does not tell."""
@@ -130,11 +138,14 @@ def _kill(child: Child) -> None:
     child.process.wait(5.0)
 
 
-def _die_with_parent() -> None:
-    """In the child: end when the quickstart ends in a way that it cannot answer, such as SIGKILL (Linux)."""
+def _before_exec() -> None:
+    """In the child (Linux): end when the quickstart ends in a way that it cannot answer, such as SIGKILL; run
+    before ordinary processes where the system allows it (root, CAP_SYS_NICE or the limit rtprio)."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_PRIORITY))
 
 
 @contextlib.contextmanager

@@ -80,6 +80,12 @@ def _children(folder: Path) -> list[str]:
     return found
 
 
+def _may_raise_priority() -> bool:
+    """Whether this system lets an ordinary process become a realtime one."""
+    code = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(5))"
+    return subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL).returncode == 0
+
+
 # ---- whole runs ----
 def test_untrained_model_fails_and_everything_is_reported(untrained, tmp_path):
     out, bag = tmp_path / "out", tmp_path / "bag"
@@ -93,6 +99,8 @@ def test_untrained_model_fails_and_everything_is_reported(untrained, tmp_path):
     assert results["planner"]["commands"] > 200
     assert results["planner_memory_mb"] < 1000.0
     assert {"cores", "clock_mhz", "python", "versions"} <= results["machine"].keys()
+    nodes = ("mujoco_sim", "planner", "recorder")
+    assert results["realtime_priority"] == dict.fromkeys(nodes, _may_raise_priority())
     assert "failed" in output and "planning latency" in output
     assert ("no video" in output) != ((out / "video.mp4").exists() and (out / "picture.png").exists())
     with AnyReader([bag]) as reader:
