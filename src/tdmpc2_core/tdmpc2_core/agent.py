@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -114,11 +115,13 @@ class Agent:
             first: (B,) True where an episode starts; None means nowhere.
             evaluate: False adds exploration.
             task: (B,) task indices of a multi-task model.
-            deadline: instant of `time.monotonic()`, s, at which the best plan so far is taken.
+            deadline: instant of `time.monotonic()`, s, by which the best plan so far is returned; one that
+                has passed gives the prior's actions at once (see `Planner.plan`).
             use_prior: act with the policy prior, whatever the planner.
 
         Raises:
             ObservationError: wrong shape or a non-finite entry.
+            UserError: the deadline is NaN.
             PlanError: the model gave a non-finite action.
         """
         batch = self._plan(obs, first, evaluate, task, deadline, use_prior)
@@ -160,6 +163,8 @@ class Agent:
         first = np.zeros(robots, dtype=bool) if first is None else np.asarray(first, dtype=bool)
         if first.shape != (robots,):
             raise ObservationError(f"agent: first has shape {first.shape}, must be ({robots},)")
+        if deadline is not None and math.isnan(deadline):
+            raise UserError("agent: deadline is nan, must be an instant of time.monotonic() in s, or None")
         batch = (self._prior if use_prior else self.planner).plan(
             torch.from_numpy(obs).to(device),
             torch.from_numpy(first).to(device),

@@ -50,6 +50,15 @@ def test_plan_keeps_its_deadline() -> None:
     assert plan.ended_by == "deadline" and plan.iterations == 0 and np.isfinite(plan.actions).all()
 
 
+def test_a_passed_deadline_is_answered_at_once_and_nan_is_refused() -> None:
+    someone, obs = agent(), observations(1)[0]
+    plan = someone.plan(obs, now=0.0, deadline=time.monotonic() - 1.0)
+    assert plan.ended_by == "deadline" and plan.iterations == 0 and np.isnan(plan.value)
+    assert np.isfinite(plan.actions).all() and plan.actions.any()
+    with pytest.raises(UserError, match="deadline is nan"):
+        someone.plan(obs, now=0.0, deadline=float("nan"))
+
+
 def test_seeds_decide_everything() -> None:
     actions = []
     for seed in (1, 1, 2):

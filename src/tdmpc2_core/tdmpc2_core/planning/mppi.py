@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from tdmpc2_core.planning.clock import IterationClock
 from tdmpc2_core.planning.config import PlannerConfig
 from tdmpc2_core.planning.fused import FusedRollout
 from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws
 from tdmpc2_core.planning.rollout import ModelRollout, Rollout
+from tdmpc2_core.planning.search import Search
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
@@ -46,6 +47,7 @@ class MPPI:
         )
         self._host_generator = torch.Generator().manual_seed(generator.initial_seed())
         self._mean: Tensor | None = None  # (H, B, A), the previous plan
+        self._clock = IterationClock()
 
     def reset(self) -> None:
         """Forget the previous plans of all robots."""
@@ -61,12 +63,23 @@ class MPPI:
         deadline: float | None = None,
         draws: PlanDraws | None = None,
     ) -> PlanBatch:
-        """Plan for obs (B, O); see `Planner.plan`. Never ends later than one iteration after `deadline`.
+        """Plan for obs (B, O); see `Planner.plan`.
 
-        A deadline that has passed before the first iteration gives the mean of the policy trajectories
+        A deadline that leaves no time for an iteration gives the mean of the policy trajectories
         (iterations 0, value NaN).
         """
+        found = self._search(obs, first, task, deadline, draws)
+        mean, std = found.mean, found.std
+        action = self._choose(mean, std, found.elites, found.weight, evaluate, draws)
+        self._mean = mean
+        batch_first = (mean.transpose(0, 1), std.transpose(0, 1))
+        return PlanBatch(action, *batch_first, found.value, len(found.trace), found.ended_by, found.trace)
+
+    def _search(
+        self, obs: Tensor, first: Tensor, task: Tensor | None, deadline: float | None, draws: PlanDraws | None
+    ) -> Search:
         cfg = self.config
+        self._clock.start(deadline, len(obs))
         latent = self.rollout.encode(obs, task)
         prior = self._prior(latent, task, draws)
         mean, std = self._initial(latent, first, prior)
@@ -75,10 +88,10 @@ class MPPI:
         trace: list[Tensor] = []
         value = latent.new_full((len(latent),), torch.nan)
         elites = weight = prior_values = None
-        ended_by, clock = "budget", _Clock(deadline)
+        ended_by = "budget"
 
         for i in range(cfg.iterations):
-            if clock.out_of_time(mean):
+            if not self._clock.fits(mean):
                 ended_by = "deadline"
                 break
             samples = self._sample(mean, std, mask, i, draws)
@@ -93,12 +106,10 @@ class MPPI:
                 ended_by = "converged"
                 break
 
+        self._clock.end(mean)
         if elites is None and cfg.num_pi_trajs > 0:
             mean, std = prior.mean(2), prior.std(2, correction=0).clamp(cfg.min_std, cfg.max_std)
-        action = self._choose(mean, std, elites, weight, evaluate, draws)
-        self._mean = mean
-        batch_first = (mean.transpose(0, 1), std.transpose(0, 1))
-        return PlanBatch(action, *batch_first, value, len(trace), ended_by, tuple(trace))
+        return Search(latent, elites, weight, mean, std, value, ended_by, tuple(trace))
 
     def _prior(self, latent: Tensor, task: Tensor | None, draws: PlanDraws | None) -> Tensor:
         """Policy trajectories (H, B, P, A)."""
@@ -209,21 +220,3 @@ class MPPI:
     def _action_mask(self, task: Tensor | None) -> Tensor | None:
         """(B, A) ones for real actions, or None with a single task."""
         return None if task is None else self.model.action_mask(task)
-
-
-class _Clock:
-    """Time left until a deadline; an iteration is started only when the last one would still fit."""
-
-    def __init__(self, deadline: float | None) -> None:
-        self.deadline = deadline
-        self.last: float | None = None
-
-    def out_of_time(self, pending: Tensor) -> bool:
-        """True when no further iteration should start. Waits for the device that computes `pending`."""
-        if self.deadline is None:
-            return False
-        pending.flatten()[0].item()
-        now = time.monotonic()
-        expected = 0.0 if self.last is None else now - self.last
-        self.last = now
-        return now + expected >= self.deadline

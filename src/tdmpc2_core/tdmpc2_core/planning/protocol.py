@@ -74,7 +74,11 @@ class Planner(Protocol):
     ) -> PlanBatch:
         """Decide for obs (B, O). `first` (B,) bool marks robots whose episode starts afresh.
 
-        `deadline` is an instant of `time.monotonic()` (s); at it the best plan so far is returned.
+        `deadline` is an instant of `time.monotonic()` (s). An iteration starts only when, judged by earlier
+        ones, it ends in time (see `IterationClock`); then the best plan so far is returned. So a plan is late
+        by less than one iteration, and only when that took longer than expected. A deadline that has passed
+        already gives what the planner has without an iteration, at once: actions of the policy prior,
+        iterations 0, value NaN, ended_by `deadline`.
         """
         ...
 

@@ -1,0 +1,82 @@
+"""`IterationClock`: whether one more iteration fits before a deadline, judged by earlier ones."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from torch import Tensor
+
+_REMEMBERED = 16  # iterations; a few plans, so that a change of the machine's load is seen within them
+_RETURN = 0.0005  # s from the end of the last iteration to the caller: choose the action, copy the plan
+
+
+class IterationClock:
+    """Keeps iteration times from plan to plan, so that a plan ends before its deadline, not after it.
+
+    An iteration is expected to take as long as the second slowest of the last 16: one that the operating
+    system interrupted does not count, a busy machine does. A plan that had no time for a single iteration
+    forgets the slowest, so that waiting alone cannot keep a planner from searching.
+
+    Without any earlier time, the first iteration is started whenever the deadline has not passed: then, and
+    when an iteration takes longer than expected, a plan is late by less than that iteration.
+    """
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=_REMEMBERED)
+        self._kind: object = None
+        self._deadline: float | None = None
+        self._started: float | None = None
+
+    @property
+    def expected(self) -> float:
+        """Time that the next iteration is taken to need, s; 0 when nothing is known."""
+        if not self._times:
+            return 0.0
+        slowest = sorted(self._times)
+        return slowest[-2] if len(slowest) >= _REMEMBERED // 2 else slowest[-1]
+
+    def start(self, deadline: float | None, kind: object) -> None:
+        """A plan begins. `deadline`: instant of `time.monotonic()`, s, or None. Times are kept from plan to
+        plan as long as `kind`, what an iteration's cost depends on, stays the same."""
+        if kind != self._kind:
+            self._times.clear()
+            self._kind = kind
+        self._deadline, self._started = deadline, None
+
+    def fits(self, pending: Tensor) -> bool:
+        """True when one more iteration may start; ends the timing of the one before.
+
+        Waits for the device that computes `pending`, except without a deadline on a device that works
+        asynchronously: those iterations are not timed.
+        """
+        first = self._started is None
+        if not self._measure(pending) or self._deadline is None or self._started is None:
+            return True
+        left = self._deadline - self._started
+        fits = left > 0.0 and self.expected + self._reserve <= left
+        if first and not fits and left > 0.0:
+            self._times.remove(max(self._times))
+        return fits
+
+    def end(self, pending: Tensor) -> None:
+        """The last iteration, which computed `pending`, is over."""
+        if self._started is not None:
+            self._measure(pending)
+        self._started = None
+
+    def _measure(self, pending: Tensor) -> bool:
+        """Time the iteration that runs, if one does, and start timing the next; False where none is timed."""
+        if pending.device.type != "cpu":
+            if self._deadline is None:
+                return False
+            pending.flatten()[0].item()
+        now = time.monotonic()
+        if self._started is not None:
+            self._times.append(now - self._started)
+        self._started = now
+        return True
+
+    @property
+    def _reserve(self) -> float:
+        return _RETURN if self._times else 0.0
