@@ -19,7 +19,8 @@ from tdmpc2_core.model import WorldModel
 
 HERE = Path(__file__).parent
 SHIPPED = HERE / "fixtures"
-STEMS = ("tiny_episodic_5q", "single_1m_obs24_act6")
+STEMS = ("tiny_episodic_5q", "single_1m_obs24_act6", "tiny_multitask_3", "tiny_action_21", "tiny_pixels")
+TRAINED = tuple(stem for stem in STEMS if stem != "tiny_action_21")  # those with recorded updates
 
 
 def folder_of(stem: str) -> Path | None:
@@ -55,22 +56,35 @@ class Fixture:
     def __getitem__(self, name: str) -> Tensor:
         return torch.from_numpy(np.asarray(self.arrays[name]))
 
+    def get(self, name: str) -> Tensor | None:
+        """The array, or None where the fixture has none."""
+        return self[name] if name in self.arrays else None
+
     def learner_config(self, **overrides: Any) -> LearnerConfig:
         """Paper settings with the fixture's horizon and discount."""
-        values = {"horizon": self.settings["horizon"], "discount": self.settings["discount"], **overrides}
-        return LearnerConfig(**values)
+        discount = self.settings["discount"]
+        several = isinstance(discount, list)
+        values = {"task_discounts": tuple(discount)} if several else {"discount": discount}
+        return LearnerConfig(**{"horizon": self.settings["horizon"], **values, **overrides})
 
     def batch(self) -> Batch:
         """The batch of the three updates, every step valid."""
         reward = self["upd_reward"]
         return Batch(
-            self["upd_obs"], self["upd_action"], reward, self["upd_terminated"], torch.ones_like(reward)
+            self["upd_obs"],
+            self["upd_action"],
+            reward,
+            self["upd_terminated"],
+            torch.ones_like(reward),
+            task=self.get("upd_task"),
         )
 
     def draws(self, update: int) -> UpdateDraws:
         """Recorded random numbers of update 0, 1 or 2."""
         names = ("td_eps", "td_qidx", "pi_eps", "pi_qidx")
-        return UpdateDraws(*(self[f"upd{update}_{name}"] for name in names))
+        first, others = self.get(f"upd{update}_shift"), self.get(f"upd{update}_td_shift")
+        shifts = None if first is None or others is None else torch.cat([first[None], others]).long()
+        return UpdateDraws(*(self[f"upd{update}_{name}"] for name in names), shifts)
 
 
 def assert_close(actual: Tensor, reference: Tensor, tolerance: float, name: str = "value") -> None:

@@ -54,12 +54,14 @@ def test_forward(stem: str) -> None:
     f = Fixture.load(stem)
     model = f.model()
     assert model.num_parameters == f.settings["learnable_params"]
-    z, action = model.encode(f["obs"]), f["action"]
+    task, action = f.get("task"), f["action"]
+    shift = f.get("shift")
+    z = model.encode(f["obs"], task, None if shift is None else shift.long())
     assert_close(z, f["z"], 1e-4, "z")
-    next_z = model.next(z, action)
+    next_z = model.next(z, action, task)
     assert_close(next_z, f["next_z"], 1e-4, "next_z")
-    assert_close(model.reward_logits(z, action), f["reward_logits"], 1e-4, "reward_logits")
-    assert_close(model.reward(z, action), f["reward"], 1e-4, "reward")
+    assert_close(model.reward_logits(z, action, task), f["reward_logits"], 1e-4, "reward_logits")
+    assert_close(model.reward(z, action, task), f["reward"], 1e-4, "reward")
     if model.config.episodic:
         assert_close(model.termination_logits(next_z), f["termination_logit"], 1e-4, "termination_logit")
         assert_close(model.termination(next_z), f["termination_prob"], 1e-4, "termination_prob")
@@ -70,16 +72,14 @@ def test_forward(stem: str) -> None:
 def test_values(stem: str) -> None:
     f = Fixture.load(stem)
     model = f.model()
-    z, action = f["z"], f["action"]
+    z, action, task = f["z"], f["action"], f.get("task")
     for target, prefix in ((False, ""), (True, "target_")):
-        assert_close(
-            model.q_logits(z, action, target=target), f[f"{prefix}q_logits"], 1e-4, f"{prefix}q_logits"
-        )
-        assert_close(
-            model.q_values(z, action, target=target), f[f"{prefix}q_values"], 1e-4, f"{prefix}q_values"
-        )
+        logits = model.q_logits(z, action, task, target=target)
+        assert_close(logits, f[f"{prefix}q_logits"], 1e-4, f"{prefix}q_logits")
+        every = model.q_values(z, action, task, target=target)
+        assert_close(every, f[f"{prefix}q_values"], 1e-4, f"{prefix}q_values")
         for name in ("min", "avg"):
-            values = model.q_values(z, action, heads=f[f"{prefix}q_{name}_idx"], target=target)
+            values = model.q_values(z, action, task, heads=f[f"{prefix}q_{name}_idx"], target=target)
             value = values.amin(0) if name == "min" else values.mean(0)
             assert_close(value, f[f"{prefix}q_{name}"], 1e-4, f"{prefix}q_{name}")
 
@@ -88,6 +88,15 @@ def test_values(stem: str) -> None:
 @torch.no_grad()
 def test_policy(stem: str) -> None:
     f = Fixture.load(stem)
-    sample = f.model().policy(f["z"], noise=f["pi_eps"])
+    sample = f.model().policy(f["z"], f.get("task"), noise=f["pi_eps"])
     for name in ("action", "mean", "log_std", "entropy", "scaled_entropy"):
         assert_close(getattr(sample, name), f[f"pi_{name}"], 1e-4, name)
+
+
+def test_embedding_is_rescaled_in_place_when_it_is_looked_up() -> None:
+    f = Fixture.load("tiny_multitask_3")
+    model = f.model()
+    assert torch.equal(model.task_embedding, f["task_emb_raw"]) and f["task_emb_raw"][1].norm() > 2
+    with torch.no_grad():
+        model.encode(f["obs"], f["task"])
+    assert_close(model.task_embedding, f["task_emb_after_lookup"], 1e-6, "embedding")

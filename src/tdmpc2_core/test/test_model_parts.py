@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from tdmpc2_core.model import TwoHot, WorldModel, WorldModelConfig, world_model_config
 from tdmpc2_core.model.distributions import gaussian_kl, gaussian_log_density, squashed_gaussian
-from tdmpc2_core.model.encoder import random_shift
+from tdmpc2_core.model.encoder import draw_shifts, shift
 from tdmpc2_core.model.functional import affine_mish, mish, simnorm
 
 
@@ -161,13 +161,16 @@ def test_pixels() -> None:
     z = model.encode(frames)
     assert z.shape == (2, 3, 512) and torch.equal(z, model.encode(frames))
     assert torch.allclose(z.view(2, 3, 64, 8).sum(-1), torch.ones(2, 3, 64), atol=1e-5)
-    moved = model.encode(frames, generator=torch.Generator().manual_seed(1))
+    shifts = draw_shifts((2, 3), torch.Generator().manual_seed(1), torch.device("cpu"))
+    moved = model.encode(frames, shifts=shifts)
     assert not torch.allclose(moved, z)
     image = torch.arange(64.0 * 64).view(1, 1, 64, 64)
     for seed in range(4):
-        shifted = random_shift(image, torch.Generator().manual_seed(seed))
+        x, y = draw_shifts((1,), torch.Generator().manual_seed(seed), torch.device("cpu"))[0].tolist()
+        shifted = shift(image, torch.tensor([[x, y]]))
         inside = shifted[0, 0, 10:50, 10:50] - image[0, 0, 10:50, 10:50]
-        assert torch.all(inside == inside[0, 0]) and abs(inside[0, 0].item()) <= 3 * 65
+        assert torch.all(inside == 64 * (y - 3) + (x - 3)) and {x, y} <= set(range(7))
+    assert torch.equal(shift(image, torch.tensor([[3, 3]])), image)
 
 
 def test_no_termination_head() -> None:

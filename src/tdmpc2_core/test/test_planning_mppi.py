@@ -35,7 +35,7 @@ class Target:
         self.goal = torch.rand(horizon, robots, 1, size, generator=generator(9)) * 1.2 - 0.6
         self.seconds = 0.0
 
-    def encode(self, obs: Tensor, task: Tensor | None) -> Tensor:
+    def encode(self, obs: Tensor, task: Tensor | None, shifts: Tensor | None = None) -> Tensor:
         return obs
 
     def prior(self, latent: Tensor, noise: Tensor, task: Tensor | None) -> Tensor:

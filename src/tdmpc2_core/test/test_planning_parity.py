@@ -1,76 +1,91 @@
-"""The planner repeats recorded calls of the official code: same draws, same values, mean and action."""
+"""The planner repeats recorded calls of the official code: same draws, same results."""
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from parity import STEMS, Fixture, assert_close
+from torch import Tensor
 
-from tdmpc2_core.checkpoint.official import load_official
-from tdmpc2_core.planning import MPPI, PlanDraws, planner_preset
-
-HERE = Path(__file__).parent / "fixtures"
-FOLDERS = [
-    HERE,
-    Path(os.environ.get("TDMPC2_FIXTURES", HERE)),
-    Path(__file__).parents[4] / "shared" / "fixtures",
-]
+from tdmpc2_core.planning import MPPI, PlanDraws, PlannerConfig, planner_preset
+from tdmpc2_core.planning.rollout import Rollout
 
 
-def recorded(stem: str) -> tuple[Path, dict[str, Any]]:
-    """Folder and arrays of one recording, or a skip that says where it was looked for."""
-    for folder in FOLDERS:
-        if (folder / f"{stem}.npz").is_file() and (folder / f"{stem}.pt").is_file():
-            return folder, dict(np.load(folder / f"{stem}.npz"))
-    pytest.skip(f"no {stem}.npz in {', '.join(map(str, FOLDERS))}; set TDMPC2_FIXTURES to its folder")
+class Watched:
+    """A rollout that keeps the candidates it was asked to score."""
+
+    def __init__(self, rollout: Rollout) -> None:
+        self.rollout = rollout
+        self.candidates: list[Tensor] = []
+
+    def encode(self, obs: Tensor, task: Tensor | None, shifts: Tensor | None = None) -> Tensor:
+        return self.rollout.encode(obs, task, shifts)
+
+    def prior(self, latent: Tensor, noise: Tensor, task: Tensor | None) -> Tensor:
+        return self.rollout.prior(latent, noise, task)
+
+    def returns(
+        self, latent: Tensor, actions: Tensor, noise: Tensor, heads: tuple[int, ...], task: Tensor | None
+    ) -> Tensor:
+        self.candidates.append(actions.clone())
+        return self.rollout.returns(latent, actions, noise, heads, task)
 
 
-def draws(arrays: dict[str, Any], prefix: str) -> PlanDraws:
+def settings(f: Fixture) -> PlannerConfig:
+    """The paper's planner with the fixture's population; its iterations must be those that were recorded."""
+    names = ("num_samples", "num_elites", "num_pi_trajs")
+    sizes = {name: f.settings[name] for name in names if name in f.settings}
+    config = replace(planner_preset("paper", f.settings["action_dim"]), **sizes)
+    assert config.iterations == f.settings["iterations"]
+    return config
+
+
+def draws(f: Fixture, prefix: str) -> PlanDraws:
     """The recorded random numbers with a robot axis."""
-
-    def get(name: str) -> torch.Tensor:
-        return torch.from_numpy(arrays[prefix + name])
-
-    final = get("final_noise").unsqueeze(0) if f"{prefix}final_noise" in arrays else None
+    final, shift = f.get(f"{prefix}final_noise"), f.get(f"{prefix}shift")
     return PlanDraws(
-        prior=get("pi_eps").unsqueeze(1),
-        samples=get("sample_noise").unsqueeze(2),
-        terminal=get("value_pi_eps").unsqueeze(1),
-        heads=get("q_idx"),
-        elite=get("gumbel_exponential").unsqueeze(0),
-        final=final,
+        prior=f[f"{prefix}pi_eps"].unsqueeze(1),
+        samples=f[f"{prefix}sample_noise"].unsqueeze(2),
+        terminal=f[f"{prefix}value_pi_eps"].unsqueeze(1),
+        heads=f[f"{prefix}q_idx"],
+        elite=f[f"{prefix}gumbel_exponential"].unsqueeze(0),
+        final=None if final is None else final.unsqueeze(0),
+        shifts=None if shift is None else shift.long(),
     )
 
 
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
-@pytest.mark.parametrize("stem", ["tiny_episodic_5q", "single_1m_obs24_act6"])
-def test_three_calls_in_sequence(stem: str, fused: bool) -> None:
-    folder, arrays = recorded(stem)
-    described = json.loads((folder / f"{stem}.json").read_text())
-    model = load_official(folder / f"{stem}.pt", dropout=0.0)
-    assert planner_preset("paper").iterations == described["iterations"]
-    planner = MPPI(model, planner_preset("paper"), described["discount"], torch.Generator(), fused=fused)
-    for call in range(3):
-        prefix = f"plan_{call}_"
-        if call:
-            previous = torch.from_numpy(arrays[prefix + "prev_mean_in"])
-            torch.testing.assert_close(planner._mean.squeeze(1), previous, atol=1e-3, rtol=1e-3)
-        plan = planner.plan(
-            torch.from_numpy(arrays[prefix + "obs"]).unsqueeze(0),
-            torch.tensor([bool(arrays[prefix + "t0"])]),
-            evaluate=bool(arrays[prefix + "eval"]),
-            draws=draws(arrays, prefix),
-        )
-        values = torch.stack(plan.trace).squeeze(1)
-        reference = torch.from_numpy(arrays[prefix + "values"]).squeeze(-1)
-        error = (values - reference).abs() / (1 + reference.abs())
-        assert error.max() < 1e-3, f"call {call}: values"
-        want = torch.from_numpy(arrays[prefix + "mean_out"])
-        torch.testing.assert_close(plan.mean.squeeze(0), want, atol=1e-3, rtol=1e-3)
-        want = torch.from_numpy(arrays[prefix + "action"])
-        torch.testing.assert_close(plan.action.squeeze(0), want, atol=1e-3, rtol=1e-3)
+@pytest.mark.parametrize("stem", STEMS)
+def test_calls_in_sequence(stem: str, fused: bool) -> None:
+    f = Fixture.load(stem)
+    model, config = f.model(), settings(f)
+    tasks = range(model.config.num_tasks) if model.config.num_tasks else [None]
+    recorded = 0
+    for task in tasks:
+        planner = MPPI(model, config, f.settings["discount"], torch.Generator(), fused=fused)
+        planner.rollout = watched = Watched(planner.rollout)
+        for call in range(3):
+            prefix = f"plan_{call}_" if task is None else f"plan_task{task}_{call}_"
+            if f.get(f"{prefix}obs") is None:
+                break
+            recorded += 1
+            if call:
+                assert_close(planner._mean.squeeze(1), f[f"{prefix}prev_mean_in"], 1e-3, "previous mean")
+            watched.candidates.clear()
+            plan = planner.plan(
+                f[f"{prefix}obs"].unsqueeze(0),
+                torch.tensor([bool(f[f"{prefix}t0"])]),
+                evaluate=bool(f[f"{prefix}eval"]),
+                task=None if task is None else torch.tensor([task]),
+                draws=draws(f, prefix),
+            )
+            assert_close(torch.stack(plan.trace).squeeze(1), f[f"{prefix}values"][..., 0], 1e-3, "values")
+            for name, seen in (("first", watched.candidates[0]), ("last", watched.candidates[-1])):
+                candidates = f.get(f"{prefix}actions_{name}_iter")
+                if candidates is not None:
+                    assert_close(seen.squeeze(1), candidates, 1e-3, f"{name} candidates")
+            assert_close(plan.mean.squeeze(0), f[f"{prefix}mean_out"], 1e-3, "mean")
+            assert_close(plan.action.squeeze(0), f[f"{prefix}action"], 1e-3, "action")
+    assert recorded >= 2

@@ -68,7 +68,8 @@ class Learner:
         """Fresh random numbers for one update of `batch_size` windows."""
         model = self.model.config
         shape = (self.config.horizon, batch_size, model.action_dim)
-        return draw_update(shape, model.num_q, self.generator, self.device)
+        images = self.config.window + 1 if model.obs_kind == "pixels" else 0
+        return draw_update(shape, model.num_q, self.generator, self.device, images)
 
     def _precision(self) -> AbstractContextManager[Any]:
         half = self.config.precision == "bfloat16"
@@ -81,8 +82,7 @@ class Learner:
         The value of the bootstrap state is the minimum of two target heads at a sampled policy action.
         """
         model, config = self.model, self.config
-        generator = self.generator if model.config.obs_kind == "pixels" else None
-        zs = model.encode(batch.obs[1:], batch.task, generator)
+        zs = model.encode(batch.obs[1:], batch.task, draws.shifts_of(slice(1, None)))
         discount = self._discount[batch.task][:, None] if self._discount.ndim else self._discount
         horizon = config.horizon
         returns = n_step_returns(
@@ -113,20 +113,21 @@ class Learner:
         draws = self.draw(batch.size) if draws is None else draws
         with self._precision():
             next_z, target = self.targets(batch, draws)
-        losses, metrics = self._world_model_step(batch, next_z, target)
+        losses, metrics = self._world_model_step(batch, next_z, target, draws)
         metrics |= self._policy_step(batch, losses, draws)
         torch._foreach_lerp_(self._target, self._online, self.config.tau)
         self.updates += 1
         return metrics
 
     def _world_model_step(
-        self, batch: Batch, next_z: Tensor, target: Tensor
+        self, batch: Batch, next_z: Tensor, target: Tensor, draws: UpdateDraws
     ) -> tuple[WorldModelLosses, dict[str, Tensor]]:
         model, config = self.model, self.config
-        random = self.generator if model.config.dropout > 0 or model.config.obs_kind == "pixels" else None
+        random = self.generator if model.config.dropout > 0 else None
+        rho, shifts = self._rho[: config.horizon], draws.shifts_of(0)
         with self._precision():
             losses = world_model_losses(
-                model, batch, next_z, target, self._rho[: config.horizon], config.loss_weights, random
+                model, batch, next_z, target, rho, config.loss_weights, random, shifts
             )
         losses.total.backward()
         norm = nn.utils.clip_grad_norm_(self._model_params, config.grad_clip_norm)
@@ -143,9 +144,8 @@ class Learner:
         }
         metrics = {name: value.detach() for name, value in metrics.items()}
         if losses.termination_logits is not None:
-            horizon = config.horizon
-            logits = losses.termination_logits.detach()
-            metrics |= termination_metrics(logits, batch.terminated[:horizon], batch.valid[:horizon])
+            steps, logits = slice(config.horizon), losses.termination_logits.detach()
+            metrics |= termination_metrics(logits, batch.terminated[steps], batch.valid[steps])
         return losses, metrics
 
     @staticmethod

@@ -68,16 +68,17 @@ def world_model_losses(
     rho_weights: Tensor,
     weights: LossWeights,
     generator: torch.Generator | None,
+    shifts: Tensor | None = None,
 ) -> WorldModelLosses:
     """Losses of one batch (TD-MPC2 paper, eq. 3), H = target.shape[0].
 
     next_z (H, B, L): encoded observations 1..H. target (H, B, 1): value targets. rho_weights (H, 1, 1):
-    rho^t. generator: draws the dropout of the value heads and the image shifts. Steps with batch.valid = 0 do
-    not contribute.
+    rho^t. generator: draws the dropout of the value heads. shifts (B, 2): image shifts of observation 0, or
+    None. Steps with batch.valid = 0 do not contribute.
     """
     horizon = target.shape[0]
     action, valid = batch.action[:horizon], batch.valid[:horizon]
-    zs = rollout(model, model.encode(batch.obs[0], batch.task, generator), action, batch.task)
+    zs = rollout(model, model.encode(batch.obs[0], batch.task, shifts), action, batch.task)
     weighted = rho_weights * valid
     consistency = masked_mean((zs[1:] - next_z).square().mean(-1, keepdim=True), weighted)
     reward_logits = model.reward_logits(zs[:-1], action, batch.task)

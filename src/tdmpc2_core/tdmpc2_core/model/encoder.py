@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,17 +23,22 @@ def state_encoder(config: WorldModelConfig, generator: torch.Generator) -> MLP:
     return MLP(config.obs_dim + config.task_dim, hidden, config.latent_dim, generator, config.simnorm_dim)
 
 
-def random_shift(images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Shift every image by up to 3 pixels with its edge repeated: (N, C, 64, 64) -> (N, C, 64, 64).
+def draw_shifts(lead: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Random shifts (*lead, 2) int64 for images (*lead, C, 64, 64); (3, 3) leaves an image where it is."""
+    return torch.randint(0, 2 * _SHIFT + 1, (*lead, 2), generator=generator, device=device)
 
-    Without a generator the images come back unchanged, the deterministic centre crop.
+
+def shift(images: Tensor, shifts: Tensor | None) -> Tensor:
+    """Images (N, C, 64, 64) padded by 3 pixels of their edge, then cut out at `shifts` (N, 2) = (x, y), 0..6.
+
+    None leaves the images as they are, the centre crop (DrQ-v2's augmentation switched off).
     """
-    if generator is None:
+    if shifts is None:
         return images
     count, channels = images.shape[:2]
     padded = F.pad(images, (_SHIFT,) * 4, mode="replicate")
-    offsets = torch.randint(0, 2 * _SHIFT + 1, (2, count, 1), generator=generator, device=images.device)
-    rows, columns = offsets + torch.arange(_SIDE, device=images.device)
+    side = torch.arange(_SIDE, device=images.device)
+    columns, rows = shifts[:, :1] + side, shifts[:, 1:] + side
     sample = torch.arange(count, device=images.device)[:, None, None, None]
     channel = torch.arange(channels, device=images.device)[None, :, None, None]
     return padded[sample, channel, rows[:, None, :, None], columns[:, None, None, :]]
@@ -52,10 +59,11 @@ class PixelEncoder(nn.Module):
             nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
             self.convolutions.append(layer)
 
-    def forward(self, frames: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """generator: draws one random shift per image (training); None leaves the images as they are."""
+    def forward(self, frames: Tensor, shifts: Tensor | None = None) -> Tensor:
+        """shifts (..., 2): where every image is cut out (training); None leaves the images as they are."""
         lead = frames.shape[:-3]
-        x = random_shift(frames.reshape(-1, *frames.shape[-3:]).float(), generator) / 255.0 - 0.5
+        shifts = None if shifts is None else shifts.reshape(-1, 2)
+        x = shift(frames.reshape(-1, *frames.shape[-3:]).float(), shifts) / 255.0 - 0.5
         for i, layer in enumerate(self.convolutions):
             x = layer(x)
             x = x.relu() if i + 1 < len(self.convolutions) else x

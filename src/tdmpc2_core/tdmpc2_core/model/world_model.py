@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tdmpc2_core.model.checks import check_last, check_observation_shape
 from tdmpc2_core.model.config import WorldModelConfig
 from tdmpc2_core.model.distributions import PolicySample, TwoHot, squashed_gaussian
 from tdmpc2_core.model.encoder import PixelEncoder, state_encoder
@@ -87,13 +88,16 @@ class WorldModel(nn.Module):
         rows = rows.detach() if freeze else rows
         return rows.expand(*like.shape[:-1], rows.shape[-1])
 
-    def _join(self, x: Tensor, task: Task, action: Tensor | None = None, freeze_task: bool = False) -> Tensor:
-        parts = [x]
-        if self.config.num_tasks:
-            parts.append(self.embed(task, x, freeze_task))
-        if action is not None:
-            parts.append(action)
-        return torch.cat(parts, -1) if len(parts) > 1 else x
+    def _with_task(self, x: Tensor, task: Task, freeze: bool = False) -> Tensor:
+        return torch.cat([x, self.embed(task, x, freeze)], -1) if self.config.num_tasks else x
+
+    def _join(self, z: Tensor, task: Task, action: Tensor | None = None, freeze_task: bool = False) -> Tensor:
+        check_last("z", z, self.config.latent_dim)
+        x = self._with_task(z, task, freeze_task)
+        if action is None:
+            return x
+        check_last("action", action, self.config.action_dim)
+        return torch.cat([x, action], -1)
 
     def action_mask(self, task: Task) -> Tensor | None:
         """Ones for the real action entries of the task (..., A); None for a single-task model."""
@@ -103,15 +107,16 @@ class WorldModel(nn.Module):
             raise ValueError(f"this model has {self.config.num_tasks} tasks: give the task index")
         return self.action_masks[torch.as_tensor(task, device=self.action_masks.device).long()]
 
-    def encode(self, obs: Tensor, task: Task = None, generator: torch.Generator | None = None) -> Tensor:
+    def encode(self, obs: Tensor, task: Task = None, shifts: Tensor | None = None) -> Tensor:
         """obs (..., O), or (..., C, 64, 64) for pixels -> z (..., L), groups of entries that sum to 1.
 
-        The observation is normalised first when config.normalise_obs. generator: random image shifts (pixels
-        only).
+        The observation is normalised first when config.normalise_obs. shifts (..., 2): where images are cut
+        out (`encoder.draw_shifts`), pixels only. Raises UserError when obs has another shape.
         """
+        check_observation_shape(obs, self.config)
         if self.config.obs_kind == "pixels":
-            return self.encoder(obs, generator)
-        return self.encoder(self._join(self.normaliser(obs), task))
+            return self.encoder(obs, shifts)
+        return self.encoder(self._with_task(self.normaliser(obs), task))
 
     def next(self, z: Tensor, action: Tensor, task: Task = None) -> Tensor:
         """z (..., L), action (..., A) -> predicted next z (..., L)."""

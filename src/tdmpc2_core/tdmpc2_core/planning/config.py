@@ -47,6 +47,9 @@ class PlannerConfig:
         False, why="score policy trajectories once per plan, not once per iteration"
     )
     soft_termination: bool = setting(False, why="discount by survival probability, not by a threshold at 0.5")
+    augment_pixels: bool = setting(
+        False, why="random image shift while planning from pixels too, as the official code does"
+    )
     tolerance: float = setting(
         0.0, low=0, unit=_ACTION, why="stop when the first mean action moves less; 0 never stops"
     )
@@ -68,7 +71,7 @@ class PlannerConfig:
 
 
 PLANNER_PRESETS: dict[str, PlannerConfig] = {
-    "paper": PlannerConfig(evaluation="sample"),
+    "paper": PlannerConfig(evaluation="sample", augment_pixels=True),
     "large": PlannerConfig(),
     "medium": PlannerConfig(num_samples=256, num_elites=32, iterations=3, reuse_prior_values=True),
     "small": PlannerConfig(num_samples=128, num_elites=16, iterations=3, reuse_prior_values=True),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tdmpc2_core.model.distributions import squashed_gaussian
 from tdmpc2_core.model.functional import symexp
-from tdmpc2_core.planning.rollout import discounted_return
+from tdmpc2_core.planning.rollout import Discount, discount_of, discount_table, discounted_return
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
@@ -104,18 +104,18 @@ def _layer(layer: nn.Module, head: int | None) -> Layer:
 class FusedRollout:
     """`Rollout` for models with state latents; see the module's first lines."""
 
-    def __init__(self, model: WorldModel, discount: float, soft_termination: bool = False) -> None:
+    def __init__(self, model: WorldModel, discount: Discount, soft_termination: bool = False) -> None:
         config = model.config
         self.model = model
-        self.discount = discount
+        self.discount = discount_table(discount, model)
         self.soft_termination = soft_termination
         self.weights = RolloutWeights(model)
         self._group = config.simnorm_dim
 
-    def encode(self, obs: Tensor, task: Tensor | None = None) -> Tensor:
+    def encode(self, obs: Tensor, task: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
         """See `Rollout.encode`. Takes up changed weights: called once per plan, before the other methods."""
         self.weights.refresh()
-        return self.model.encode(obs, task)
+        return self.model.encode(obs, task, shifts)
 
     def prior(self, latent: Tensor, noise: Tensor, task: Tensor | None = None) -> Tensor:
         """See `Rollout.prior`."""
@@ -172,9 +172,8 @@ class FusedRollout:
         if w.termination is not None:
             logits = self._tail(w.termination, _first(w.termination, z.view(horizon * rows, -1), None))
             ended = logits.sigmoid().view(horizon, robots, count)
-        return discounted_return(
-            rewards, value.view(robots, count), ended, self.discount, self.soft_termination
-        )
+        discount = discount_of(self.discount, task)
+        return discounted_return(rewards, value.view(robots, count), ended, discount, self.soft_termination)
 
     def _action_part(
         self, head: Head, latent: Tensor, flat: Tensor, context: Tensor | None, shape: torch.Size

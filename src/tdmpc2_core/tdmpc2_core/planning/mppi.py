@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tdmpc2_core.model.encoder import draw_shifts
 from tdmpc2_core.planning.clock import IterationClock
 from tdmpc2_core.planning.config import PlannerConfig
 from tdmpc2_core.planning.fused import FusedRollout
 from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws
-from tdmpc2_core.planning.rollout import ModelRollout, Rollout
+from tdmpc2_core.planning.rollout import Discount, ModelRollout, Rollout
 from tdmpc2_core.planning.search import Search
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class MPPI:
     Args:
         model: world model; its present weights are used at every call, also while it is being trained.
         config: planner settings.
-        discount: per-decision discount of predicted returns.
+        discount: per-decision discount of predicted returns, one for all or one per task.
         generator: source of every random number, on the model's device. Value heads are drawn on the host
             from a second generator with the same seed, so that no call waits for the device.
         fused: False evaluates candidates through the model's public API (slower, equal up to rounding).
@@ -34,7 +35,7 @@ class MPPI:
         self,
         model: WorldModel,
         config: PlannerConfig,
-        discount: float,
+        discount: Discount,
         generator: torch.Generator,
         fused: bool = True,
     ) -> None:
@@ -80,7 +81,7 @@ class MPPI:
     ) -> Search:
         cfg = self.config
         self._clock.start(deadline, len(obs))
-        latent = self.rollout.encode(obs, task)
+        latent = self.rollout.encode(obs, task, self._shifts(obs, draws))
         prior = self._prior(latent, task, draws)
         mean, std = self._initial(latent, first, prior)
         mask = self._action_mask(task)
@@ -110,6 +111,12 @@ class MPPI:
         if elites is None and cfg.num_pi_trajs > 0:
             mean, std = prior.mean(2), prior.std(2, correction=0).clamp(cfg.min_std, cfg.max_std)
         return Search(latent, elites, weight, mean, std, value, ended_by, tuple(trace))
+
+    def _shifts(self, obs: Tensor, draws: PlanDraws | None) -> Tensor | None:
+        """Image shifts (B, 2) when the settings ask for them, as the official code does; else None."""
+        if not self.config.augment_pixels or self.model.config.obs_kind != "pixels":
+            return None
+        return draw_shifts(obs.shape[:1], self.generator, obs.device) if draws is None else draws.shifts
 
     def _prior(self, latent: Tensor, task: Tensor | None, draws: PlanDraws | None) -> Tensor:
         """Policy trajectories (H, B, P, A)."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tdmpc2_core.planning.config import PlannerConfig
 from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws
+from tdmpc2_core.planning.rollout import Discount
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
@@ -22,7 +23,7 @@ class PolicyPlanner:
     """
 
     def __init__(
-        self, model: WorldModel, config: PlannerConfig, discount: float, generator: torch.Generator
+        self, model: WorldModel, config: PlannerConfig, discount: Discount, generator: torch.Generator
     ) -> None:
         self.model = model
         self.config = config

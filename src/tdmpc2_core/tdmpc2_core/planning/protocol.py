@@ -42,6 +42,7 @@ class PlanDraws:
         heads: (I, 2) value heads that are averaged; read on the host.
         elite: (B, K) unit exponentials, one per elite in order of falling value; None when the mean is taken.
         final: (B, A) exploration noise; None when evaluating.
+        shifts: (B, 2) int64, where the images are cut out (`model.encoder.shift`); None without augmentation.
     """
 
     prior: Tensor
@@ -50,13 +51,19 @@ class PlanDraws:
     heads: Tensor
     elite: Tensor | None = None
     final: Tensor | None = None
+    shifts: Tensor | None = None
 
     def to(self, reference: Tensor) -> PlanDraws:
         """Same draws on the device and in the precision of `reference`; `heads` stay on the host."""
         moved = {}
         for item in fields(self):
             value = getattr(self, item.name)
-            moved[item.name] = value if value is None or item.name == "heads" else value.to(reference)
+            whole = item.name == "shifts"
+            moved[item.name] = (
+                value
+                if value is None or item.name == "heads"
+                else (value.to(reference.device if whole else reference))
+            )
         return PlanDraws(**moved)
 
 

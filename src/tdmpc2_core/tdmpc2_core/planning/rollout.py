@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -11,11 +12,15 @@ if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
 
 
+Discount = float | Sequence[float]
+"""Per-decision discount of predicted returns: one number, or one per task of a multi-task model."""
+
+
 class Rollout(Protocol):
     """What MPPI needs of a world model: B robots, N candidates each, H steps; actions are (H, B, N, A)."""
 
-    def encode(self, obs: Tensor, task: Tensor | None) -> Tensor:
-        """Latents (B, L) of observations (B, O)."""
+    def encode(self, obs: Tensor, task: Tensor | None, shifts: Tensor | None = None) -> Tensor:
+        """Latents (B, L) of observations (B, O); shifts (B, 2): see `WorldModel.encode`."""
         ...
 
     def prior(self, latent: Tensor, noise: Tensor, task: Tensor | None) -> Tensor:
@@ -30,7 +35,7 @@ class Rollout(Protocol):
 
 
 def discounted_return(
-    rewards: Tensor, terminal_value: Tensor, termination: Tensor | None, discount: float, soft: bool
+    rewards: Tensor, terminal_value: Tensor, termination: Tensor | None, discount: float | Tensor, soft: bool
 ) -> Tensor:
     """Sum over t of discount^t alive_t r_t, plus discount^H alive_H times the terminal value (paper eq. 3).
 
@@ -38,7 +43,7 @@ def discounted_return(
         rewards: (H, ...) rewards of the steps.
         terminal_value: (...) value of the last latent.
         termination: (H, ...) probability that step t ended the episode, or None without a termination head.
-        discount: per-decision discount.
+        discount: per-decision discount, a number or a tensor that broadcasts to (...).
         soft: True weighs by the probability of being alive, False ends at the first probability above 0.5.
     """
     horizon = rewards.shape[0]
@@ -46,7 +51,7 @@ def discounted_return(
     if termination is None:
         total = terminal_value * gammas[horizon]
         for t in range(horizon):
-            total = total.add(rewards[t], alpha=gammas[t])
+            total = total + gammas[t] * rewards[t]
         return total
     survival = 1.0 - termination if soft else (termination <= 0.5).to(rewards.dtype)
     alive = survival.cumprod(0)  # after step t
@@ -56,17 +61,34 @@ def discounted_return(
     return total
 
 
+def discount_table(discount: Discount, model: WorldModel) -> float | Tensor:
+    """The number, or the discounts of the tasks as a tensor (tasks,) on the model's device.
+
+    Raises ValueError unless there is one per task.
+    """
+    if isinstance(discount, float | int):
+        return float(discount)
+    if len(discount) != model.config.num_tasks:
+        raise ValueError(f"{len(discount)} discounts for {model.config.num_tasks} tasks; give one per task")
+    return torch.tensor(discount, device=next(model.parameters()).device)
+
+
+def discount_of(table: float | Tensor, task: Tensor | None) -> float | Tensor:
+    """Discounts (B, 1) of tasks (B,) from `discount_table`, or the number for all."""
+    return table if isinstance(table, float) or task is None else table[task].unsqueeze(1)
+
+
 class ModelRollout:
     """`Rollout` through the public API of `WorldModel`, one call per head and step."""
 
-    def __init__(self, model: WorldModel, discount: float, soft_termination: bool = False) -> None:
+    def __init__(self, model: WorldModel, discount: Discount, soft_termination: bool = False) -> None:
         self.model = model
-        self.discount = discount
+        self.discount = discount_table(discount, model)
         self.soft_termination = soft_termination
 
-    def encode(self, obs: Tensor, task: Tensor | None = None) -> Tensor:
+    def encode(self, obs: Tensor, task: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
         """See `Rollout.encode`."""
-        return self.model.encode(obs, task)
+        return self.model.encode(obs, task, shifts)
 
     def prior(self, latent: Tensor, noise: Tensor, task: Tensor | None = None) -> Tensor:
         """See `Rollout.prior`."""
@@ -97,7 +119,8 @@ class ModelRollout:
         terminal = self.model.policy(z, tasks, noise=noise).action
         value = self.model.q_values(z, terminal, tasks, heads=list(heads)).mean(0).squeeze(-1)
         ended = torch.stack(termination) if termination else None
-        return discounted_return(torch.stack(rewards), value, ended, self.discount, self.soft_termination)
+        discount = discount_of(self.discount, task)
+        return discounted_return(torch.stack(rewards), value, ended, discount, self.soft_termination)
 
 
 def _per_candidate(latent: Tensor, task: Tensor | None, count: int) -> tuple[Tensor, Tensor | None]:
