@@ -6,23 +6,31 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tdmpc2_core.config import check_fields, setting
+from tdmpc2_core.planning.gradient_config import GradientConfig
 
 MANY_ACTIONS = 20  # the paper plans two iterations longer from this action dimension on
 
 _ACTION = "normalised action"
-_METHOD = "mppi searches with the world model; policy acts with the prior alone, in the least time"
+_METHOD = (
+    "mppi searches by sampling; policy acts with the prior alone, in the least time; gradient ascends from "
+    "policy trajectories; mppi+gradient from the elites of a search"
+)
+_SCORE = "terminal: rewards and the value of the last latent; depth_average: mean over all shorter returns"
 _EVALUATION = "mean: the elite-weighted action, repeatable; sample: one elite drawn by weight, the paper"
 
 
 @dataclass(frozen=True)
 class PlannerConfig:
-    """MPPI settings. The defaults are the paper's search with the weighted mean in evaluation.
+    """Planner settings. The defaults are the paper's search with the weighted mean in evaluation.
+
+    The search fields serve mppi and mppi+gradient. The method gradient uses horizon, min_std, max_std,
+    temperature (of the spread), score, soft_termination, tolerance and the section `gradient`.
 
     Raises:
         ValueError: a value outside its range; the sentence names the field.
     """
 
-    method: Literal["mppi", "policy"] = setting("mppi", why=_METHOD)
+    method: Literal["mppi", "policy", "gradient", "mppi+gradient"] = setting("mppi", why=_METHOD)
     horizon: int = setting(
         3, low=1, unit="decisions", why="the value head covers what lies beyond; longer rollouts drift"
     )
@@ -46,6 +54,7 @@ class PlannerConfig:
     reuse_prior_values: bool = setting(
         False, why="score policy trajectories once per plan, not once per iteration"
     )
+    score: Literal["terminal", "depth_average"] = setting("terminal", why=_SCORE)
     soft_termination: bool = setting(False, why="discount by survival probability, not by a threshold at 0.5")
     augment_pixels: bool = setting(
         False, why="random image shift while planning from pixels too, as the official code does"
@@ -53,6 +62,7 @@ class PlannerConfig:
     tolerance: float = setting(
         0.0, low=0, unit=_ACTION, why="stop when the first mean action moves less; 0 never stops"
     )
+    gradient: GradientConfig = setting(factory=GradientConfig, why="ascent of gradient and mppi+gradient")
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -77,11 +87,16 @@ PLANNER_PRESETS: dict[str, PlannerConfig] = {
     "small": PlannerConfig(num_samples=128, num_elites=16, iterations=3, reuse_prior_values=True),
     "tiny": PlannerConfig(num_samples=64, num_elites=8, iterations=2, reuse_prior_values=True),
     "policy": PlannerConfig(method="policy"),
+    "gradient": PlannerConfig(method="gradient", horizon=8),
+    "mppi+gradient": PlannerConfig(
+        method="mppi+gradient", num_samples=64, num_elites=8, iterations=1, reuse_prior_values=True
+    ),
 }
 
 
 def planner_preset(name: str, action_dim: int = 0) -> PlannerConfig:
-    """Preset: paper and large 512x6 (samples x iterations), medium 256x3, small 128x3, tiny 64x2, policy.
+    """Preset: paper and large 512x6 (samples x iterations), medium 256x3, small 128x3, tiny 64x2, policy,
+    gradient (horizon 8), mppi+gradient (64x1, then the ascent).
 
     `paper` and `large` plan two iterations more for action_dim >= 20, as the paper does.
 

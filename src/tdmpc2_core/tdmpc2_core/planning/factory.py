@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 
 from tdmpc2_core.planning.config import PlannerConfig
+from tdmpc2_core.planning.gradient import GradientPlanner, MPPIGradient
 from tdmpc2_core.planning.mppi import MPPI
 from tdmpc2_core.planning.policy import PolicyPlanner
 from tdmpc2_core.planning.protocol import Planner
@@ -16,9 +18,16 @@ if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
 
 
+_PLANNERS: dict[str, Callable[[WorldModel, PlannerConfig, Discount, torch.Generator], Planner]] = {
+    "mppi": MPPI,
+    "policy": PolicyPlanner,
+    "gradient": GradientPlanner,
+    "mppi+gradient": MPPIGradient,
+}
+
+
 def make_planner(
     model: WorldModel, config: PlannerConfig, discount: Discount, generator: torch.Generator
 ) -> Planner:
-    """MPPI or the policy prior, as `config.method` says. `generator` lies on the model's device."""
-    planner = PolicyPlanner if config.method == "policy" else MPPI
-    return planner(model, config, discount, generator)
+    """The planner that `config.method` names. `generator` lies on the model's device."""
+    return _PLANNERS[config.method](model, config, discount, generator)

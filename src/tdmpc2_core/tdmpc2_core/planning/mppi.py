@@ -11,6 +11,7 @@ from tdmpc2_core.model.encoder import draw_shifts
 from tdmpc2_core.planning.clock import IterationClock
 from tdmpc2_core.planning.config import PlannerConfig
 from tdmpc2_core.planning.fused import FusedRollout
+from tdmpc2_core.planning.gradient_rollout import GradientRollout
 from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws
 from tdmpc2_core.planning.rollout import Discount, ModelRollout, Rollout
 from tdmpc2_core.planning.search import Search
@@ -43,9 +44,7 @@ class MPPI:
         self.config = config
         self.discount = discount
         self.generator = generator
-        self.rollout: Rollout = (FusedRollout if fused else ModelRollout)(
-            model, discount, config.soft_termination
-        )
+        self.rollout = _rollout(model, config, discount, fused)
         self._host_generator = torch.Generator().manual_seed(generator.initial_seed())
         self._mean: Tensor | None = None  # (H, B, A), the previous plan
         self._clock = IterationClock()
@@ -227,3 +226,12 @@ class MPPI:
     def _action_mask(self, task: Tensor | None) -> Tensor | None:
         """(B, A) ones for real actions, or None with a single task."""
         return None if task is None else self.model.action_mask(task)
+
+
+def _rollout(model: WorldModel, config: PlannerConfig, discount: Discount, fused: bool) -> Rollout:
+    averaged = config.score == "depth_average"
+    if not fused:
+        return ModelRollout(model, discount, config.soft_termination, averaged)
+    if averaged:
+        return GradientRollout(model, discount, config.soft_termination, averaged)
+    return FusedRollout(model, discount, config.soft_termination)

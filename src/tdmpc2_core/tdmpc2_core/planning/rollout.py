@@ -78,13 +78,42 @@ def discount_of(table: float | Tensor, task: Tensor | None) -> float | Tensor:
     return table if isinstance(table, float) or task is None else table[task].unsqueeze(1)
 
 
-class ModelRollout:
-    """`Rollout` through the public API of `WorldModel`, one call per head and step."""
+def depth_averaged_return(
+    rewards: Tensor, values: Tensor, termination: Tensor | None, discount: float | Tensor, soft: bool
+) -> Tensor:
+    """Mean over the depths d = 1..H of the returns that stop after d steps with the value found there.
 
-    def __init__(self, model: WorldModel, discount: Discount, soft_termination: bool = False) -> None:
+    G_d = sum over t < d of discount^t alive_t r_t, plus discount^d alive_d v_d. One value's error then has
+    the weight 1 / H (EfficientTDMPC, 2026). Arguments as for `discounted_return`, values (H, ...) of the
+    latents after each step.
+    """
+    depths = [
+        discounted_return(
+            rewards[:d], values[d - 1], None if termination is None else termination[:d], discount, soft
+        )
+        for d in range(1, len(rewards) + 1)
+    ]
+    return torch.stack(depths).mean(0)
+
+
+class ModelRollout:
+    """`Rollout` through the public API of `WorldModel`, one call per head and step.
+
+    depth_average: score by `depth_averaged_return`, not by the value of the last latent alone; the policy's
+    action at every depth is drawn with the same noise.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        discount: Discount,
+        soft_termination: bool = False,
+        depth_average: bool = False,
+    ) -> None:
         self.model = model
         self.discount = discount_table(discount, model)
         self.soft_termination = soft_termination
+        self.depth_average = depth_average
 
     def encode(self, obs: Tensor, task: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
         """See `Rollout.encode`."""
@@ -110,17 +139,20 @@ class ModelRollout:
     ) -> Tensor:
         """See `Rollout.returns`."""
         z, tasks = _per_candidate(latent, task, actions.shape[2])
-        rewards, termination = [], []
-        for action in actions:
+        rewards, values, termination = [], [], []
+        for t, action in enumerate(actions):
             rewards.append(self.model.reward(z, action, tasks).squeeze(-1))
             z = self.model.next(z, action, tasks)
             if self.model.config.episodic:
                 termination.append(self.model.termination(z, tasks).squeeze(-1))
-        terminal = self.model.policy(z, tasks, noise=noise).action
-        value = self.model.q_values(z, terminal, tasks, heads=list(heads)).mean(0).squeeze(-1)
+            if self.depth_average or t + 1 == len(actions):
+                onward = self.model.policy(z, tasks, noise=noise).action
+                values.append(self.model.q_values(z, onward, tasks, heads=list(heads)).mean(0).squeeze(-1))
         ended = torch.stack(termination) if termination else None
-        discount = discount_of(self.discount, task)
-        return discounted_return(torch.stack(rewards), value, ended, discount, self.soft_termination)
+        rest = ended, discount_of(self.discount, task), self.soft_termination
+        if self.depth_average:
+            return depth_averaged_return(torch.stack(rewards), torch.stack(values), *rest)
+        return discounted_return(torch.stack(rewards), values[-1], *rest)
 
 
 def _per_candidate(latent: Tensor, task: Tensor | None, count: int) -> tuple[Tensor, Tensor | None]:

@@ -1,0 +1,120 @@
+"""Predicted returns with their gradient: against finite differences, autograd and the score's formula."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from planning_support import generator, small_model
+from torch import Tensor
+
+from tdmpc2_core.model.functional import simnorm
+from tdmpc2_core.planning import PlannerConfig, make_planner
+from tdmpc2_core.planning.gradient_rollout import GradientRollout
+from tdmpc2_core.planning.rollout import ModelRollout
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"episodic": True},
+    {"num_q": 5},
+    {"normalise_obs": True},
+    {"task_dim": 6, "action_dims": (4, 2, 3)},
+]
+
+
+def observations(robots: int, seed: int = 1) -> Tensor:
+    return torch.randn(robots, 9, generator=generator(seed))
+
+
+def tasks(model: Any) -> Tensor | None:
+    return torch.tensor([0, 2, 1]) if model.config.num_tasks else None
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_slope_equals_finite_differences(changes: dict[str, Any], averaged: bool) -> None:
+    model = small_model(**changes).double()
+    rollout = GradientRollout(model, 0.97, soft_termination=True, depth_average=averaged)
+    heads, task = ((3, 1) if model.config.num_q == 5 else (0, 1)), tasks(model)
+    g = generator(2)
+    actions = torch.rand(4, 3, 2, 4, generator=g, dtype=torch.float64) * 2 - 1
+    latent = simnorm(torch.randn(3, 16, generator=g, dtype=torch.float64), 8)
+    values, slope = rollout.gradient(latent, actions, heads, task)
+    zero, h = torch.zeros_like(actions[0]), 1e-5
+    torch.testing.assert_close(values, rollout.returns(latent, actions, zero, heads, task))
+    for _ in range(6):
+        direction = torch.randn(actions.shape, generator=g, dtype=torch.float64)
+        up, down = (
+            rollout.returns(latent, actions + sign * h * direction, zero, heads, task) for sign in (1, -1)
+        )
+        torch.testing.assert_close(
+            (slope * direction).sum((0, 3)), (up - down) / (2 * h), rtol=1e-6, atol=1e-7
+        )
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_returns_and_slope_equal_those_of_autograd(
+    changes: dict[str, Any], soft: bool, averaged: bool
+) -> None:
+    model = small_model(**changes)
+    discount = (0.9, 0.95, 0.99) if model.config.num_tasks else 0.97
+    rollout = GradientRollout(model, discount, soft, averaged)
+    plain = ModelRollout(model, discount, soft, averaged)
+    heads, task, g = (1, 0), tasks(model), generator(3)
+    actions, noise = (torch.randn(*shape, 4, generator=g).tanh() for shape in ((5, 3, 2), (3, 2)))
+    with torch.no_grad():
+        latent = plain.encode(torch.randn(3, 9, generator=g), task)
+        drawn = plain.returns(latent, actions, noise, heads, task)
+    torch.testing.assert_close(
+        rollout.returns(latent, actions, noise, heads, task), drawn, rtol=1e-4, atol=1e-4
+    )
+    actions.requires_grad_()
+    want = plain.returns(latent, actions, torch.zeros_like(noise), heads, task)
+    (want_slope,) = torch.autograd.grad(want.sum(), actions)
+    have, slope = rollout.gradient(latent, actions.detach(), heads, task)
+    torch.testing.assert_close(have, want.detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(slope, want_slope, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_depth_averaged_score_follows_its_formula(soft: bool) -> None:
+    """EfficientTDMPC's score written out with the model's public functions, one robot and candidate each."""
+    model, gamma, g = small_model(episodic=True), 0.9, generator(4)
+    actions, noise = torch.rand(3, 2, 3, 4, generator=g) * 2 - 1, torch.randn(2, 3, 4, generator=g)
+    have = [
+        kind(model, gamma, soft, True).returns(z, actions, noise, (0, 1), None)
+        for z in [model.encode(observations(2)).detach()]
+        for kind in (ModelRollout, GradientRollout)
+    ]
+    with torch.no_grad():
+        for robot in range(2):
+            for candidate in range(3):
+                z, so_far, alive, depths = model.encode(observations(2)[robot]), 0.0, 1.0, []
+                for k in range(3):
+                    action = actions[k, robot, candidate]
+                    so_far += gamma**k * alive * float(model.reward(z, action))
+                    z = model.next(z, action)
+                    dead = float(model.termination(z))
+                    alive *= (1 - dead) if soft else float(dead <= 0.5)
+                    onward = model.policy(z, noise=noise[robot, candidate]).action
+                    depths.append(so_far + gamma ** (k + 1) * alive * float(model.q_values(z, onward).mean()))
+                for values in have:
+                    assert float(values[robot, candidate]) == pytest.approx(
+                        sum(depths) / 3, rel=1e-3, abs=1e-3
+                    )
+
+
+def test_mppi_plans_with_the_depth_averaged_score() -> None:
+    config = PlannerConfig(num_samples=32, num_elites=6, num_pi_trajs=4, iterations=2, score="depth_average")
+    plain = make_planner(small_model(), replace(config, score="terminal"), 0.97, generator()).plan(
+        observations(2), torch.tensor([True, True]), True
+    )
+    search: Any = make_planner(small_model(), config, 0.97, generator())
+    plan = search.plan(observations(2), torch.tensor([True, True]), True)
+    assert (plan.trace[0] - plain.trace[0]).abs().max() > 1e-2, "same candidates, another score"
+    search = make_planner(small_model(), config, 0.97, generator())
+    search.rollout = ModelRollout(search.model, 0.97, depth_average=True)
+    reference = search.plan(observations(2), torch.tensor([True, True]), True)
+    torch.testing.assert_close(plan.mean, reference.mean, rtol=1e-3, atol=1e-3)
