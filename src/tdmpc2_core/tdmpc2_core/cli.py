@@ -1,4 +1,4 @@
-"""The command line: ``tdmpc2 train | eval | info``."""
+"""The command line: ``tdmpc2 train | eval | calibrate | info``."""
 
 from __future__ import annotations
 
@@ -49,6 +49,21 @@ def _eval(args: argparse.Namespace) -> None:
     print(evaluation_table({agent.planner_config.method if args.planner is None else args.planner: result}))
     if args.json:
         Path(args.json).write_text(json.dumps(vars(result), indent=2) + "\n")
+
+
+def _calibrate(args: argparse.Namespace) -> None:
+    import torch
+
+    from tdmpc2_core.agent import Agent
+    from tdmpc2_core.calibration import calibrate
+
+    torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)
+    agent = Agent.load(args.bundle, device=args.device)
+    found = calibrate(agent, args.rate, None if args.budget is None else 1e-3 * args.budget)
+    print(found)
+    if args.out:
+        agent.fork(found.config).save(args.out)
 
 
 def _info(args: argparse.Namespace) -> None:
@@ -116,6 +131,20 @@ def _parser(settings: str = "") -> argparse.ArgumentParser:
     evaluate.add_argument("--device", default="cpu", help="torch device (default cpu)")
     evaluate.add_argument("--json", type=Path, help="also write the result here")
     evaluate.set_defaults(run=_eval)
+
+    calibration = commands.add_parser(
+        "calibrate",
+        help="choose the planner's settings for this machine and a control rate",
+        epilog="example: tdmpc2 calibrate runs/quadruped/best --rate 50 --out runs/quadruped/here",
+        formatter_class=raw,
+    )
+    calibration.add_argument("bundle", type=Path, help="checkpoint bundle")
+    calibration.add_argument("--rate", type=float, required=True, help="decisions per second, Hz")
+    calibration.add_argument("--budget", type=float, help="ms for a plan (default 60 %% of the period)")
+    calibration.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
+    calibration.add_argument("--device", default="cpu", help="torch device (default cpu)")
+    calibration.add_argument("--out", type=Path, help="also write the bundle with these settings here")
+    calibration.set_defaults(run=_calibrate)
 
     info = commands.add_parser(
         "info",

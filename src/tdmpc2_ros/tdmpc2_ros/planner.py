@@ -71,17 +71,17 @@ class PlannerNode(LifecycleNode):
         try:
             if values.report:
                 check_report(values.report)
-            self._agent = load_agent(values)
+            self._agent, calibration = load_agent(values)
         except UserError as problem:
             self.get_logger().error(str(problem))
             return FAILURE
         robot = self._agent.embodiment
         self._sensors = SensorInput(self, robot, self.now, values.cmd_vel_stamped)
         self._output = CommandOutput(self, values.output, robot)
-        config = self._agent.planner_config
-        search = f"{config.num_samples} samples x {config.iterations}" if config.method == "mppi" else "prior"
+        if calibration:
+            self.get_logger().info(f"calibrated: {calibration}")
         self.get_logger().info(
-            f"configured: {robot.name} at {robot.control_rate:g} Hz, {config.method} ({search}), "
+            f"configured: {robot.name} at {robot.control_rate:g} Hz, {self._agent.planner_config.summary}, "
             f"{resident_megabytes():.0f} MB"
         )
         return self._entered("inactive")

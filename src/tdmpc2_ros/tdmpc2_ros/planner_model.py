@@ -37,9 +37,14 @@ class PlannerParameters:
     autostart: bool = setting(
         False, why="configure and activate at start; a mistake ends the node with code 2"
     )
-    method: Literal["bundle", "mppi", "policy"] = setting("bundle", why="search, or the policy prior alone")
+    method: Literal["bundle", "mppi", "policy", "gradient", "mppi+gradient"] = setting(
+        "bundle", why="sampling search, policy prior alone, gradient ascent, or a search and then ascent"
+    )
     samples: int = setting(0, low=0, high=65536, why="candidates per iteration of the search")
     iterations: int = setting(0, low=0, high=100, why="iterations of the search")
+    calibrate: bool = setting(
+        False, why="at configure, choose settings that this machine plans with in deadline_ms"
+    )
     deadline_ms: float = setting(12.0, unit="ms", above=0, high=1000, why="search time per tick")
     seed: int = setting(0, low=0, why="seed of the planner's random numbers")
     threads: int = setting(1, low=1, high=64, why="threads that torch computes with")
@@ -47,8 +52,9 @@ class PlannerParameters:
     report: str = setting("", why="JSON file for a summary of the run at shutdown; empty writes none")
 
 
-def load_agent(parameters: PlannerParameters) -> Agent:
-    """The agent of a bundle with the parameters' planner settings, its first plans computed.
+def load_agent(parameters: PlannerParameters) -> tuple[Agent, str]:
+    """The agent of a bundle with the parameters' planner settings, its first plans computed; and what a
+    calibration says, empty without one.
 
     Raises:
         UserError: the bundle is missing, damaged or for another robot, or a setting does not fit it.
@@ -58,15 +64,21 @@ def load_agent(parameters: PlannerParameters) -> Agent:
     robot = Embodiment.load(parameters.robot) if parameters.robot else None
     _prepare_torch(parameters.threads)
     from tdmpc2_core.agent import Agent
+    from tdmpc2_core.calibration import calibrate
 
     agent = Agent.load(parameters.model, embodiment=robot, seed=parameters.seed)
     if agent.embodiment is None:
         raise UserError(f"{parameters.model}: this bundle is for no robot; train one with an embodiment")
     config = _overridden(agent.planner_config, parameters)
-    if config != agent.planner_config:
-        agent = agent.fork(config, parameters.seed)
+    own = config == agent.planner_config
+    agent = agent if own else agent.fork(config, parameters.seed)
+    line = ""
+    if parameters.calibrate:
+        measured = agent.measured if own else ()  # settings given as parameters are reduced, not replaced
+        found = calibrate(agent, agent.embodiment.control_rate, 1e-3 * parameters.deadline_ms, measured)
+        agent, line = agent.fork(found.config, parameters.seed), str(found)
     warm_up(agent)
-    return agent
+    return agent, line
 
 
 def warm_up(agent: Agent) -> None:

@@ -79,6 +79,17 @@ class PlannerConfig:
         if self.prior_weight and self.num_pi_trajs < 2:
             raise ValueError(f"prior_weight must be 0 with num_pi_trajs below 2, got {self.prior_weight:g}")
 
+    @property
+    def summary(self) -> str:
+        """Method and budget in a few words, such as `mppi 96 samples x 2`."""
+        gradient, search = self.gradient, f"{self.num_samples} samples x {self.iterations}"
+        return {
+            "mppi": f"mppi {search}",
+            "policy": "policy prior",
+            "gradient": f"gradient {gradient.seeds} seeds x {gradient.iterations}, horizon {self.horizon}",
+            "mppi+gradient": f"mppi {search} + gradient {gradient.elites} elites x {gradient.iterations}",
+        }[self.method]
+
 
 PLANNER_PRESETS: dict[str, PlannerConfig] = {
     "paper": PlannerConfig(evaluation="sample", augment_pixels=True),
