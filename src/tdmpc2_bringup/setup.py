@@ -32,7 +32,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{name}"]),
         (f"share/{name}", ["package.xml"]),
-        *share(name, "launch", "config", "rviz", "urdf"),
+        *share(name, "launch", "config", "rviz", "urdf", "worlds"),
     ],
     extras_require={"test": ["pytest>=7.4", "pyyaml>=6.0"]},
     zip_safe=False,

@@ -1,4 +1,4 @@
-"""ros2 launch tdmpc2_bringup quadruped.launch.py: the quadruped in simulation under its planner.
+"""ros2 launch tdmpc2_bringup quadruped.launch.py: the quadruped under its planner, in simulation by default.
 
 It stands until somebody publishes cmd_vel. The arguments: ros2 launch tdmpc2_bringup quadruped.launch.py -s
 """

@@ -1,13 +1,20 @@
-"""The launch description of every robot: simulation, planner and, on request, recorder."""
+"""The launch description of every robot: what `layout` says, as launch actions."""
 
-from importlib.resources import files
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
+    IncludeLaunchDescription,
     LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
@@ -15,98 +22,152 @@ from launch.actions import (
 )
 from launch.events import matches_action
 from launch.events.process import ProcessExited
+from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
+from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
 
-BOOLEAN = ["true", "false"]
-LOG_LEVELS = ["debug", "info", "warn", "error", "fatal"]
+from tdmpc2_bringup.layout import layout
+from tdmpc2_bringup.robot_files import RobotFiles
+from tdmpc2_bringup.settings import arguments, settings_from
+from tdmpc2_bringup.specs import Include, NodeSpec
+
+Entities = list[LaunchDescriptionEntity]
 
 
-def robot_launch_description(robot: str) -> LaunchDescription:
-    """Launch arguments, all with defaults, and the nodes for a robot that tdmpc2_core ships."""
-    config = Path(get_package_share_directory("tdmpc2_bringup")) / "config" / f"{robot}.yaml"
-    bundle = Path(str(files("tdmpc2_core"))) / "bundles" / robot
-    return LaunchDescription(
-        [
-            _argument("use_sim_time", "false", "take time from the simulation's /clock", BOOLEAN),
-            _argument("namespace", "", "namespace of all nodes and topics"),
-            _argument("headless", "true", "false opens the simulator's window", BOOLEAN),
-            _argument("model", str(bundle), "checkpoint bundle"),
-            _argument("params_file", str(config), "parameters of the nodes"),
-            _argument("autostart", "true", "configure and activate the planner", BOOLEAN),
-            _argument("log_level", "info", "severity from which nodes log", LOG_LEVELS),
-            _argument("record", "", "folder for a rosbag2, which must not exist; empty records nothing"),
-            OpaqueFunction(function=_nodes, args=[robot]),
-        ]
-    )
+def robot_launch_description(robot: str = "") -> LaunchDescription:
+    """Launch arguments, all with defaults, and the nodes for a robot that tdmpc2_core ships.
 
-
-def _argument(
-    name: str, default: str, description: str, choices: list[str] | None = None
-) -> DeclareLaunchArgument:
-    return DeclareLaunchArgument(name, default_value=default, description=description, choices=choices)
-
-
-def _nodes(context: LaunchContext, robot: str) -> list[LaunchDescriptionEntity]:
-    """The nodes, once the arguments are known."""
-    given = context.launch_configurations
-    sim_time, autostart = given["use_sim_time"] == "true", given["autostart"] == "true"
-    common = {
-        "namespace": given["namespace"],
-        "output": "screen",
-        "emulate_tty": True,
-        "ros_arguments": ["--log-level", given["log_level"]],
-    }
-    simulation = Node(
-        package="tdmpc2_ros",
-        executable="mujoco_sim",
-        name="mujoco_sim",
-        parameters=[
-            given["params_file"],
-            {"robot": robot, "publish_clock": sim_time, "view": given["headless"] == "false"},
-        ],
-        on_exit=_end_with_simulation,
-        **common,
-    )
-    planner = LifecycleNode(
-        package="tdmpc2_ros",
-        executable="planner",
-        name="planner",
-        parameters=[
-            given["params_file"],
-            {"robot": robot, "model": given["model"], "autostart": False, "use_sim_time": sim_time},
-        ],
-        **common,
-    )
-    actions: list[LaunchDescriptionEntity] = [simulation, planner]
-    if given["record"]:
-        recorder = Node(
-            package="tdmpc2_ros",
-            executable="recorder",
-            name="recorder",
-            parameters=[given["params_file"], {"output": given["record"], "use_sim_time": sim_time}],
-            **common,
+    Without a name there is one argument more, `robot`, which has no default.
+    """
+    own = [] if robot else [DeclareLaunchArgument("robot", description="folder with embodiment.yaml")]
+    declared = [
+        DeclareLaunchArgument(
+            each.name,
+            default_value=each.default,
+            description=each.why,
+            choices=list(each.choices) or None,
         )
-        actions.append(recorder)
-    return actions + (_bring_to_active(planner) if autostart else [])
+        for each in arguments()
+    ]
+    return LaunchDescription([*own, *declared, OpaqueFunction(function=_start, args=[robot])])
 
 
-def _end_with_simulation(_: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Shut down when the simulation ends, unless that is why it ends: launch fails on a second shutdown."""
-    return [] if context.is_shutdown else [Shutdown(reason="the simulation ended")]
+def _start(context: LaunchContext, robot: str) -> Entities:
+    """Everything, once the arguments are known. A UserError becomes launch's own one-line error."""
+    given = context.launch_configurations
+    settings = settings_from(given)
+    share = Path(get_package_share_directory("tdmpc2_bringup"))
+    plan = layout(RobotFiles(robot or given["robot"], settings, share), _installed)
+    gates = _Gates()
+    actions: Entities = [LogInfo(msg=note) for note in plan.notes]
+    actions += [_include(each) for each in plan.includes]
+    planner: LifecycleNode | None = None
+    for spec in plan.nodes:
+        node = _node(spec, settings.namespace, settings.log_level, gates)
+        actions.append(node)
+        if spec.role == "planner":
+            planner = node
+    if planner is not None and plan.autostart:
+        actions += _bring_to_active(planner, gates)
+    return actions
 
 
-def _bring_to_active(node: LifecycleNode) -> list[LaunchDescriptionEntity]:
-    """Configure the node now, and activate it once it is configured."""
+def _installed(package: str) -> bool:
+    try:
+        get_package_prefix(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _include(include: Include) -> IncludeLaunchDescription:
+    file = Path(get_package_share_directory(include.package)) / "launch" / include.file
+    source = PythonLaunchDescriptionSource(str(file))
+    return IncludeLaunchDescription(source, launch_arguments=list(include.arguments.items()))
+
+
+def _node(spec: NodeSpec, namespace: str, log_level: str, gates: _Gates) -> Node:
+    kind = LifecycleNode if spec.role == "planner" else Node
+    log = ["--log-level", log_level] if spec.ours else []
+    on_exit = None
+    if spec.role == "essential":
+        on_exit = _end(f"{spec.executable} ended")
+    elif spec.role == "gate":
+        on_exit = gates.add(spec.executable)
+    return kind(
+        package=spec.package,
+        executable=spec.executable,
+        name=spec.name or None,
+        namespace=namespace,
+        parameters=[_typed(each) for each in spec.parameters],
+        arguments=list(spec.arguments),
+        remappings=list(spec.remappings),
+        output="screen",
+        emulate_tty=True,
+        ros_arguments=log,
+        on_exit=on_exit,
+    )
+
+
+def _typed(parameters: str | dict) -> str | dict:
+    """Texts stay texts: launch would read a robot description as YAML."""
+    if isinstance(parameters, str):
+        return parameters
+    return {
+        name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
+        for name, value in parameters.items()
+    }
+
+
+def _end(reason: str) -> Callable[[ProcessExited, LaunchContext], Entities]:
+    """Shut down when a process ends, unless that is why it ends: launch fails on a second shutdown."""
+
+    def ended(_: ProcessExited, context: LaunchContext) -> Entities:
+        return [] if context.is_shutdown else [Shutdown(reason=reason)]
+
+    return ended
+
+
+class _Gates:
+    """What must happen before the planner is activated: its configuration, the processes of role gate."""
+
+    def __init__(self) -> None:
+        self.closed: set[str] = {"configured"}
+        self.activate: EmitEvent | None = None
+
+    def add(self, name: str) -> Callable[[ProcessExited, LaunchContext], Entities]:
+        """What a process of role gate does when it ends."""
+        self.closed.add(name)
+
+        def ended(event: ProcessExited, context: LaunchContext) -> Entities:
+            if context.is_shutdown:
+                return []
+            if event.returncode:
+                return [LogInfo(msg=f"{name} failed, for the reason above; the planner stays inactive")]
+            return self.open(name)
+
+        return ended
+
+    def open(self, name: str) -> Entities:
+        """Note that something has happened; the activation when it was the last."""
+        self.closed.discard(name)
+        return [self.activate] if not self.closed and self.activate is not None else []
+
+
+def _bring_to_active(node: LifecycleNode, gates: _Gates) -> Entities:
+    """Configure the node now, and activate it once it is configured and the gates are open."""
+    gates.activate = _change_state(node, Transition.TRANSITION_ACTIVATE)
+    refused = "the planner refused its configuration, for the reason above; it stays idle"
     return [
         RegisterEventHandler(
             OnStateTransition(
                 target_lifecycle_node=node,
                 start_state="configuring",
                 goal_state="inactive",
-                entities=[_change_state(node, Transition.TRANSITION_ACTIVATE)],
+                entities=[OpaqueFunction(function=lambda _: gates.open("configured"))],
             )
         ),
         RegisterEventHandler(
@@ -114,9 +175,7 @@ def _bring_to_active(node: LifecycleNode) -> list[LaunchDescriptionEntity]:
                 target_lifecycle_node=node,
                 start_state="configuring",
                 goal_state="unconfigured",
-                entities=[
-                    LogInfo(msg="the planner refused its configuration, for the reason above; it stays idle")
-                ],
+                entities=[LogInfo(msg=refused)],
             )
         ),
         _change_state(node, Transition.TRANSITION_CONFIGURE),

@@ -1,11 +1,20 @@
-"""Checks of launch files and controller configurations without a ROS installation; each returns problems."""
+"""Checks of what a launch starts, and of controller configurations, without a ROS installation.
 
-import ast
+Each returns problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from workspace_support import SOURCE
+
+from tdmpc2_bringup.specs import Layout, NodeSpec
+from tdmpc2_core.config import from_mapping
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots import Embodiment
 
 CONTROLLER_TYPES = {
     "forward_command_controller/ForwardCommandController",
@@ -13,15 +22,28 @@ CONTROLLER_TYPES = {
     "joint_state_broadcaster/JointStateBroadcaster",
     "joint_trajectory_controller/JointTrajectoryController",
 }
+PROGRAMS = {
+    "controller_manager": {"ros2_control_node", "spawner"},
+    "mujoco_ros2_control": {"ros2_control_node"},
+    "robot_state_publisher": {"robot_state_publisher"},
+    "ros_gz_bridge": {"parameter_bridge"},
+    "ros_gz_sim": {"create"},
+    "rviz2": {"rviz2"},
+}
+"""Executables of other packages; those of ours come from their setup.py."""
+PARAMETERS = {"robot_state_publisher": {"robot_description"}}
 OF_EVERY_NODE = {"use_sim_time"}
+_WILD = "/**/"
 
 
-def controller_problems(file: Path, embodiment: Any) -> list[str]:
+def controller_problems(file: Path, embodiment: Embodiment, prefix: str = "") -> list[str]:
     """A controllers YAML against the robot it is for."""
-    nodes = {name: body["ros__parameters"] for name, body in yaml.safe_load(file.read_text("utf-8")).items()}
+    content = yaml.safe_load(file.read_text("utf-8"))
+    problems = [f"{name}: key without {_WILD} fails in a namespace" for name in content if name[:4] != _WILD]
+    nodes = {name.removeprefix(_WILD): body["ros__parameters"] for name, body in content.items()}
     manager = nodes.pop("controller_manager")
     controllers = {name: value["type"] for name, value in manager.items() if isinstance(value, dict)}
-    problems = [
+    problems += [
         f"{name}: unknown type {kind}" for name, kind in controllers.items() if kind not in CONTROLLER_TYPES
     ]
     problems += [f"{name}: not a controller of the manager" for name in nodes if name not in controllers]
@@ -31,53 +53,72 @@ def controller_problems(file: Path, embodiment: Any) -> list[str]:
     if manager.get("enforce_command_limits") is not True:
         problems.append("enforce_command_limits is not on")
     interfaces = {"position", "velocity", "effort"}
+    joints = [prefix + name for name in embodiment.joint_names]
     for name, parameters in nodes.items():
-        if "joints" in parameters and tuple(parameters["joints"]) != embodiment.joint_names:
+        if "joints" in parameters and parameters["joints"] != joints:
             problems.append(f"{name}: joints are not those of {embodiment.name}, in its order")
-        given = [*parameters.get("command_interfaces", []), *parameters.get("state_interfaces", [])]
+        commands = parameters.get("command_interfaces", [])
+        given = [*commands, *parameters.get("state_interfaces", [])]
         given += [parameters["interface_name"]] if "interface_name" in parameters else []
         problems += [f"{name}: unknown interface {each}" for each in given if each not in interfaces]
+        if commands == ["effort"]:
+            gains = {joint: (each["p"], each["d"]) for joint, each in parameters["gains"].items()}
+            wanted = {prefix + joint.name: (joint.kp, joint.kd) for joint in embodiment.joints}
+            problems += [] if gains == wanted else [f"{name}: gains are not those of {embodiment.name}"]
     imu = nodes.get("imu_sensor_broadcaster", {})
-    if imu.get("frame_id") != embodiment.imu_frame:
-        problems.append(f"imu_sensor_broadcaster: frame_id is not {embodiment.imu_frame}")
+    if imu.get("frame_id") != (embodiment.imu_frame and prefix + embodiment.imu_frame):
+        problems.append(f"imu_sensor_broadcaster: frame_id is not {prefix}{embodiment.imu_frame}")
     return problems
 
 
-def launch_problems(
-    file: Path, executables: dict[str, set[str]], parameters: dict[str, set[str]]
+def layout_problems(
+    layout: Layout, executables: Mapping[str, set[str]], settings: Mapping[str, type]
 ) -> list[str]:
-    """A launch file's nodes: executables by package, and parameters by executable, are what exists."""
+    """What a launch starts: programs, parameters and their values, files, and controllers exist.
+
+    `executables` per package and `settings`, a dataclass per executable, are those of this suite.
+    """
     problems = []
-    for call in calls(file, "Node", "LifecycleNode"):
-        given = {keyword.arg: keyword.value for keyword in call.keywords}
-        package, executable = literal(given["package"]), literal(given["executable"])
-        if executable not in executables.get(package, set()):
-            problems.append(f"{package} has no executable {executable}")
+    for node in layout.nodes:
+        known = {**PROGRAMS, **executables}
+        if node.executable not in known.get(node.package, set()):
+            problems.append(f"{node.package} has no executable {node.executable}")
             continue
-        for dictionary in (each for each in ast.walk(given["parameters"]) if isinstance(each, ast.Dict)):
-            names = {literal(key) for key in dictionary.keys if key is not None}
-            unknown = names - parameters[executable] - OF_EVERY_NODE
-            problems += [f"{executable} has no parameter {name}" for name in sorted(unknown)]
-    return problems
+        for given in node.parameters:
+            if isinstance(given, dict):
+                problems += _values(node, given, settings)
+        problems += [f"no file {path}" for path in _paths(node) if not Path(path).exists()]
+        if node.executable == "spawner":
+            problems += _controllers(node)
+    arguments = [text for include in layout.includes for text in include.arguments.values()]
+    paths = [part for text in arguments for part in text.split() if part.startswith("/")]
+    return problems + [f"no file {path}" for path in paths if not Path(path).exists()]
 
 
-def missing_files(file: Path) -> list[str]:
-    """Files that the robot of a launch file needs and that do not exist."""
-    robot = file.name.removesuffix(".launch.py")
-    share = SOURCE / "tdmpc2_bringup"
-    needed = [share / "config" / f"{robot}.yaml", share / "config" / f"{robot}_controllers.yaml"]
-    core = SOURCE / "tdmpc2_core" / "tdmpc2_core"
-    needed += [core / "robots" / "models" / robot / "embodiment.yaml", core / "bundles" / robot]
-    return [str(each.relative_to(SOURCE)) for each in needed if not each.exists()]
+def _values(node: NodeSpec, given: dict[str, Any], settings: Mapping[str, type]) -> list[str]:
+    own = {name: value for name, value in given.items() if name not in OF_EVERY_NODE}
+    if node.executable not in settings:
+        unknown = set(own) - PARAMETERS.get(node.executable, set())
+        return [f"{node.executable} has no parameter {name}" for name in sorted(unknown)]
+    try:
+        from_mapping(settings[node.executable], own, node.executable)
+    except UserError as problem:
+        return [str(problem)]
+    return []
 
 
-def calls(file: Path, *names: str) -> list[ast.Call]:
-    """Calls of the named functions in a Python file."""
-    nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8"), str(file)))
-    found = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
-    return [call for call in found if call.func.id in names]
+def _paths(node: NodeSpec) -> list[str]:
+    texts = [each for each in node.parameters if isinstance(each, str)]
+    texts += [value for each in node.parameters if isinstance(each, dict) for value in each.values()]
+    texts += node.arguments
+    return [text for text in texts if isinstance(text, str) and text.startswith("/") and "@" not in text]
 
 
-def literal(node: ast.AST) -> str:
-    """Text of a string literal; other expressions are not looked into."""
-    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+def _controllers(node: NodeSpec) -> list[str]:
+    names = node.arguments[: node.arguments.index("--param-file")]
+    file = Path(node.arguments[node.arguments.index("--param-file") + 1])
+    if not file.is_file():
+        return []
+    content = yaml.safe_load(file.read_text("utf-8"))
+    manager = next(body["ros__parameters"] for key, body in content.items() if "controller_manager" in key)
+    return [f"{file.name} has no controller {name}" for name in names if name not in manager]

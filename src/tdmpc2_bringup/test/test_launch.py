@@ -1,100 +1,202 @@
-"""Launch files: every package, executable, parameter and file named exists; all arguments have defaults."""
+"""What the launch files start: every program, parameter, value and file exists; mistakes are noticed."""
 
+import dataclasses
+import importlib
+import itertools
 import re
-from dataclasses import fields
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from bringup_checks import calls, launch_problems, literal, missing_files
-from workspace_support import SOURCE, python_files
+from bringup_checks import layout_problems
+from workspace_support import SOURCE
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
+from tdmpc2_bringup.layout import layout  # noqa: E402
+from tdmpc2_bringup.robot_files import RobotFiles  # noqa: E402
+from tdmpc2_bringup.settings import Settings, arguments, settings_from  # noqa: E402
 from tdmpc2_core.config import from_mapping  # noqa: E402
+from tdmpc2_core.errors import UserError  # noqa: E402
+from tdmpc2_core.robots import shipped_names  # noqa: E402
 from tdmpc2_ros.mujoco_sim_parameters import SimulationSettings  # noqa: E402
 from tdmpc2_ros.planner_model import PlannerParameters  # noqa: E402
 from tdmpc2_ros.recorder import RecorderSettings  # noqa: E402
 
 BRINGUP = SOURCE / "tdmpc2_bringup"
 LAUNCH_FILES = sorted((BRINGUP / "launch").glob("*.py"))
-SHARED = BRINGUP / "tdmpc2_bringup" / "robot_launch.py"
+ROBOTS = [file.name.removesuffix(".launch.py") for file in LAUNCH_FILES if file.name != "robot.launch.py"]
 SETTINGS = {"mujoco_sim": SimulationSettings, "planner": PlannerParameters, "recorder": RecorderSettings}
-PARAMETERS = {name: {field.name for field in fields(cls)} for name, cls in SETTINGS.items()}
 NODES = re.search(
     r"^nodes = (\[.*\])$", (SOURCE / "tdmpc2_ros" / "setup.py").read_text("utf-8"), re.MULTILINE
 )
 EXECUTABLES = {"tdmpc2_ros": set(yaml.safe_load(NODES[1]))}
-ARGUMENTS = {
-    "autostart",
-    "headless",
-    "log_level",
-    "model",
-    "namespace",
-    "params_file",
-    "record",
-    "use_sim_time",
-}
+EVERYTHING = lambda package: True  # noqa: E731
+NOTHING = lambda package: False  # noqa: E731
 
 
-def test_every_launch_file_has_the_name_that_ros2_launch_completes():
-    assert LAUNCH_FILES
-    assert all(file.name.endswith(".launch.py") for file in LAUNCH_FILES)
+def started(tmp_path: Path, robot: str = "quadruped", installed=EVERYTHING, share: Path = BRINGUP, **given):
+    """Layout of a launch; files that are made go to tmp_path."""
+    return layout(RobotFiles(robot, Settings(**given), share, tmp_path), installed)
+
+
+def problems(*args, **given) -> list[str]:
+    return layout_problems(started(*args, **given), EXECUTABLES, SETTINGS)
+
+
+def programs(result) -> list[str]:
+    return [f"{node.package}/{node.executable}" for node in result.nodes]
+
+
+def planner(result) -> dict:
+    """The planner's parameters."""
+    (node,) = (node for node in result.nodes if node.role == "planner")
+    return next(each for each in node.parameters if isinstance(each, dict))
+
+
+def test_there_is_a_launch_file_per_shipped_robot_and_one_for_others():
+    assert {*ROBOTS} == {*shipped_names()}
+    for file in LAUNCH_FILES:
+        name = file.name.removesuffix(".launch.py")
+        call = 'robot_launch_description("' + name + '")' if name in ROBOTS else "robot_launch_description()"
+        assert f"return {call}" in file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    "file", python_files(BRINGUP / "launch", BRINGUP / "tdmpc2_bringup"), ids=lambda f: f.name
+    ("sim", "prefix", "namespace"),
+    list(itertools.product(["mujoco", "gazebo", "mock", "none"], ["", "a_"], ["", "/r1"])),
 )
-def test_everything_a_launch_file_names_exists(file):
-    assert launch_problems(file, EXECUTABLES, PARAMETERS) == []
+@pytest.mark.parametrize("robot", shipped_names())
+def test_everything_that_a_launch_names_exists(tmp_path, robot, sim, prefix, namespace):
+    given = {"sim": sim, "prefix": prefix, "namespace": namespace, "hardware_plugin": "maker/System"}
+    assert problems(tmp_path, robot, **given, record="bag", rviz=True) == []
 
 
-@pytest.mark.parametrize("file", LAUNCH_FILES, ids=lambda file: file.name)
-def test_files_of_the_robot_exist(file):
-    assert missing_files(file) == []
-    (call,) = calls(file, "robot_launch_description")
-    assert literal(call.args[0]) == file.name.removesuffix(".launch.py")
+@pytest.mark.parametrize("robot", shipped_names())
+def test_without_optional_packages_our_simulation_stands_in(tmp_path, robot):
+    result = started(tmp_path, robot, NOTHING, rviz=True)
+    assert layout_problems(result, EXECUTABLES, SETTINGS) == []
+    assert programs(result) == ["tdmpc2_ros/mujoco_sim", "tdmpc2_ros/planner"]
+    for word in ("mujoco_ros2_control", "rviz2", "robot_state_publisher"):
+        assert any(word in note for note in result.notes), word
+    assert result.autostart
 
 
-def test_broken_launch_files_are_noticed(tmp_path):
-    file = tmp_path / "robot_launch.py"
-    text = SHARED.read_text(encoding="utf-8")
-    for original, broken, problem in [
-        ('executable="planner"', 'executable="plan"', "tdmpc2_ros has no executable plan"),
-        ('"publish_clock"', '"publish_time"', "mujoco_sim has no parameter publish_time"),
-    ]:
-        assert original in text
-        file.write_text(text.replace(original, broken), encoding="utf-8")
-        assert launch_problems(file, EXECUTABLES, PARAMETERS) == [problem]
-    assert "tdmpc2_bringup/config/hexapod.yaml" in missing_files(Path("hexapod.launch.py"))
+@pytest.mark.parametrize("sim", ["gazebo", "mock"])
+def test_a_missing_package_is_one_sentence(tmp_path, sim):
+    with pytest.raises(UserError, match="controller_manager") as caught:
+        started(tmp_path, installed=NOTHING, sim=sim)
+    assert "\n" not in str(caught.value)
 
 
-def test_arguments_are_documented_and_have_defaults():
-    declared = calls(SHARED, "_argument")
-    assert {literal(call.args[0]) for call in declared} == ARGUMENTS
-    assert all(len(call.args) >= 3 and literal(call.args[2]) for call in declared)
+def test_mujoco_and_mock_differ_in_the_manager_and_the_clock(tmp_path):
+    mujoco, mock = (started(tmp_path, sim=sim) for sim in ("mujoco", "mock"))
+    assert "mujoco_ros2_control/ros2_control_node" in programs(mujoco)
+    assert "controller_manager/ros2_control_node" in programs(mock)
+    assert planner(mujoco)["use_sim_time"] and not planner(mock)["use_sim_time"]
+    assert planner(started(tmp_path, sim="mock", use_sim_time="true"))["use_sim_time"]
 
 
-@pytest.mark.parametrize("file", LAUNCH_FILES, ids=lambda file: file.name)
-def test_parameter_file_is_accepted_by_the_nodes(file):
-    path = BRINGUP / "config" / file.name.replace(".launch.py", ".yaml")
+def test_gazebo_runs_the_manager_itself(tmp_path):
+    result = started(tmp_path, sim="gazebo")
+    assert not any("ros2_control_node" in program for program in programs(result))
+    assert "flat.sdf" in result.includes[0].arguments["gz_args"]
+    assert " -s" in result.includes[0].arguments["gz_args"]
+    assert " -s" not in started(tmp_path, sim="gazebo", headless=False).includes[0].arguments["gz_args"]
+
+
+def test_on_hardware_the_planner_waits_for_the_operator(tmp_path):
+    result = started(tmp_path, sim="none", hardware_plugin="maker/System")
+    assert not result.autostart
+    assert started(tmp_path, sim="none", hardware_plugin="maker/System", autostart="true").autostart
+    bare = started(tmp_path, installed=NOTHING, sim="none")
+    assert programs(bare) == ["tdmpc2_ros/planner"]
+    assert any("driver" in note for note in bare.notes)
+
+
+def test_the_controller_decides_what_the_planner_sends_and_where(tmp_path):
+    forward = started(tmp_path, sim="mock", controller="forward_position_controller")
+    assert planner(forward)["output"] == "forward_position"
+    effort = started(tmp_path, sim="gazebo", controller="effort_trajectory_controller", record="bag")
+    targets = {new for node in effort.nodes for old, new in node.remappings if "trajectory" in old}
+    assert targets == {"effort_trajectory_controller/joint_trajectory"}
+    assert 'command_interface name="effort"' in effort.nodes[0].parameters[0]["robot_description"]
+    with pytest.raises(UserError, match="gazebo"):
+        started(tmp_path, sim="mujoco", controller="effort_trajectory_controller")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "broken", "problem"),
+    [
+        ("layout.py", '"planner",\n        "planner"', '"plan",\n        "planner"', "no executable plan"),
+        ("layout.py", '"output": "forward', '"topic": "forward', "unknown key 'topic'"),
+        ("backends.py", '"publish_clock"', '"publish_time"', "unknown key 'publish_time'"),
+        ("backends.py", 'else "controller_manager"', 'else "controllers"', "controllers has no executable"),
+        ("layout.py", '"robot.rviz"', '"robots.rviz"', "no file"),
+        ("backends.py", '"flat.sdf"', '"hills.sdf"', "no file"),
+        ("controllers.py", '"joint_state_broadcaster",', '"joint_states",', "no controller joint_states"),
+    ],
+)
+def test_a_broken_launch_is_noticed(tmp_path, monkeypatch, file, text, broken, problem):
+    """The same checks on a copy of the package with one mistake in it."""
+    shutil.copytree(BRINGUP / "tdmpc2_bringup", tmp_path / "tdmpc2_bringup")
+    copy = tmp_path / "tdmpc2_bringup" / file
+    original = copy.read_text(encoding="utf-8")
+    assert text in original
+    copy.write_text(original.replace(text, broken), encoding="utf-8")
+    for name in [name for name in sys.modules if name.split(".")[0] == "tdmpc2_bringup"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    broken_layout = importlib.import_module("tdmpc2_bringup.layout").layout
+    files = importlib.import_module("tdmpc2_bringup.robot_files").RobotFiles
+    found = []
+    for sim in ("mock", "gazebo", "mujoco"):
+        robot = files("quadruped", Settings(sim=sim, rviz=True), BRINGUP, tmp_path)
+        installed = NOTHING if sim == "mujoco" else EVERYTHING
+        found += layout_problems(broken_layout(robot, installed), EXECUTABLES, SETTINGS)
+    assert any(problem in each for each in found), found
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    for name in ("params_file", "controllers_file", "description_file"):
+        with pytest.raises(UserError, match="nowhere.yaml"):
+            started(tmp_path, sim="mock", **{name: "nowhere.yaml"})
+    with pytest.raises(UserError, match="hexapod"):
+        started(tmp_path, "hexapod")
+
+
+def test_arguments_are_explained_and_have_defaults():
+    declared = {each.name: each for each in arguments()}
+    assert all(each.why for each in declared.values())
+    assert settings_from({name: each.default for name, each in declared.items()}) == Settings()
+    wanted = (
+        "sim headless rviz use_sim_time namespace prefix controllers_file params_file model autostart record"
+    )
+    assert {*wanted.split(), "log_level", "hardware_plugin"} <= set(declared)
+    assert declared["headless"].choices == ("true", "false")
+
+
+def test_arguments_are_in_the_documentation():
+    page = (SOURCE.parent / "docs/reference/ros-interface.md").read_text(encoding="utf-8")
+    table = page.split("| argument |")[1]
+    documented = re.findall(r"^\| `(\w+)` \| ([^|]*) \|", table, re.MULTILINE)
+    assert [(name, default.strip()) for name, default in documented] == [
+        (each.name, each.default or '""') for each in arguments()
+    ]
+
+
+def test_parameter_file_is_accepted_by_the_nodes():
+    path = BRINGUP / "config" / "robot.yaml"
     for name, body in yaml.safe_load(path.read_text(encoding="utf-8")).items():
         from_mapping(SETTINGS[name.removeprefix("/**/")], body["ros__parameters"], str(path))
 
 
-@pytest.mark.parametrize("file", LAUNCH_FILES, ids=lambda file: file.name)
-def test_launch_loads_the_file(file, monkeypatch):
-    pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed: it has no wheel")
-    from launch import LaunchContext
-    from launch.launch_description_sources import get_launch_description_from_python_launch_file
-
-    monkeypatch.syspath_prepend(str(BRINGUP))
-    description = get_launch_description_from_python_launch_file(str(file))
-    assert {argument.name for argument in description.get_launch_arguments()} == ARGUMENTS
-    context = LaunchContext()
-    context.launch_configurations["record"] = "bag"
-    for entity in description.entities[:-1]:
-        entity.visit(context)
-    actions = description.entities[-1].visit(context)
-    nodes = [action for action in actions if hasattr(action, "node_executable")]
-    assert [node.node_executable for node in nodes] == ["mujoco_sim", "planner", "recorder"]
+def test_settings_are_what_the_nodes_know():
+    assert {field.name for field in dataclasses.fields(PlannerParameters)} >= {
+        "robot",
+        "model",
+        "prefix",
+        "output",
+    }

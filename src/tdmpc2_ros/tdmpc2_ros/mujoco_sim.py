@@ -31,6 +31,7 @@ from tdmpc2_ros.mujoco_sim_pacing import Pacer
 from tdmpc2_ros.mujoco_sim_parameters import SimulationSettings
 from tdmpc2_ros.mujoco_sim_robot import SimulatedRobot
 from tdmpc2_ros.mujoco_sim_view import Viewer
+from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
 
@@ -45,8 +46,9 @@ class MujocoSim(Node):
     def __init__(self) -> None:
         super().__init__("mujoco_sim")
         self.settings = Parameters(self, SimulationSettings).values
-        self.embodiment = self.settings.load_embodiment()
-        self.robot = SimulatedRobot(self.embodiment, self.settings.robot_options, self.settings.seed)
+        robot = self.settings.load_embodiment()
+        self.robot = SimulatedRobot(robot, self.settings.robot_options, self.settings.seed)
+        self.embodiment = prefixed(robot, self.settings.prefix)
         self.pacer = Pacer(self.embodiment.physics_rate, self.settings.real_time_factor, time.monotonic())
         self._sorted = np.argsort(self.embodiment.joint_names)  # as joint_state_broadcaster publishes
         self._names = [self.embodiment.joint_names[i] for i in self._sorted]

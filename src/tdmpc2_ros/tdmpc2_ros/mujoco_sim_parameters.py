@@ -15,6 +15,7 @@ class SimulationSettings:
     """All of them are read-only: they are given at start."""
 
     robot: str = setting("quadruped", why="shipped robot's name, or path of a folder with embodiment.yaml")
+    prefix: str = setting("", why="before every joint and frame name in messages, such as left_")
     sensor_rate: float = setting(
         100.0,
         unit="Hz",

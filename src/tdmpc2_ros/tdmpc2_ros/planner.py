@@ -17,6 +17,7 @@ from std_srvs.srv import Trigger
 
 from tdmpc2_core.errors import UserError
 from tdmpc2_ros.diagnostics import Statistics, StopCause, check_report, resident_megabytes, write_report
+from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.planner_decision import Decider, DecisionOptions
 from tdmpc2_ros.planner_model import DYNAMIC, PlannerParameters, load_agent
@@ -75,7 +76,7 @@ class PlannerNode(LifecycleNode):
         except UserError as problem:
             self.get_logger().error(str(problem))
             return FAILURE
-        robot = self._agent.embodiment
+        robot = prefixed(self._agent.embodiment, values.prefix)
         self._sensors = SensorInput(self, robot, self.now, values.cmd_vel_stamped)
         self._output = CommandOutput(self, values.output, robot)
         if calibration:

@@ -29,6 +29,7 @@ class PlannerParameters:
 
     model: str = setting("", why="checkpoint bundle, a folder")
     robot: str = setting("", why="embodiment, a shipped name or a path; empty takes the bundle's own")
+    prefix: str = setting("", why="before every joint and frame name in messages, such as left_")
     output: Literal["joint_trajectory", "forward_position"] = setting(
         "joint_trajectory",
         why="the plan for a joint_trajectory_controller, or its first row for a forward one",

@@ -61,6 +61,20 @@ def rotate_inverse(quaternion_xyzw: ArrayLike, vector: ArrayLike) -> Array:
     return rotate(np.concatenate([-q[..., :3], q[..., 3:]], axis=-1), vector)
 
 
+def to_roll_pitch_yaw(quaternion_xyzw: ArrayLike) -> Array:
+    """Fixed-axis roll, pitch, yaw (..., 3), rad, of unit quaternions (..., 4); yaw is 0 at pitch +-90 deg."""
+    x, y, z, w = np.moveaxis(np.asarray(quaternion_xyzw, dtype=np.float64), -1, 0)
+    forward = (1.0 - 2.0 * (y * y + z * z), 2.0 * (x * y + w * z), 2.0 * (x * z - w * y))  # body x
+    horizontal = np.hypot(forward[0], forward[1])
+    regular = horizontal > 1e-9
+    pitch = np.arctan2(-forward[2], horizontal)
+    yaw_angle = np.where(regular, np.arctan2(forward[1], forward[0]), 0.0)
+    left, up = 2.0 * (y * z + w * x), 1.0 - 2.0 * (x * x + y * y)  # height of body y and z
+    across = 1.0 - 2.0 * (x * x + z * z), 2.0 * (y * z - w * x)  # world y of body y and z
+    roll = np.where(regular, np.arctan2(left, up), np.arctan2(-across[1], across[0]))
+    return np.stack([roll, pitch, yaw_angle], axis=-1)
+
+
 def from_roll_pitch_yaw(roll: ArrayLike, pitch: ArrayLike, yaw: ArrayLike) -> Array:
     """Unit quaternions xyzw (..., 4) from fixed-axis roll, pitch, yaw in radians (REP-103 order)."""
     half = [np.asarray(a, dtype=np.float64) / 2.0 for a in (roll, pitch, yaw)]

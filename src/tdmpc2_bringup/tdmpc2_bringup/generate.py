@@ -1,0 +1,37 @@
+"""``python -m tdmpc2_bringup.generate``: writes the files that are made from the shipped embodiments.
+
+These are urdf/<robot>.urdf.xacro and config/<robot>_controllers.yaml in the package's source folder. A test
+fails when they are not what the embodiments give.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tdmpc2_bringup.controllers import controllers_text
+from tdmpc2_bringup.description import xacro_text
+from tdmpc2_core.robots import Embodiment, shipped_names
+
+
+def files(robot: str) -> dict[str, str]:
+    """Path below the package and text of every generated file of a shipped robot."""
+    embodiment = Embodiment.load(robot)
+    return {
+        f"urdf/{robot}.urdf.xacro": xacro_text(embodiment),
+        f"config/{robot}_controllers.yaml": controllers_text(embodiment),
+    }
+
+
+def main() -> int:
+    """Write them all."""
+    package = Path(__file__).resolve().parents[1]
+    for robot in shipped_names():
+        for name, text in files(robot).items():
+            (package / name).write_text(text, encoding="utf-8")
+            print(package / name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""The arguments of the launch files, the same for every robot. No launch imports."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tdmpc2_bringup.description import Sim
+from tdmpc2_core.config import from_mapping, setting
+
+Choice = Literal["auto", "true", "false"]
+Controller = Literal[
+    "joint_trajectory_controller", "forward_position_controller", "effort_trajectory_controller"
+]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every one has a default; an empty text means the robot's own."""
+
+    sim: Sim = setting(
+        "mujoco",
+        why="what moves: mujoco (mujoco_ros2_control, or this suite's simulation where that is not "
+        "installed), gazebo, mock (commands come back as states), none (hardware)",
+    )
+    headless: bool = setting(True, why="false opens the simulator's window")
+    rviz: bool = setting(False, why="true opens RViz")
+    use_sim_time: Choice = setting(
+        "auto", why="take time from /clock; auto: where mujoco_ros2_control or Gazebo publishes it"
+    )
+    namespace: str = setting("", why="namespace of all nodes and topics")
+    prefix: str = setting("", why="before every joint and link name, such as left_")
+    controller: Controller = setting("joint_trajectory_controller", why="what the planner commands")
+    controllers_file: str = setting("", why="parameters of the controller manager")
+    params_file: str = setting("", why="parameters of this suite's nodes")
+    model: str = setting("", why="checkpoint bundle")
+    description_file: str = setting("", why="URDF or xacro instead of the one made from the embodiment")
+    hardware_plugin: str = setting(
+        "", why="sim:=none: ros2_control plug-in; empty: the robot's own driver runs the controllers"
+    )
+    hardware_parameters: str = setting(
+        "", why='sim:=none: parameters of the plug-in, "robot_ip=10.0.0.2 ..."'
+    )
+    autostart: Choice = setting("auto", why="bring the planner to active; auto: not on hardware")
+    record: str = setting("", why="folder for a rosbag2, which must not exist; empty records nothing")
+    log_level: Literal["debug", "info", "warn", "error", "fatal"] = setting(
+        "info", why="severity from which nodes log"
+    )
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A launch argument: everything as text."""
+
+    name: str
+    default: str
+    why: str
+    choices: tuple[str, ...]
+
+
+def arguments() -> tuple[Argument, ...]:
+    """The fields of `Settings` as launch takes them."""
+    hints = typing.get_type_hints(Settings)
+    result = []
+    for field in dataclasses.fields(Settings):
+        hint = hints[field.name]
+        choices = ("true", "false") if hint is bool else typing.get_args(hint)
+        result.append(Argument(field.name, _text(field.default), field.metadata["why"], choices))
+    return tuple(result)
+
+
+def settings_from(given: Mapping[str, str]) -> Settings:
+    """The settings in launch configurations; others in there are left alone. Raises UserError."""
+    hints = typing.get_type_hints(Settings)
+    values = {
+        name: given[name] == "true" if hint is bool else given[name]
+        for name, hint in hints.items()
+        if name in given
+    }
+    return from_mapping(Settings, values, "launch arguments")
+
+
+def _text(value: bool | str) -> str:
+    return value if isinstance(value, str) else str(value).lower()

@@ -1,0 +1,147 @@
+"""URDF and MJCF are one robot, for every backend; a difference is noticed; generated files are current."""
+
+import math
+import shutil
+import subprocess
+from pathlib import Path
+from xml.etree import ElementTree
+
+import mujoco
+import pytest
+from description_checks import description_problems
+from workspace_support import SOURCE
+
+from tdmpc2_bringup.description import Backend, hardware_parameters, robot_description
+from tdmpc2_bringup.generate import files
+from tdmpc2_bringup.robot_files import RobotFiles
+from tdmpc2_bringup.settings import Settings
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots import Embodiment, shipped_names
+
+SHARE = SOURCE / "tdmpc2_bringup"
+BACKENDS = {
+    "mujoco": Backend("mujoco", mujoco_model="robot.xml"),
+    "gazebo": Backend("gazebo", namespace="one", command_interface="effort", controllers_file="c.yaml"),
+    "mock": Backend("mock"),
+    "none": Backend("none", hardware_plugin="maker_hardware/System"),
+}
+PLUGINS = {
+    "mujoco": "mujoco_ros2_control/MujocoSystemInterface",
+    "gazebo": "gz_ros2_control/GazeboSimSystem",
+    "mock": "mock_components/GenericSystem",
+    "none": "maker_hardware/System",
+}
+
+
+def source(robot: str) -> Path:
+    return SHARE / "urdf" / f"{robot}.urdf.xacro"
+
+
+@pytest.mark.parametrize("robot", shipped_names())
+def test_generated_files_are_what_the_embodiments_give(robot):
+    for name, text in files(robot).items():
+        assert (SHARE / name).read_text(encoding="utf-8") == text, "run python -m tdmpc2_bringup.generate"
+
+
+@pytest.mark.parametrize("sim", BACKENDS)
+@pytest.mark.parametrize("robot", shipped_names())
+def test_urdf_and_mjcf_are_one_robot(robot, sim):
+    text = robot_description(source(robot), BACKENDS[sim])
+    assert description_problems(text, Embodiment.load(robot)) == []
+    assert ElementTree.fromstring(text).findtext("ros2_control/hardware/plugin") == PLUGINS[sim]
+
+
+@pytest.mark.parametrize("robot", shipped_names())
+def test_prefix_goes_before_every_name(robot):
+    text = robot_description(source(robot), Backend("gazebo", prefix="left_"))
+    assert description_problems(text, Embodiment.load(robot), "left_") == []
+    names = [each.get("name") for each in ElementTree.fromstring(text) if each.tag in ("link", "joint")]
+    assert all(name.startswith("left_") or name == "world" for name in names)
+
+
+@pytest.mark.parametrize("robot", shipped_names())
+def test_mujoco_reads_the_urdf(robot, tmp_path):
+    (tmp_path / "robot.urdf").write_text(robot_description(source(robot), Backend()))
+    model = mujoco.MjModel.from_xml_path(str(tmp_path / "robot.urdf"))
+    assert {model.joint(i).name for i in range(model.njnt)} >= set(Embodiment.load(robot).joint_names)
+
+
+@pytest.mark.parametrize(
+    ("text", "broken", "problem"),
+    [
+        ('joint name="RR_calf_joint" type', 'joint name="RR_calf" type', "no joint RR_calf_joint"),
+        ('lower="-2.7227"', 'lower="-2.8"', "lower is -2.8"),
+        ('axis xyz="1 0 0"', 'axis xyz="-1 0 0"', "forward kinematics differ"),
+        ('xyz="0.1934 0.0465 0"', 'xyz="0.1934 0.0465 0.00001"', "forward kinematics differ"),
+        ('mass value="0.154"', 'mass value="0.155"', "mass, centre of mass or inertia"),
+        ('izz="0.107"', 'izz="0.108"', "total mass or inertia"),
+        ('child link="FL_foot"', 'child link="FL_calf"', "not one tree"),
+        (
+            'joint name="FL_hip_joint">\n      <command',
+            'joint name="FL_hip">\n      <command',
+            "ros2_control",
+        ),
+        ("<collision>FL_foot_collision</collision>", "<collision>FL</collision>", "contact sensor of FL"),
+        ('gazebo reference="imu_link"', 'gazebo reference="imu"', "gazebo refers to imu"),
+    ],
+)
+def test_a_difference_is_noticed(text, broken, problem):
+    original = robot_description(source("quadruped"), Backend("gazebo"))
+    assert text in original
+    problems = description_problems(original.replace(text, broken), Embodiment.load("quadruped"))
+    assert any(problem in each for each in problems), problems
+
+
+def test_mock_hardware_measures_a_level_robot_at_rest():
+    """Mock sensors without initial values publish NaN; velocities stay zero without dynamics."""
+    root = ElementTree.fromstring(robot_description(source("quadruped"), Backend("mock")))
+    control = root.find("ros2_control")
+    assert control.find("hardware/param[@name='calculate_dynamics']").text == "true"
+    initial = {
+        each.get("name"): float(each.findtext("param[@name='initial_value']"))
+        for each in control.iterfind("sensor/state_interface")
+    }
+    assert len(initial) == 10
+    assert math.isclose(sum(v**2 for k, v in initial.items() if k.startswith("orientation")), 1.0)
+    assert initial["linear_acceleration.z"] == pytest.approx(9.81, abs=0.01)
+    for joint in Embodiment.load("quadruped").joints:
+        state = control.find(f"joint[@name='{joint.name}']/state_interface[@name='position']/param")
+        assert float(state.text) == joint.default
+
+
+def test_hardware_gets_its_parameters():
+    given = hardware_parameters("robot_ip=10.0.0.2 rate=500")
+    backend = Backend("none", hardware_plugin="maker/System", hardware_parameters=given)
+    root = ElementTree.fromstring(robot_description(source("quadruped"), backend))
+    assert root.find("ros2_control/hardware/param[@name='robot_ip']").text == "10.0.0.2"
+    with pytest.raises(UserError, match="robot_ip"):
+        hardware_parameters("robot_ip 10.0.0.2")
+
+
+def test_a_mistake_in_a_description_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        robot_description(tmp_path / "robot.xacro", Backend())
+    broken = tmp_path / "broken.xacro"
+    broken.write_text('<robot xmlns:xacro="http://www.ros.org/wiki/xacro"><link name="${nothing}"/></robot>')
+    with pytest.raises(UserError, match="broken.xacro: xacro refuses it") as caught:
+        robot_description(broken, Backend())
+    assert "\n" not in str(caught.value)
+
+
+def test_the_prefix_reaches_the_mujoco_model(tmp_path):
+    robot = RobotFiles("quadruped", Settings(prefix="left_"), SHARE, tmp_path)
+    model = mujoco.MjModel.from_xml_path(robot.mjcf)
+    assert [model.joint(i).name for i in range(1, model.njnt)] == [
+        f"left_{name}" for name in robot.embodiment.joint_names
+    ]
+    assert model.nu == 12
+
+
+def test_the_command_line_tool_reads_the_files():
+    tool = shutil.which("xacro")
+    assert tool, "xacro is not on PATH"
+    command = [tool, str(source("quadruped")), "sim:=mock", "prefix:=b_"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert description_problems(result.stdout, Embodiment.load("quadruped"), "b_") == []
+    assert result.stderr == ""

@@ -1,0 +1,19 @@
+"""Names of joints and frames in messages, where several robots share one description or one tf tree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tdmpc2_core.robots import Embodiment
+
+
+def prefixed(embodiment: Embodiment, prefix: str) -> Embodiment:
+    """The embodiment as messages name it: `prefix` before its joints and frames, all else the same.
+
+    It is for reading and writing messages; its joints are not those of the MJCF.
+    """
+    if not prefix:
+        return embodiment
+    joints = tuple(replace(joint, name=prefix + joint.name) for joint in embodiment.joints)
+    imu = prefix + embodiment.imu_frame if embodiment.imu_frame else None
+    return replace(embodiment, joints=joints, base_frame=prefix + embodiment.base_frame, imu_frame=imu)
