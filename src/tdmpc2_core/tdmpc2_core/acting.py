@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.planning import PlannerConfig, planner_preset
 from tdmpc2_core.robots import Embodiment
 
 
@@ -57,6 +58,26 @@ def check_observation(
     return obs
 
 
+def check_tasks(task: NDArray[np.int64] | None, robots: int, num_tasks: int) -> NDArray[np.int64] | None:
+    """Task indices (B,) of a multi-task model, None for a model of one task.
+
+    Raises:
+        ObservationError: missing, of the wrong length, or not an index of a task.
+    """
+    if not num_tasks:
+        return None
+    if task is None:
+        raise ObservationError(f"agent: the model has {num_tasks} tasks; give the task index of every robot")
+    indices = np.asarray(task)
+    if indices.shape != (robots,) or not np.issubdtype(indices.dtype, np.integer):
+        raise ObservationError(
+            f"agent: task is {indices.dtype} of shape {indices.shape}, must be integers ({robots},)"
+        )
+    if indices.min(initial=0) < 0 or indices.max(initial=0) >= num_tasks:
+        raise ObservationError(f"agent: task is {indices.tolist()}, must lie in 0..{num_tasks - 1}")
+    return indices.astype(np.int64)
+
+
 def check_sizes(config: WorldModelConfig, embodiment: Embodiment | None) -> None:
     """Raises UserError when a model's observation or action length is not the robot's."""
     if embodiment is None:
@@ -74,3 +95,13 @@ def _term(embodiment: Embodiment, entry: int) -> str:
         if block.start <= entry < block.stop:
             return block.name
     return "unknown term"
+
+
+def planner_settings(planner: PlannerConfig | str, action_dim: int) -> PlannerConfig:
+    """The settings themselves, or those of a preset. Raises UserError when no preset has that name."""
+    if isinstance(planner, PlannerConfig):
+        return planner
+    try:
+        return planner_preset(planner, action_dim)
+    except ValueError as error:
+        raise UserError(f"agent: {error}") from None

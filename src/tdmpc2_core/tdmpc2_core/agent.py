@@ -11,12 +11,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tdmpc2_core.acting import ActResult, ObservationError, PlanError, check_observation, check_sizes
+from tdmpc2_core.acting import (
+    ActResult,
+    ObservationError,
+    PlanError,
+    check_observation,
+    check_sizes,
+    check_tasks,
+    planner_settings,
+)
 from tdmpc2_core.checkpoint.bundle import Bundle, load_bundle, save_bundle
 from tdmpc2_core.checkpoint.robot_files import check_same_robot
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.model.world_model import WorldModel
-from tdmpc2_core.planning import Plan, PlanBatch, PlannerConfig, PolicyPlanner, make_planner, planner_preset
+from tdmpc2_core.planning import Plan, PlanBatch, PlannerConfig, PolicyPlanner, make_planner
 from tdmpc2_core.robots import Embodiment
 
 __all__ = ["ActResult", "Agent", "ObservationError", "PlanError"]
@@ -33,6 +41,7 @@ class Agent:
         control_period: s between decisions; taken from the embodiment when there is one, else 1.
         device: where to compute; None leaves the model where it is.
         seed: seed of every random number the agent draws.
+        tasks, task_discounts: names and discounts of a multi-task model's tasks, in order of their index.
 
     Raises:
         UserError: the model does not fit the robot, or a setting is out of range.
@@ -50,15 +59,17 @@ class Agent:
         tasks: Sequence[str] = (),
         measured: Sequence[Mapping[str, Any]] = (),
         provenance: Mapping[str, Any] | None = None,
+        task_discounts: Sequence[float] = (),
     ) -> None:
         if not 0.0 < discount <= 1.0:
             raise UserError(f"agent: discount is {discount}, must be above 0 and at most 1")
         check_sizes(model.config, embodiment)
         self.model = model if device is None else model.to(device)
-        self.planner_config = _planner_config(planner, model.config.action_dim)
+        self.planner_config = planner_settings(planner, model.config.action_dim)
         self.discount = discount
         self.embodiment = embodiment
         self.control_period = control_period or (embodiment.control_period if embodiment else 1.0)
+        self.task_discounts = tuple(task_discounts)
         self.tasks, self.measured, self.provenance = tuple(tasks), tuple(measured), dict(provenance or {})
         self.seed(seed)
 
@@ -70,8 +81,9 @@ class Agent:
     def seed(self, seed: int) -> None:
         """Start all random draws anew from `seed` and forget previous plans."""
         generator = torch.Generator(device=self.device).manual_seed(seed)
-        self.planner = make_planner(self.model, self.planner_config, self.discount, generator)
-        self._prior = PolicyPlanner(self.model, self.planner_config, self.discount, generator)
+        discount = self.task_discounts or self.discount
+        self.planner = make_planner(self.model, self.planner_config, discount, generator)
+        self._prior = PolicyPlanner(self.model, self.planner_config, discount, generator)
 
     def reset(self) -> None:
         """Forget the previous plans of all robots."""
@@ -89,6 +101,7 @@ class Agent:
             tasks=self.tasks,
             measured=self.measured,
             provenance=self.provenance,
+            task_discounts=self.task_discounts,
         )
 
     def observe(self, obs: NDArray[np.floating[Any]]) -> None:
@@ -165,11 +178,12 @@ class Agent:
             raise ObservationError(f"agent: first has shape {first.shape}, must be ({robots},)")
         if deadline is not None and math.isnan(deadline):
             raise UserError("agent: deadline is nan, must be an instant of time.monotonic() in s, or None")
+        tasks = check_tasks(task, robots, self.model.config.num_tasks)
         batch = (self._prior if use_prior else self.planner).plan(
             torch.from_numpy(obs).to(device),
             torch.from_numpy(first).to(device),
             evaluate,
-            None if task is None else torch.as_tensor(task, device=device),
+            None if tasks is None else torch.from_numpy(tasks).to(device),
             deadline,
         )
         if not bool(torch.isfinite(batch.action).all() & torch.isfinite(batch.mean).all()):
@@ -196,6 +210,7 @@ class Agent:
             control_period=self.control_period,
             embodiment=self.embodiment,
             tasks=self.tasks,
+            task_discounts=self.task_discounts,
             measured=tuple(self.measured if measured is None else measured),
             provenance=dict(self.provenance if provenance is None else provenance),
         )
@@ -229,13 +244,5 @@ class Agent:
             bundle.tasks,
             bundle.measured,
             bundle.provenance,
+            bundle.task_discounts,
         )
-
-
-def _planner_config(planner: PlannerConfig | str, action_dim: int) -> PlannerConfig:
-    if isinstance(planner, PlannerConfig):
-        return planner
-    try:
-        return planner_preset(planner, action_dim)
-    except ValueError as error:
-        raise UserError(f"agent: {error}") from None

@@ -1,4 +1,4 @@
-"""The command line: ``tdmpc2 train | eval | calibrate | info``."""
+"""The command line: ``tdmpc2 train | eval | calibrate | info | import | export``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tdmpc2_core import __version__
+from tdmpc2_core.cli_checkpoint import add_commands
 from tdmpc2_core.config import apply_overrides, field_help, load_yaml, to_mapping
 from tdmpc2_core.errors import UserError
 
@@ -154,6 +155,7 @@ def _parser(settings: str = "") -> argparse.ArgumentParser:
     )
     info.add_argument("bundle", type=Path)
     info.set_defaults(run=_info)
+    add_commands(commands)
     return parser
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from parity import TRAINED, Fixture, assert_close
 
-from tdmpc2_core.checkpoint import official
+from tdmpc2_core.checkpoint.official_layouts import to_current, to_package
 from tdmpc2_core.learning import Learner
 from tdmpc2_core.model import WorldModel
 
@@ -26,11 +26,9 @@ OTHERS = ("pi_entropy", "pi_scaled_entropy", "grad_norm", "pi_grad_norm")
 
 def _assert_statistics(model: WorldModel, statistics: dict[str, list[float]]) -> None:
     state = model.state_dict()
-    names = official._current_layout(
-        {name: torch.tensor([i]) for i, name in enumerate(statistics)}, "statistics"
-    )
+    _, names = to_current({name: torch.tensor([i]) for i, name in enumerate(statistics)}, "statistics")
     rows = list(statistics.values())
-    renamed = official._renamed(names, "statistics")
+    renamed = to_package(names, "statistics")
     assert set(renamed) <= set(state) and len(renamed) > 20
     for name, index in renamed.items():
         reference = torch.tensor(rows[index], dtype=torch.float64)
@@ -76,7 +74,7 @@ def test_gradient_of_every_tensor(stem: str) -> None:
             parameter.register_post_accumulate_grad_hook(partial(keep, name))
     learner.update(f.batch(), f.draws(0))
     recorded = {k: torch.tensor(v) for part in reference.values() for k, v in part.items()}
-    named = official._renamed(recorded, "gradients")
+    named = to_package(recorded, "gradients")
     assert set(named) == set(norms)
     for name, norm in norms.items():
         assert_close(norm, named[name], 1e-3, name)

@@ -31,6 +31,7 @@ from tdmpc2_core.checkpoint import manifest
 from tdmpc2_core.checkpoint.robot_files import robot_files
 from tdmpc2_core.config import from_mapping, to_mapping
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.model.build import build_model
 from tdmpc2_core.model.config import WorldModelConfig
 from tdmpc2_core.model.world_model import WorldModel
 from tdmpc2_core.planning.config import PlannerConfig
@@ -55,6 +56,7 @@ class Bundle:
         control_period: s between decisions.
         embodiment: the robot, or None.
         tasks: task names of a multi-task model, in the order of the task index.
+        task_discounts: discount of every task, in that order; empty: `discount` holds for all.
         measured: rows of planner settings with the returns and times measured for them.
         provenance: how the weights came about (command, versions, steps, updates, wall_seconds, returns).
     """
@@ -66,6 +68,7 @@ class Bundle:
     control_period: float
     embodiment: Embodiment | None = None
     tasks: tuple[str, ...] = ()
+    task_discounts: tuple[float, ...] = ()
     measured: tuple[Mapping[str, Any], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -75,19 +78,7 @@ class Bundle:
         Raises:
             UserError: weights do not fit the configuration; the sentence names the first such tensor.
         """
-        try:
-            model = WorldModel(self.model_config)
-        except (ValueError, RuntimeError, TypeError) as error:
-            raise UserError(f"bundle: the model configuration cannot be built: {error}") from None
-        expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-        for name in [*expected, *self.weights]:
-            want, have = expected.get(name), self.weights.get(name)
-            if want is None or have is None or tuple(have.shape) != want:
-                found = "missing" if have is None else f"of shape {tuple(have.shape)}"
-                right = "none of that name" if want is None else f"one of shape {want}"
-                raise UserError(f"bundle: weight {name!r} is {found}, the model configuration needs {right}")
-        model.load_state_dict(dict(self.weights))
-        return model.eval()
+        return build_model(self.model_config, self.weights, "bundle")
 
 
 def save_bundle(path: str | os.PathLike[str], bundle: Bundle) -> None:
@@ -141,6 +132,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
             control_period=_positive(content, "control_period"),
             embodiment=_embodiment(folder, content),
             tasks=tuple(content["tasks"]),
+            task_discounts=_discounts(content),
             measured=tuple(content["measured"]),
             provenance=content["provenance"],
         )
@@ -181,6 +173,7 @@ def _content(bundle: Bundle, files: Mapping[str, bytes]) -> dict[str, Any]:
         "embodiment": robot
         and {"name": robot.name, "fingerprint": robot.fingerprint, "description": _plain(robot.to_dict())},
         "tasks": list(bundle.tasks),
+        "task_discounts": list(bundle.task_discounts),
         "normalisation": {"observations": bundle.model_config.normalise_obs, "stored_in": WEIGHTS},
         "provenance": {**_surroundings(), **_plain(dict(bundle.provenance))},
         "files": {name: manifest.digest(data) for name, data in files.items()},
@@ -212,6 +205,14 @@ def _positive(content: Mapping[str, Any], name: str, most: float = math.inf) -> 
     if not number or not 0 < value <= most or math.isinf(value):
         raise ValueError(f"{name} is {value!r}, must be above 0 and at most {most:g}")
     return float(value)
+
+
+def _discounts(content: Mapping[str, Any]) -> tuple[float, ...]:
+    """One per task, or none; bundles of older programs have no such entry."""
+    stored = content.get("task_discounts", [])
+    if len(stored) not in (0, len(content["tasks"])):
+        raise ValueError(f"task_discounts has {len(stored)} entries for {len(content['tasks'])} tasks")
+    return tuple(_positive({"task_discounts": value}, "task_discounts", most=1.0) for value in stored)
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +71,7 @@ class PolicySample:
     noise (..., A): the standard normal draw (zero for a deterministic sample).
     action_dims: number of real action dimensions, a number or (..., 1) per task.
     Masked action dimensions have action, mean, log_std and noise 0. Densities are computed when asked for.
+    Unpacks as ``action, mean, log_std = sample``.
     """
 
     action: Tensor
@@ -77,6 +79,9 @@ class PolicySample:
     log_std: Tensor
     noise: Tensor
     action_dims: Tensor | int
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.action, self.mean, self.log_std))
 
     @property
     def gaussian_log_prob(self) -> Tensor:

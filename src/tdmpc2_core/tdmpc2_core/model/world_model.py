@@ -19,6 +19,11 @@ Task = Tensor | int | None
 """Task index: int64 tensor that broadcasts to the leading dimensions of the input, a number, or None."""
 
 
+def action_mask_table(config: WorldModelConfig) -> Tensor:
+    """Ones for the real action entries of every task (tasks, A)."""
+    return (torch.arange(config.action_dim) < torch.tensor(config.action_dims)[:, None]).float()
+
+
 class WorldModel(nn.Module):
     """World model of the TD-MPC2 paper. Shapes: O observation, A action, L latent, `...` anything.
 
@@ -66,8 +71,7 @@ class WorldModel(nn.Module):
             return
         table = torch.empty(config.num_tasks, config.task_dim).uniform_(-0.02, 0.02, generator=generator)
         self.task_embedding = nn.Parameter(table)
-        real = torch.tensor(config.action_dims)[:, None]
-        self.register_buffer("action_masks", (torch.arange(config.action_dim) < real).float())
+        self.register_buffer("action_masks", action_mask_table(config))
 
     @property
     def num_parameters(self) -> int:
