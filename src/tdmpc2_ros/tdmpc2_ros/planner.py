@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -19,17 +18,16 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_ros.diagnostics import Statistics, StopCause, check_report, resident_megabytes, write_report
 from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
-from tdmpc2_ros.planner_decision import Decider, DecisionOptions
+from tdmpc2_ros.planner_decision import Decider
 from tdmpc2_ros.planner_model import DYNAMIC, PlannerParameters, load_agent
 from tdmpc2_ros.planner_output import CommandOutput
-from tdmpc2_ros.planner_report import Reporter
+from tdmpc2_ros.planner_report import Reporter, Situation
 from tdmpc2_ros.planner_sensors import SensorInput
+from tdmpc2_ros.planner_services import ModelServices
+from tdmpc2_ros.planner_slot import ModelSlot
 from tdmpc2_ros.planner_thread import ControlThread
 from tdmpc2_ros.planner_tick import Ticker
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
-
-if TYPE_CHECKING:
-    from tdmpc2_core.agent import Agent
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -44,17 +42,17 @@ class PlannerNode(LifecycleNode):
     def __init__(self) -> None:
         super().__init__("planner")
         self.parameters = Parameters(self, PlannerParameters, DYNAMIC)
-        self.parameters.on_change(self._retune)
+        self._slot = ModelSlot(self)
+        self.parameters.on_change(self._slot.retune)
+        self._slot.retune(self.parameters.values)
         self.cause, self.statistics = StopCause(), Statistics()
-        self._agent: Agent | None = None
         self._sensors: SensorInput | None = None
         self._output: CommandOutput | None = None
-        self._thread: ControlThread | None = None
-        self._options = DecisionOptions()
-        self._retune(self.parameters.values)
         self._estop = False
         self._state = "unconfigured"
         self._reporter = Reporter(self, self.statistics, self.cause)
+        self._mode_changed = self.create_guard_condition(self._report_status)
+        self._model_services = ModelServices(self, self._slot, self.parameters)
         self.create_service(Trigger, "~/estop", self._on_estop)
         self.create_service(Trigger, "~/clear_estop", self._on_clear_estop)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -72,17 +70,19 @@ class PlannerNode(LifecycleNode):
         try:
             if values.report:
                 check_report(values.report)
-            self._agent, calibration = load_agent(values)
+            agent, calibration = load_agent(values)
+            assert agent.embodiment is not None
+            robot = prefixed(agent.embodiment, values.prefix)
+            self._slot.put(agent, values, robot.joint_names)
         except UserError as problem:
             self.get_logger().error(str(problem))
             return FAILURE
-        robot = prefixed(self._agent.embodiment, values.prefix)
         self._sensors = SensorInput(self, robot, self.now, values.cmd_vel_stamped)
         self._output = CommandOutput(self, values.output, robot)
         if calibration:
             self.get_logger().info(f"calibrated: {calibration}")
         self.get_logger().info(
-            f"configured: {robot.name} at {robot.control_rate:g} Hz, {self._agent.planner_config.summary}, "
+            f"configured: {robot.name} at {robot.control_rate:g} Hz, {agent.planner_config.summary}, "
             f"{resident_megabytes():.0f} MB"
         )
         return self._entered("inactive")
@@ -92,20 +92,23 @@ class PlannerNode(LifecycleNode):
         if self._estop:
             self.get_logger().error("activation refused: emergency stop is set; call ~/clear_estop first")
             return FAILURE
-        assert self._agent is not None and self._sensors is not None and self._output is not None
+        slot = self._slot
+        assert self._sensors is not None and self._output is not None and slot.telemetry is not None
         self.cause.clear()
         self.statistics.clear()
         self._sensors.clear()
+        slot.telemetry.restart()
         simulated = self.get_parameter("use_sim_time").value
-        period = self._agent.embodiment.control_period
-        ticker = Ticker(period, self.now if simulated else time.monotonic)
-        decider = Decider(self._agent, self._sensors.state, self._options)
-        decider.warm_up()
-        self._agent.seed(self.parameters.values.seed)
-        parts = (decider, self._output, ticker, self.statistics, self.now, self.cause)
-        self._thread = ControlThread(self, *parts)
-        self._sensors.fresh = ticker.arrived
-        self._thread.start()
+        with slot.lock:
+            agent = slot.configured()
+            ticker = Ticker(agent.control_period, self.now if simulated else time.monotonic)
+            decider = Decider(agent, self._sensors.state, slot.options)
+            decider.warm_up()
+            agent.seed(self.parameters.values.seed)
+            parts = (decider, self._output, ticker, self.statistics, self.now, self.cause)
+            slot.thread = ControlThread(self, *parts, slot.telemetry, self._mode_changed.trigger)
+            self._sensors.fresh = ticker.arrived
+            slot.thread.start()
         return self._entered("active")
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -126,6 +129,7 @@ class PlannerNode(LifecycleNode):
 
     def stop(self, cause: str) -> None:
         """Whatever the state: safe action if active, report, everything given up."""
+        self._model_services.stop()
         self._stop(cause)
         self._entered("finalized")
         self._release()
@@ -139,26 +143,24 @@ class PlannerNode(LifecycleNode):
 
     def _stop(self, cause: str) -> None:
         """End the control thread; the first cause that was recorded counts."""
-        if self._thread is None:
+        if self._slot.thread is None:
             return
         self.cause.record(cause)
         assert self._sensors is not None
         self._sensors.fresh = lambda: None
-        thread, self._thread = self._thread, None
-        thread.stop()
+        with self._slot.lock:
+            thread, self._slot.thread = self._slot.thread, None
+            thread.stop()
         self.get_logger().info(f"stopped: {self.cause.text}")
         if self.parameters.values.report:
             self._write_report(self.parameters.values.report)
 
     def _release(self) -> None:
-        if self._sensors is not None:
-            self._sensors.destroy()
-        if self._output is not None:
-            self._output.destroy()
-        self._sensors = self._output = self._agent = None
-
-    def _retune(self, values: PlannerParameters) -> None:
-        self._options.deadline, self._options.evaluate = 1e-3 * values.deadline_ms, values.evaluate
+        for part in (self._sensors, self._output):
+            if part is not None:
+                part.destroy()
+        self._sensors = self._output = None
+        self._slot.clear()
 
     def _write_report(self, path: str) -> None:
         content = {
@@ -176,14 +178,21 @@ class PlannerNode(LifecycleNode):
             self.get_logger().error(self.cause.text)
             self.trigger_deactivate()
             return
-        stale, refused = [], {}
+        now = self._situation()
+        if self._state == "active" and self.statistics.ticks == 0 and now.stale:
+            self.get_logger().info(f"waiting for sensors: {'; '.join(now.stale)}", throttle_duration_sec=2.0)
+        self._reporter.publish(now)
+
+    def _report_status(self) -> None:
+        self._reporter.publish_status(self._situation())
+
+    def _situation(self) -> Situation:
+        slot, stale, refused = self._slot, list[str](), dict[str, str]()
         if self._sensors is not None:
             stale, refused = self._sensors.state.stale(self.now()), dict(self._sensors.refused)
-        if self._state == "active" and self.statistics.ticks == 0 and stale:
-            self.get_logger().info(f"waiting for sensors: {'; '.join(stale)}", throttle_duration_sec=2.0)
-        robot = self._agent.embodiment if self._agent else None
-        model, deadline = self.parameters.values.model, self._options.deadline
-        self._reporter.publish(self._state, self._thread, robot, model, stale, refused, deadline)
+        trust = slot.telemetry.trust if slot.telemetry else None
+        told = (slot.path or self.parameters.values.model, slot.task, stale, refused, trust)
+        return Situation(self._state, slot.options.deadline, slot.thread, slot.robot, *told)
 
     def _on_estop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._set_estop(True)
@@ -198,8 +207,8 @@ class PlannerNode(LifecycleNode):
 
     def _set_estop(self, value: bool) -> None:
         self._estop = value
-        if self._thread is not None:
-            self._thread.estop = value
+        if self._slot.thread is not None:
+            self._slot.thread.estop = value
 
     # ---- as a process ----
 

@@ -8,47 +8,25 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tdmpc2_core.errors import StaleSource, UserError
 from tdmpc2_core.robots import ActionMapper, ObservationAssembler, SafetyFilter, SensorState
+from tdmpc2_ros.planner_types import Array, Decision, DecisionOptions
 from tdmpc2_ros.planner_worker import Outcome, PlanWorker, Request
 
 if TYPE_CHECKING:
     from tdmpc2_core.agent import Agent
     from tdmpc2_core.planning import Plan
+    from tdmpc2_core.planning.trust import Insight, TrustMonitor
     from tdmpc2_core.robots import Snapshot
 
-Array = NDArray[np.float64]
-
-MODES = ("idle", "plan", "replay", "policy", "hold", "estop")
-_WARM_UP = 10.0  # s, longest first search
 _ROUNDING = 1e-6  # s, far below a control period: a tick at the plan's end is past it
 _LATE = 0.85  # control periods after which a plan counts as late
-
-
-@dataclass
-class DecisionOptions:
-    """What may change while the robot moves."""
-
-    deadline: float = 0.012  # s of search per tick
-    evaluate: bool = True  # act without exploration noise
-
-
-class Decision(NamedTuple):
-    """What a tick came to. `targets` (H, J), rad, are for 1, 2, ... H periods from now; None: send none."""
-
-    targets: Array | None
-    mode: str
-    reason: str = ""
-    ended_by: str = "hold"
-    stamp: float = math.nan  # of the oldest sample used, s
-    planning: float = math.nan  # s
-    interventions: tuple[str, ...] = ()
 
 
 class Decider:
@@ -67,18 +45,39 @@ class Decider:
         self._horizon = agent.planner_config.horizon
         self._assembler = ObservationAssembler(self.embodiment)
         self._mapper, self._safety = ActionMapper(self.embodiment), SafetyFilter(self.embodiment)
-        self._worker = PlanWorker(agent)
+        self._worker, self._monitor = PlanWorker(agent), _monitor(agent)
+        self._successor: tuple[Agent, PlanWorker, int | None] | None = None
         self._plan: Plan | None = None
+        self._sent: NDArray[np.float32] | None = None  # action of the tick before
         self._first = self._fresh_start = True
         self._lost = False
         self._pose: Array | None = None  # held since the present hold began
 
     def warm_up(self) -> None:
         """Plan once in the planning thread, whose first search takes far longer than later ones."""
-        observation = np.zeros(self.embodiment.observation_dim, np.float32)
-        self._worker.request(Request(observation, 0.0, math.inf, True, True))
-        self._worker.collect(until=time.monotonic() + _WARM_UP)
-        self._agent.reset()
+        self._worker.warm_up(self.embodiment.observation_dim, self.options.task)
+
+    def succeed(self, agent: Agent, worker: PlanWorker, task: int | None) -> None:
+        """Decide with another agent of the same robot from the next tick on; `worker` plans with it, warm.
+
+        History, previous action and the plan that is being played go on.
+        """
+        self._successor = agent, worker, task
+
+    def inspect(self, decision: Decision, tell: Callable[[Decision, Insight], None]) -> None:
+        """Look at the decision with the model; in the planning thread while it is idle, as is `tell`."""
+        from tdmpc2_core.planning.trust import TrustLimits
+
+        plan, seen, previous = decision.plan, decision.observation, decision.previous
+        if plan is None or seen is None:
+            return
+        monitor, options = self._monitor, self.options
+
+        def look() -> None:
+            limits = TrustLimits(*options.limits)
+            tell(decision, monitor.assess(seen, plan.actions, previous, options.task, limits))
+
+        self._worker.follow(look)
 
     def stop(self) -> None:
         """End the planning thread."""
@@ -86,7 +85,7 @@ class Decider:
 
     def restart(self) -> None:
         """Forget history and plan: the next observation is the first of an episode."""
-        self._fresh_start, self._plan = True, None
+        self._fresh_start, self._plan, self._sent = True, None, None
 
     def decide(self, now: float, started: float, estop: bool = False) -> Decision:
         """Decide at `now` (s, on the clock of the sensors' stamps); `started` is the same instant of
@@ -94,6 +93,8 @@ class Decider:
 
         Stale sensors give one hold, then decisions without targets until all are fresh again.
         """
+        if self._successor is not None:
+            self._take_over(*self._successor)
         snapshot = self._sensors.snapshot()
         if estop:
             self.restart()
@@ -114,6 +115,13 @@ class Decider:
 
     # ---- parts of a decision ----
 
+    def _take_over(self, agent: Agent, worker: PlanWorker, task: int | None) -> None:
+        self._successor = None
+        self._worker.stop(0.0)
+        self._agent, self._worker, self._monitor = agent, worker, _monitor(agent)
+        self._horizon, self.options.task = agent.planner_config.horizon, task
+        self._first, self._sent = True, None
+
     def _observe(self, snapshot: Snapshot, now: float) -> NDArray[np.float32]:
         if self._fresh_start:
             self._assembler.reset(self._sensors, now)
@@ -128,17 +136,22 @@ class Decider:
         self._accept(self._worker.collect())  # a plan that came after its tick
         outcome, problem = None, "the search of an earlier tick still runs"
         if not self._worker.busy:
-            deadline = started + self.options.deadline
-            self._worker.request(Request(observation, now, deadline, self._first, self.options.evaluate))
+            deadline, options = started + self.options.deadline, self.options
+            self._worker.request(
+                Request(observation, now, deadline, self._first, options.evaluate, options.task)
+            )
             self._first = False
             outcome = self._worker.collect(until=max(deadline, started + _LATE * self._period))
             problem = self._accept(outcome)
         seconds = outcome.seconds if outcome else time.monotonic() - started
+        previous, self._sent = self._sent, None
         if outcome and isinstance(outcome.error, UserError):  # the observation or the plan is not finite
             return self._recorded(self._hold(snapshot, problem)._replace(planning=seconds))
         if not problem and self._plan is not None:
             mode = "policy" if self._plan.ended_by == "policy" else "plan"
-            return self._play(self._plan, mode, "", snapshot, now)._replace(planning=seconds)
+            self._sent = self._plan.actions[0]
+            decision = self._play(self._plan, mode, "", snapshot, now)
+            return decision._replace(planning=seconds, observation=observation, previous=previous)
         return self._fall_back(observation, snapshot, now, problem)._replace(planning=seconds)
 
     def _accept(self, outcome: Outcome | None) -> str:
@@ -160,13 +173,15 @@ class Decider:
         if self._plan is not None and now < self._plan.end - _ROUNDING:
             return self._play(self._plan, "replay", why, snapshot, now)._replace(ended_by="replay")
         try:
-            action = self._agent.act(observation[None], evaluate=True, use_prior=True).action
+            action = self._agent.act(observation[None], evaluate=True, task=self._task, use_prior=True).action
         except (UserError, RuntimeError) as problem:
             return self._recorded(self._hold(snapshot, f"{why}; {problem}"))
         return self._rows(action, "policy", why, "policy", snapshot)
 
     def _play(self, plan: Plan, mode: str, why: str, snapshot: Snapshot, now: float) -> Decision:
-        return self._rows(plan.actions[plan.index(now) :], mode, why, plan.ended_by, snapshot)
+        row = plan.index(now)
+        decision = self._rows(plan.actions[row:], mode, why, plan.ended_by, snapshot)
+        return decision._replace(plan=plan, row=row)
 
     def _rows(
         self, actions: NDArray[np.float32], mode: str, why: str, ended_by: str, snapshot: Snapshot
@@ -203,9 +218,19 @@ class Decider:
             result.append(ahead.filter(row, result[-1], self._period).targets)
         return np.stack(result), first.interventions
 
+    @property
+    def _task(self) -> NDArray[np.int64] | None:
+        return None if self.options.task is None else np.array([self.options.task])
+
     def _oldest(self, snapshot: Snapshot) -> float:
         needed = self.embodiment.observation.max_ages
         samples = [
             s for s, name in ((snapshot.joints, "joints"), (snapshot.imu, "imu")) if name in needed and s
         ]
         return min((sample.stamp for sample in samples), default=math.nan)
+
+
+def _monitor(agent: Agent) -> TrustMonitor:
+    from tdmpc2_core.planning.trust import TrustMonitor  # with torch, whose threads are set before its import
+
+    return TrustMonitor(agent.model)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tdmpc2_core.agent import Agent
     from tdmpc2_core.planning import PlannerConfig
 
-DYNAMIC = ("deadline_ms", "evaluate")
+DYNAMIC = ("deadline_ms", "evaluate", "publish_latent", "disagreement_limit", "consistency_limit")
 """Parameters that may change while the node runs."""
 
 _WARM_UP_PLANS = 10
@@ -50,30 +50,50 @@ class PlannerParameters:
     seed: int = setting(0, low=0, why="seed of the planner's random numbers")
     threads: int = setting(1, low=1, high=64, why="threads that torch computes with")
     evaluate: bool = setting(True, why="act without exploration noise")
+    task: str = setting("", why="task of a bundle that knows several, at start; empty takes its first")
+    publish_latent: bool = setting(False, why="publish ~/latent, the model's view of every decision")
+    disagreement_limit: float = setting(
+        0.0, low=0, unit="reward units", why="spread of the value heads that ends trust; 0 does not judge it"
+    )
+    consistency_limit: float = setting(
+        0.0, low=0, why="latent prediction error that ends trust; 0 does not judge it"
+    )
     report: str = setting("", why="JSON file for a summary of the run at shutdown; empty writes none")
 
 
-def load_agent(parameters: PlannerParameters) -> tuple[Agent, str]:
+def load_agent(
+    parameters: PlannerParameters, path: str = "", robot: Embodiment | None = None
+) -> tuple[Agent, str]:
     """The agent of a bundle with the parameters' planner settings, its first plans computed; and what a
     calibration says, empty without one.
+
+    Args:
+        path: the bundle; empty takes the parameter `model`.
+        robot: what the agent shall drive; None takes the parameter `robot`, or what the bundle was made for.
 
     Raises:
         UserError: the bundle is missing, damaged or for another robot, or a setting does not fit it.
     """
-    if not parameters.model:
+    path = path or parameters.model
+    if not path:
         raise UserError("parameter model is empty; give the folder of a checkpoint bundle, -p model:=FOLDER")
-    robot = Embodiment.load(parameters.robot) if parameters.robot else None
+    if robot is None and parameters.robot:
+        robot = Embodiment.load(parameters.robot)
     _prepare_torch(parameters.threads)
     from tdmpc2_core.agent import Agent
     from tdmpc2_core.calibration import calibrate
 
-    agent = Agent.load(parameters.model, embodiment=robot, seed=parameters.seed)
+    agent = Agent.load(path, embodiment=robot, seed=parameters.seed)
     if agent.embodiment is None:
-        raise UserError(f"{parameters.model}: this bundle is for no robot; train one with an embodiment")
+        raise UserError(f"{path}: this bundle is for no robot; train one with an embodiment")
     config = _overridden(agent.planner_config, parameters)
     own = config == agent.planner_config
     agent = agent if own else agent.fork(config, parameters.seed)
     line = ""
+    if parameters.calibrate and agent.model.config.num_tasks:
+        raise UserError(
+            "parameter calibrate: works for models of one task; set samples and iterations instead"
+        )
     if parameters.calibrate:
         measured = agent.measured if own else ()  # settings given as parameters are reduced, not replaced
         found = calibrate(agent, agent.embodiment.control_rate, 1e-3 * parameters.deadline_ms, measured)
@@ -82,13 +102,36 @@ def load_agent(parameters: PlannerParameters) -> tuple[Agent, str]:
     return agent, line
 
 
+def task_index(agent: Agent, name: str) -> int | None:
+    """Index of a task in the agent's model, its first for an empty name; None where the model knows but one.
+
+    Raises:
+        UserError: the model does not know the task, or knows but one.
+    """
+    if agent.model.config.num_tasks == 0:
+        if name:
+            robot = agent.embodiment.name if agent.embodiment else ""
+            raise UserError(
+                f"task {name!r}: the model of robot {robot!r} knows a single task, nothing to choose"
+            )
+        return None
+    if not name:
+        return 0
+    if name not in agent.tasks:
+        known = ", ".join(agent.tasks) or "none by name"
+        raise UserError(f"task {name!r}: unknown to the model; it knows {known}")
+    return agent.tasks.index(name)
+
+
 def warm_up(agent: Agent) -> None:
     """Plan a few times, so that the first tick on the robot takes no longer than later ones."""
     assert agent.embodiment is not None
     observation = np.zeros(agent.embodiment.observation_dim, np.float32)
+    task = task_index(agent, "")
     for k in range(_WARM_UP_PLANS):
-        agent.plan(observation, now=0.0, first=k == 0)
-    agent.act(observation[None], evaluate=True, use_prior=True)
+        agent.plan(observation, now=0.0, first=k == 0, task=task)
+    tasks = None if task is None else np.array([task])
+    agent.act(observation[None], evaluate=True, task=tasks, use_prior=True)
 
 
 def _prepare_torch(threads: int) -> None:

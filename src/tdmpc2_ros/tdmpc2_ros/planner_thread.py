@@ -7,15 +7,22 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rclpy.node import Node
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
 from tdmpc2_ros import qos
 from tdmpc2_ros.diagnostics import Statistics, StopCause
-from tdmpc2_ros.planner_decision import Decider, Decision
+from tdmpc2_ros.planner_decision import Decider
 from tdmpc2_ros.planner_output import CommandOutput
+from tdmpc2_ros.planner_telemetry import Telemetry
 from tdmpc2_ros.planner_tick import Tick, Ticker
+from tdmpc2_ros.planner_types import Decision
+
+if TYPE_CHECKING:
+    from tdmpc2_core.agent import Agent
+    from tdmpc2_ros.planner_worker import PlanWorker
 
 _COLLECT_EVERY = 250  # ticks between collections of garbage, right after a command is out
 _LOG_EVERY = 2.0  # s
@@ -27,6 +34,8 @@ class ControlThread:
     Args:
         now: the node's clock, s, on which sensors are stamped.
         cause: where a fault is recorded; the thread then ends after a last safe action.
+        telemetry: told of every decision once its command is out.
+        changed: called after every change of mode; cheap.
     """
 
     def __init__(
@@ -38,9 +47,12 @@ class ControlThread:
         statistics: Statistics,
         now: Callable[[], float],
         cause: StopCause,
+        telemetry: Telemetry,
+        changed: Callable[[], None],
     ) -> None:
         self._node, self._decider, self._output = node, decider, output
         self._ticker, self._statistics, self._now, self._cause = ticker, statistics, now, cause
+        self._telemetry, self._notify = telemetry, changed
         self._latency_publisher = node.create_publisher(Float64MultiArray, "~/latency", qos.STATUS)
         self._latency = Float64MultiArray()
         self._latency.layout.dim = [MultiArrayDimension(label="latency, planning; s", size=2, stride=2)]
@@ -64,6 +76,10 @@ class ControlThread:
         gc.enable()
         gc.unfreeze()
         self._node.destroy_publisher(self._latency_publisher)
+
+    def succeed(self, agent: Agent, worker: PlanWorker, task: int | None) -> None:
+        """Decide with another agent from the next tick on; see `Decider.succeed`."""
+        self._decider.succeed(agent, worker, task)
 
     def _run(self) -> None:
         try:
@@ -93,6 +109,9 @@ class ControlThread:
             statistics.filtered += bool(decision.interventions)
         statistics.modes[decision.mode] += 1
         self.last = decision
+        self._telemetry.decided(decision, self._now())
+        if self._telemetry.curious:
+            self._decider.inspect(decision, self._telemetry.inspected)
         if (decision.mode, decision.reason) != (self.mode, self.reason):
             self._changed(decision)
         if statistics.ticks % _COLLECT_EVERY == 0:
@@ -101,6 +120,8 @@ class ControlThread:
     def _changed(self, decision: Decision) -> None:
         """Log a change of mode; further reasons within one mode come out throttled."""
         before, self.mode, self.reason = self.mode, decision.mode, decision.reason
+        if before != decision.mode:
+            self._notify()
         log = self._node.get_logger()
         if before in ("hold", "estop", "idle") and decision.mode in ("plan", "policy"):
             log.info(f"planning: {decision.mode}")

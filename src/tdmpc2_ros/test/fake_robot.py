@@ -36,18 +36,21 @@ TRANSITIONS = {
 }
 
 
-def random_agent(robot: Embodiment = ROBOT, planner: str = "tiny") -> Agent:
-    """An untrained agent for `robot`."""
-    torch.manual_seed(0)
+def random_agent(
+    robot: Embodiment = ROBOT, planner: str = "tiny", tasks: tuple[str, ...] = (), seed: int = 0
+) -> Agent:
+    """An untrained agent for `robot`; with `tasks` one whose model knows several."""
     sizes = (robot.observation_dim, robot.action_dim)
-    model = WorldModel(world_model_config("robot", *sizes, normalise_obs=True, episodic=True))
-    return Agent(model, planner, embodiment=robot)
+    extra: dict = {"action_dims": (robot.action_dim,) * len(tasks), "task_dim": 8} if tasks else {}
+    config = world_model_config("robot", *sizes, normalise_obs=True, episodic=not tasks, **extra)
+    model = WorldModel(config, torch.Generator().manual_seed(seed))
+    return Agent(model, planner, embodiment=robot, tasks=tasks)
 
 
-def random_bundle(folder: Path, robot: Embodiment = ROBOT) -> str:
+def random_bundle(folder: Path, robot: Embodiment = ROBOT, tasks: tuple[str, ...] = (), seed: int = 0) -> str:
     """Path of a bundle of such an agent."""
-    path = folder / f"bundle_{robot.name}"
-    random_agent(robot).save(path)
+    path = folder / f"bundle_{robot.name}_{len(tasks)}_{seed}"
+    random_agent(robot, tasks=tasks, seed=seed).save(path)
     return str(path)
 
 

@@ -69,7 +69,7 @@ class Process:
     def wait(self, timeout: float = 15.0) -> int:
         """Exit code; AssertionError with the output when it still runs after `timeout` s."""
         try:
-            code = self.popen.wait(timeout)
+            code = self.popen.wait(patience(timeout))
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {timeout} s:\n{self.log}") from None
         self._reader.join(2.0)
@@ -134,7 +134,7 @@ class Domain:
         """Response of a service call; AssertionError when there is none within `timeout` s."""
         client = self.node.create_client(kind, service)
         try:
-            assert client.wait_for_service(timeout), f"no service {service}"
+            assert client.wait_for_service(patience(timeout)), f"no service {service}"
             future = client.call_async(request if request is not None else kind.Request())
             wait_until(future.done, timeout, lambda: f"no answer from {service}")
             return future.result()
@@ -178,11 +178,17 @@ def _free_domain_id() -> Iterator[int]:
     raise AssertionError("no free ROS domain id between 1 and 100")
 
 
+def patience(timeout: float) -> float:
+    """`timeout`, s, or up to five times as long where processes wait for the cores."""
+    load = os.getloadavg()[0] / len(os.sched_getaffinity(0))
+    return timeout * min(max(1.0, load), 5.0)
+
+
 def wait_until(
     condition: Callable[[], bool], timeout: float, message: Callable[[], str] | str = "timed out"
 ) -> None:
-    """Until `condition()` holds; AssertionError with `message` after `timeout` s."""
-    end = time.monotonic() + timeout
+    """Until `condition()` holds; AssertionError with `message` after `timeout` s (see `patience`)."""
+    end = time.monotonic() + patience(timeout)
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(message if isinstance(message, str) else message())

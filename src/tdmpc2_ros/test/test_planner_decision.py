@@ -21,10 +21,11 @@ class Script:
     (s, action) comes after s seconds."""
 
     def __init__(self, *answers, prior=0.0) -> None:
-        self.embodiment, self.planner_config = ROBOT, random_agent().planner_config
+        agent = random_agent()
+        self.embodiment, self.planner_config, self.model = ROBOT, agent.planner_config, agent.model
         self.answers, self.prior, self.firsts, self.observations = list(answers), prior, [], []
 
-    def plan(self, obs, now, deadline=None, first=False, evaluate=True):
+    def plan(self, obs, now, deadline=None, first=False, evaluate=True, task=None):
         self.firsts.append(first)
         self.observations.append(obs)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -36,7 +37,7 @@ class Script:
         actions = np.stack([np.full(DIM, answer + 0.1 * k, np.float32) for k in range(3)])
         return Plan(actions, np.ones_like(actions), PERIOD, now, 0.0, 1, "budget")
 
-    def act(self, obs, evaluate=True, use_prior=False):
+    def act(self, obs, evaluate=True, task=None, use_prior=False):
         if isinstance(self.prior, Exception):
             raise self.prior
         return type("Result", (), {"action": np.full((1, DIM), self.prior, np.float32)})

@@ -1,0 +1,137 @@
+"""~/load_model and ~/set_task, where tdmpc2_msgs is built.
+
+They are served by a node and an executor of their own: loading takes seconds, in which the planner's
+callbacks must go on to store sensor samples.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+from tdmpc2_core.errors import UserError
+from tdmpc2_ros.parameters import Parameters
+from tdmpc2_ros.planner_model import PlannerParameters, load_agent, task_index
+from tdmpc2_ros.planner_slot import ModelSlot
+from tdmpc2_ros.planner_worker import PlanWorker
+
+try:
+    from tdmpc2_msgs.srv import LoadModel, SetTask
+except ImportError:
+    LoadModel = SetTask = None
+
+if TYPE_CHECKING:
+    from tdmpc2_core.agent import Agent
+
+
+class ModelServices:
+    """Serves the planner node; nothing is offered without tdmpc2_msgs."""
+
+    def __init__(self, planner: Node, slot: ModelSlot, parameters: Parameters[PlannerParameters]) -> None:
+        self._planner, self._slot, self._parameters = planner, slot, parameters
+        self._executor: SingleThreadedExecutor | None = None
+        if LoadModel is None:
+            return
+        self._node = rclpy.create_node(
+            f"{planner.get_name()}_model",
+            namespace=planner.get_namespace(),
+            use_global_arguments=False,
+            start_parameter_services=False,
+            enable_rosout=False,
+        )
+        own = planner.get_fully_qualified_name()
+        for kind, name, callback in (
+            (LoadModel, "~/load_model", self._on_load),
+            (SetTask, "~/set_task", self._on_task),
+        ):
+            self._node.create_service(kind, name.replace("~", own), callback)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        threading.Thread(target=self._serve, name="model services", daemon=True).start()
+
+    def _serve(self) -> None:
+        assert self._executor is not None
+        with suppress(ExternalShutdownException, ShutdownException):
+            self._executor.spin()
+
+    def stop(self) -> None:
+        """Offer them no longer; a load in progress is not waited for."""
+        if self._executor is not None:
+            self._executor.shutdown(timeout_sec=0.5)
+            self._node.destroy_node()
+            self._executor = None
+
+    def _on_load(self, request: LoadModel.Request, response: LoadModel.Response) -> LoadModel.Response:
+        started, log = time.monotonic(), self._planner.get_logger()
+        try:
+            agent = self._load(request.path, request.check_only)
+        except UserError as problem:
+            response.message = f"{problem}; the model in use stays"
+            log.error(f"load_model refused: {response.message}")
+        else:
+            assert agent.embodiment is not None
+            response.success = True
+            response.robot, response.fingerprint = agent.embodiment.name, agent.embodiment.fingerprint
+            deed = "fits; not taken into use" if request.check_only else "is in use"
+            response.message = f"{request.path} for {response.robot} {deed}"
+            log.info(f"load_model: {response.message}")
+        response.seconds = time.monotonic() - started
+        return response
+
+    def _load(self, path: str, check_only: bool) -> Agent:
+        """Load, check against the robot, warm up, take into use.
+
+        Raises:
+            UserError: why not; nothing has changed then.
+        """
+        slot, values = self._slot, self._parameters.values
+        present = slot.configured()
+        assert present.embodiment is not None
+        if not path:
+            raise UserError("path is empty; give the folder of a checkpoint bundle")
+        with _short_turns():
+            agent, _ = load_agent(replace(values, calibrate=False), path, present.embodiment)
+            if values.calibrate:  # the settings that were found while nothing else ran
+                agent = agent.fork(present.planner_config, values.seed)
+        if check_only:
+            return agent
+        task = task_index(agent, slot.task if slot.task in agent.tasks else "")
+        worker = PlanWorker(agent)
+        worker.warm_up(present.embodiment.observation_dim, task)
+        agent.seed(values.seed)
+        try:
+            slot.replace(present, agent, path, worker, task)
+        except UserError:
+            worker.stop()
+            raise
+        return agent
+
+    def _on_task(self, request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
+        slot = self._slot
+        try:
+            response.previous = slot.choose(request.task)
+            response.success, response.message = True, f"task {request.task!r} from the next decision on"
+        except UserError as problem:
+            response.previous, response.message = slot.task, str(problem)
+        response.accepted = slot.tasks
+        return response
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """No thread keeps the interpreter for more than 1 ms while another, such as control, waits for it."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.001)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
