@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tdmpc2_core.model.functional import affine_mish, mish, simnorm
+from tdmpc2_core.model.functional import simnorm
+from tdmpc2_core.model.hidden import EPS, composed, hidden, uses_hidden
 
 _INIT_STD = 0.02
-_LAYER_NORM_EPS = 1e-5
 
 Heads = Tensor | Sequence[int] | None
 """Indices of ensemble heads, or None for all of them."""
@@ -56,12 +56,17 @@ class NormedLinear(nn.Module):
         self.norm_bias = nn.Parameter(torch.zeros(out_dim))
         self.simnorm_dim = simnorm_dim
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (..., in) -> (..., out)."""
-        y = F.linear(x, self.weight, self.bias)
-        y = y if self.simnorm_dim is None else y.float()
-        y = F.layer_norm(y, (y.shape[-1],), self.norm_weight, self.norm_bias, _LAYER_NORM_EPS)
-        return mish(y) if self.simnorm_dim is None else simnorm(y, self.simnorm_dim)
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Parts (..., in_k) of the input, side by side -> (..., out)."""
+        if self.simnorm_dim is None:
+            flat = [part.reshape(1, -1, part.shape[-1]) for part in parts]
+            layer = hidden if uses_hidden(parts[0]) else composed
+            y = layer(flat, self.weight[None], self.bias[None], self.norm_weight[None], self.norm_bias[None])
+            return y.view(*parts[0].shape[:-1], -1)
+        x = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        y = F.linear(x, self.weight, self.bias).float()
+        y = F.layer_norm(y, (y.shape[-1],), self.norm_weight, self.norm_bias, EPS)
+        return simnorm(y, self.simnorm_dim)
 
 
 class MLP(nn.Module):
@@ -89,16 +94,13 @@ class MLP(nn.Module):
             layers.append(NormedLinear(dims[-1], out_dim, generator, simnorm_dim))
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (..., in_dim) -> (..., out_dim)."""
-        for layer in self.layers:
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Parts (..., in_k) of the input, side by side -> (..., out_dim)."""
+        first, *others = self.layers
+        x = first(*parts)
+        for layer in others:
             x = layer(x)
         return x
-
-
-def _dropout(x: Tensor, p: float, generator: torch.Generator) -> Tensor:
-    keep = torch.empty_like(x, requires_grad=False).bernoulli_(1.0 - p, generator=generator)
-    return x * keep.div_(1.0 - p)
 
 
 class EnsembleLayer(nn.Module):
@@ -119,22 +121,29 @@ class EnsembleLayer(nn.Module):
             self.norm_bias = nn.Parameter(torch.zeros(num_heads, out_dim))
 
     def forward(
-        self, x: Tensor, heads: Tensor | None, frozen: bool, dropout: float, generator: torch.Generator | None
+        self,
+        parts: Sequence[Tensor],
+        heads: Tensor | None,
+        frozen: bool,
+        dropout: float,
+        generator: torch.Generator | None,
     ) -> Tensor:
-        """x (heads or 1, N, in) -> (heads, N, out). frozen: weights are constants of the backward pass."""
+        """Parts (heads or 1, N, in_k) of the input, side by side -> (heads, N, out).
+
+        frozen: weights are constants of the backward pass.
+        """
 
         def pick(parameter: Tensor) -> Tensor:
             parameter = parameter.detach() if frozen else parameter
             return parameter if heads is None else parameter.index_select(0, heads)
 
-        weight = pick(self.weight).transpose(1, 2)
-        y = torch.baddbmm(pick(self.bias).unsqueeze(1), x.expand(weight.shape[0], -1, -1), weight)
+        weight, bias = pick(self.weight), pick(self.bias)
         if not self.normed:
-            return y.float()
-        if generator is not None and dropout > 0.0:
-            y = _dropout(y, dropout, generator)
-        y = F.layer_norm(y, (y.shape[-1],), eps=_LAYER_NORM_EPS)
-        return affine_mish(y, pick(self.norm_weight), pick(self.norm_bias))
+            (x,) = parts
+            return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2)).float()
+        layer = hidden if uses_hidden(parts[0]) else composed
+        gain, shift = pick(self.norm_weight), pick(self.norm_bias)
+        return layer(parts, weight, bias, gain, shift, dropout, generator)
 
 
 class MLPEnsemble(nn.Module):
@@ -161,22 +170,25 @@ class MLPEnsemble(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
+        *parts: Tensor,
         heads: Heads = None,
         frozen: bool = False,
         dropout_generator: torch.Generator | None = None,
     ) -> Tensor:
-        """x (..., in_dim) -> (heads, ..., out_dim) in the order of `heads`.
+        """Parts (..., in_k) of the input, side by side -> (heads, ..., out_dim) in the order of `heads`.
 
         Only the requested heads are computed. frozen: treat the weights as constants, so that a backward pass
         computes no gradient for them. dropout_generator: draws the dropout mask of the first layer; None
         means no dropout.
         """
-        index = None if heads is None else torch.as_tensor(heads, dtype=torch.long, device=x.device)
-        y = x.reshape(1, -1, x.shape[-1])
-        for i, layer in enumerate(self.layers):
-            y = layer(y, index, frozen, self.dropout if i == 0 else 0.0, dropout_generator)
-        return y.view(y.shape[0], *x.shape[:-1], y.shape[-1])
+        lead, device = parts[0].shape[:-1], parts[0].device
+        index = None if heads is None else torch.as_tensor(heads, dtype=torch.long, device=device)
+        first, *others = self.layers
+        flat = [part.reshape(1, -1, part.shape[-1]) for part in parts]
+        y = first(flat, index, frozen, self.dropout, dropout_generator)
+        for layer in others:
+            y = layer((y,), index, frozen, 0.0, None)
+        return y.view(y.shape[0], *lead, y.shape[-1])
 
     @torch.no_grad()
     def zero_output_weight(self) -> None:

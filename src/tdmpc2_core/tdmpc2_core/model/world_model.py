@@ -92,16 +92,19 @@ class WorldModel(nn.Module):
         rows = rows.detach() if freeze else rows
         return rows.expand(*like.shape[:-1], rows.shape[-1])
 
-    def _with_task(self, x: Tensor, task: Task, freeze: bool = False) -> Tensor:
-        return torch.cat([x, self.embed(task, x, freeze)], -1) if self.config.num_tasks else x
+    def _with_task(self, x: Tensor, task: Task, freeze: bool = False) -> list[Tensor]:
+        return [x, self.embed(task, x, freeze)] if self.config.num_tasks else [x]
 
-    def _join(self, z: Tensor, task: Task, action: Tensor | None = None, freeze_task: bool = False) -> Tensor:
+    def _parts(
+        self, z: Tensor, task: Task, action: Tensor | None = None, freeze_task: bool = False
+    ) -> list[Tensor]:
+        """Inputs of a network in their order: z, task embedding, action; the last two where there are any."""
         check_last("z", z, self.config.latent_dim)
-        x = self._with_task(z, task, freeze_task)
+        parts = self._with_task(z, task, freeze_task)
         if action is None:
-            return x
+            return parts
         check_last("action", action, self.config.action_dim)
-        return torch.cat([x, action], -1)
+        return [*parts, action]
 
     def action_mask(self, task: Task) -> Tensor | None:
         """Ones for the real action entries of the task (..., A); None for a single-task model."""
@@ -120,15 +123,15 @@ class WorldModel(nn.Module):
         check_observation_shape(obs, self.config)
         if self.config.obs_kind == "pixels":
             return self.encoder(obs, shifts)
-        return self.encoder(self._with_task(self.normaliser(obs), task))
+        return self.encoder(*self._with_task(self.normaliser(obs), task))
 
     def next(self, z: Tensor, action: Tensor, task: Task = None) -> Tensor:
         """z (..., L), action (..., A) -> predicted next z (..., L)."""
-        return self.dynamics(self._join(z, task, action))
+        return self.dynamics(*self._parts(z, task, action))
 
     def reward_logits(self, z: Tensor, action: Tensor, task: Task = None) -> Tensor:
         """z (..., L), action (..., A) -> logits over the reward bins (..., num_bins)."""
-        return self.reward_head(self._join(z, task, action))
+        return self.reward_head(*self._parts(z, task, action))
 
     def reward(self, z: Tensor, action: Tensor, task: Task = None) -> Tensor:
         """z (..., L), action (..., A) -> expected reward (..., 1), reward units."""
@@ -162,7 +165,8 @@ class WorldModel(nn.Module):
         dropout on.
         """
         ensemble = self.target_q_heads if target else self.q_heads
-        return ensemble(self._join(z, task, action, freeze_task), heads, frozen, dropout_generator)
+        parts = self._parts(z, task, action, freeze_task)
+        return ensemble(*parts, heads=heads, frozen=frozen, dropout_generator=dropout_generator)
 
     def q_values(
         self,
@@ -192,7 +196,7 @@ class WorldModel(nn.Module):
         Densities and entropies of the sample are computed when they are read, so acting does not pay for
         them.
         """
-        output = self.policy_head(self._join(z, task, freeze_task=freeze_task))
+        output = self.policy_head(*self._parts(z, task, freeze_task=freeze_task))
         config = self.config
         return squashed_gaussian(
             output, noise, config.log_std_min, config.log_std_max, self.action_mask(task)
