@@ -21,7 +21,7 @@ ROSDEP_KEYS = {
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
-WITHOUT_ROSDEP_KEY = {"safetensors"}
+WITHOUT_ROSDEP_KEY = {"dm_control", "safetensors"}
 
 
 def manifest(name: str):

@@ -25,29 +25,38 @@ def _train(args: argparse.Namespace) -> None:
     elif args.config:
         config = load_yaml(TrainConfig, args.config)
     else:
-        robot = next((text[6:] for text in reversed(args.settings) if text.startswith("robot=")), "quadruped")
-        config = train_preset(args.preset, robot)
+        config = train_preset(args.preset, _given(args.settings, "robot"), _given(args.settings, "task"))
     config = apply_overrides(config, args.settings)
     run = Run(config)
     print(
-        f"{run.folder}: robot {run.embodiment.name}, {run.agent.model.num_parameters:,} parameters, "
+        f"{run.folder}: {run.spec.name}, {run.agent.model.num_parameters:,} parameters, "
         f"step {run.progress.steps}"
     )
     OnlineTrainer(run).train()
 
 
+def _given(settings: Sequence[str], key: str) -> str | None:
+    """Value of the last `key=value` among the settings; None without one."""
+    return next((text[len(key) + 1 :] for text in reversed(settings) if text.startswith(f"{key}=")), None)
+
+
 def _eval(args: argparse.Namespace) -> None:
     from tdmpc2_core.agent import Agent
-    from tdmpc2_core.train.evaluate import evaluate
-    from tdmpc2_core.train.report import evaluation_table
+    from tdmpc2_core.train.evaluate import Evaluation, evaluate
+    from tdmpc2_core.train.evaluate_task import TaskEvaluation, evaluate_task
+    from tdmpc2_core.train.report import evaluation_table, task_table
 
     agent = Agent.load(args.bundle, device=args.device, planner=args.planner, seed=args.seed)
-    if agent.embodiment is None:
-        raise UserError(
-            f"{args.bundle}: was trained on {', '.join(agent.tasks)}; eval needs a robot's bundle"
-        )
-    result = evaluate(agent, agent.embodiment, args.seconds, args.episodes, seed=args.seed)
-    print(evaluation_table({agent.planner_config.method if args.planner is None else args.planner: result}))
+    name = agent.planner_config.method if args.planner is None else args.planner
+    result: Evaluation | TaskEvaluation
+    if agent.embodiment is not None:
+        result = evaluate(agent, agent.embodiment, args.seconds, args.episodes, seed=args.seed)
+        print(evaluation_table({name: result}))
+    elif len(agent.tasks) == 1:
+        result = evaluate_task(agent, agent.tasks[0], args.episodes, seed=args.seed)
+        print(task_table({name: result}))
+    else:
+        raise UserError(f"{args.bundle}: was trained on {len(agent.tasks)} tasks; eval needs a bundle of one")
     if args.json:
         Path(args.json).write_text(json.dumps(vars(result), indent=2) + "\n")
 
@@ -73,6 +82,7 @@ def _info(args: argparse.Namespace) -> None:
     bundle = load_bundle(args.bundle)
     model = bundle.model_config
     print(f"robot       {bundle.embodiment.name if bundle.embodiment else '-'}")
+    print(f"tasks       {', '.join(bundle.tasks) or '-'}")
     print(
         f"model       obs {model.obs_dim}, action {model.action_dim}, latent {model.latent_dim}, "
         f"{model.num_q} value heads"
@@ -88,7 +98,7 @@ def _parser(settings: str = "") -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="tdmpc2",
-        description="Train and evaluate TD-MPC2 world models for robots.",
+        description="Train and evaluate TD-MPC2 world models for robots and benchmark tasks.",
         epilog="example: tdmpc2 train robot=quadruped out=runs/quadruped",
         formatter_class=raw,
     )
@@ -106,9 +116,8 @@ def _parser(settings: str = "") -> argparse.ArgumentParser:
     source = train.add_mutually_exclusive_group()
     source.add_argument(
         "--preset",
-        choices=("robot", "paper"),
-        default="robot",
-        help="starting point of the settings (default robot)",
+        choices=("robot", "dmcontrol", "paper"),
+        help="starting point of the settings (default robot, or dmcontrol for a task)",
     )
     source.add_argument("--config", type=Path, help="YAML file with settings")
     source.add_argument(
@@ -118,7 +127,7 @@ def _parser(settings: str = "") -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser(
         "eval",
-        help="run a bundle in simulation on the fixed course of commands",
+        help="run a bundle in simulation: a robot on the fixed course of commands, a task for whole episodes",
         epilog="example: tdmpc2 eval runs/quadruped/best --planner policy --episodes 16",
         formatter_class=raw,
     )
@@ -126,8 +135,12 @@ def _parser(settings: str = "") -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--planner", help="preset instead of the bundle's own: tiny, small, medium, large, paper, policy"
     )
-    evaluate.add_argument("--episodes", type=int, default=8, help="robots, each with one command (default 8)")
-    evaluate.add_argument("--seconds", type=float, default=10.0, help="length of an episode (default 10)")
+    evaluate.add_argument(
+        "--episodes", type=int, default=8, help="side by side; robots get one command each (default 8)"
+    )
+    evaluate.add_argument(
+        "--seconds", type=float, default=10.0, help="length of a robot's episode (default 10)"
+    )
     evaluate.add_argument("--seed", type=int, default=0)
     evaluate.add_argument("--device", default="cpu", help="torch device (default cpu)")
     evaluate.add_argument("--json", type=Path, help="also write the result here")

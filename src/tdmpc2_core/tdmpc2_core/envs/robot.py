@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from tdmpc2_core.config import setting
+from tdmpc2_core.envs.protocol import EnvSpec, StepResult
 from tdmpc2_core.envs.randomisation import push, randomise, restore
 from tdmpc2_core.envs.rewards import Reward, RobotState
 from tdmpc2_core.envs.simulation import Simulation
@@ -29,15 +30,17 @@ class EnvOptions:
     random_reset: bool = setting(True, why="reset noise, random yaw; off starts from the default pose")
 
 
-@dataclass
-class StepResult:
-    """One decision's outcome."""
-
-    observation: np.ndarray  # (O,) float32
-    reward: float
-    terminated: bool  # the robot fell
-    truncated: bool  # the episode's time is over
-    info: dict[str, float] = field(default_factory=dict)  # weighted reward terms, velocity error
+def robot_spec(embodiment: Embodiment) -> EnvSpec:
+    """Sizes and times of a robot's environment."""
+    return EnvSpec(
+        name=embodiment.name,
+        observation_dim=embodiment.observation_dim,
+        action_dim=embodiment.action_dim,
+        episode_length=round(embodiment.episode_seconds * embodiment.control_rate),
+        control_period=embodiment.control_period,
+        terminates=True,
+        embodiment=embodiment,
+    )
 
 
 class RobotEnv:
@@ -49,6 +52,7 @@ class RobotEnv:
 
     def __init__(self, embodiment: Embodiment, seed: int = 0, options: EnvOptions | None = None) -> None:
         self.embodiment = embodiment
+        self.spec = robot_spec(embodiment)
         self.options = options or EnvOptions()
         self.rng = np.random.default_rng(seed)
         self.simulation = Simulation(embodiment, seed=int(self.rng.integers(2**31)))
@@ -58,7 +62,7 @@ class RobotEnv:
         self.safety = SafetyFilter(embodiment)
         self.reward = Reward(embodiment)
         self.player = TrajectoryPlayer(embodiment.default_position)
-        self.max_steps = round(embodiment.episode_seconds * embodiment.control_rate)
+        self.max_steps = self.spec.episode_length
         self._period = embodiment.control_period
         self._command = np.zeros(len(embodiment.command.terms) if embodiment.command else 0)
         self._fixed_command: np.ndarray | None = None

@@ -1,4 +1,4 @@
-"""Architecture presets: the five sizes of the paper and a small one for robots on a CPU."""
+"""Architecture presets: the five sizes of the paper, and small ones for a CPU: robots, benchmark tasks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ SIZES: dict[int | str, dict[str, Any]] = {
     19: {"enc_dim": 1024, "mlp_dim": 1024, "latent_dim": 768, "num_enc_layers": 3, "num_q": 5},
     48: {"enc_dim": 1792, "mlp_dim": 1792, "latent_dim": 768, "num_enc_layers": 4, "num_q": 5},
     317: {"enc_dim": 4096, "mlp_dim": 4096, "latent_dim": 1376, "num_enc_layers": 5, "num_q": 8},
+    "tiny": {
+        "enc_dim": 128,
+        "mlp_dim": 128,
+        "latent_dim": 64,
+        "num_enc_layers": 2,
+        "num_q": 2,
+        "dropout": 0.0,
+    },
     "robot": {
         "enc_dim": 256,
         "mlp_dim": 256,
@@ -21,7 +29,7 @@ SIZES: dict[int | str, dict[str, Any]] = {
         "dropout": 0.0,
     },
 }
-"""Keyword arguments of `WorldModelConfig` per size: millions of parameters in the paper, or "robot"."""
+"""Keyword arguments of `WorldModelConfig` per size: millions of parameters in the paper, or a name."""
 
 TASK_SETS: dict[str, dict[str, Any]] = {
     "mt30": {"task_dim": {1: 96, 5: 64, 19: 64, 48: 64, 317: 96}, "latent_dim": {19: 512}},

@@ -28,7 +28,10 @@ def robot_learner() -> LearnerConfig:
 class TrainConfig:
     """Everything that decides a run; saved beside its checkpoints and read back on resume."""
 
-    robot: str = setting("quadruped", why="shipped robot, or path of an embodiment folder or file")
+    robot: str | None = setting(
+        None, why="shipped robot, or path of an embodiment folder or file; quadruped without a task"
+    )
+    task: str | None = setting(None, why="benchmark task instead of a robot, such as walker-walk")
     out: Path = setting(Path("runs/quadruped"), why="run folder: checkpoints, episodes, logs")
     seed: int = setting(1, low=0, why="seeds environments, replay draws, initial weights")
     steps: int = setting(150_000, unit="agent steps", above=0, why="decisions over all environments")
@@ -43,7 +46,7 @@ class TrainConfig:
         "highest", why="of float32 products; medium rounds to bfloat16 where the processor has units for it"
     )
 
-    model_size: Literal["robot", "1", "5", "19", "48", "317"] = setting(
+    model_size: Literal["tiny", "robot", "1", "5", "19", "48", "317"] = setting(
         "robot", why="row of the architecture table"
     )
     normalise_observations: bool = setting(True, why="running mean and std inside the model; robots need it")
@@ -73,13 +76,19 @@ class TrainConfig:
         unit="agent steps",
         why="uniform random actions first, then as many updates: the paper's seed phase",
     )
+    random_hold: int = setting(
+        1, low=1, unit="decisions", why="a random action lasts; 1 is the paper, more moves further"
+    )
 
     planner_from: int = setting(
         15_000, low=0, unit="agent steps", why="before it the policy prior acts alone"
     )
     log_every: int = setting(2_000, above=0, unit="agent steps", why="rows of train.csv")
     eval_every: int = setting(15_000, above=0, unit="agent steps", why="evaluation on the fixed course")
-    eval_seconds: float = setting(10.0, above=0, unit="s", why="length of one evaluation episode")
+    eval_seconds: float = setting(
+        10.0, above=0, unit="s", why="length of a robot's evaluation episode; those of tasks are whole"
+    )
+    eval_episodes: int = setting(8, low=1, why="evaluated side by side")
     checkpoint_every: int = setting(5_000, above=0, unit="agent steps", why="what a kill can cost in updates")
 
     env: EnvOptions = field(default_factory=EnvOptions)
@@ -89,3 +98,14 @@ class TrainConfig:
             planner_preset("tiny"), prior_weight=1.0, min_std=0.1, soft_termination=True
         )
     )
+
+    def __post_init__(self) -> None:
+        if self.robot is not None and self.task is not None:
+            raise ValueError(f"robot is {self.robot!r} and task is {self.task!r}; give one of the two")
+        if self.robot is None and self.task is None:
+            object.__setattr__(self, "robot", "quadruped")
+
+    @property
+    def environment(self) -> str:
+        """What `make_env` takes: the robot or the task."""
+        return self.task or self.robot or ""

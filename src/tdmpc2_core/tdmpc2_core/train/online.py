@@ -1,4 +1,4 @@
-"""Online training: several robots in simulation, one replay memory, one learner (section 3 of the paper).
+"""Online training: environments side by side, one replay memory, one learner (section 3 of the paper).
 
 A run is a folder. Killed at any time, it goes on from its last checkpoint, every finished episode in memory.
 """
@@ -15,13 +15,18 @@ from tqdm import tqdm
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.data.episodes import Episode
 from tdmpc2_core.envs.demonstrator import Demonstrator, EpisodeRecorder, demonstrate
+from tdmpc2_core.envs.registry import make_env
 from tdmpc2_core.envs.robot import RobotEnv
+from tdmpc2_core.errors import UserError
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.learning.memory import keep_freed_memory
 from tdmpc2_core.learning.replay import ReplayBuffer, concatenate
 from tdmpc2_core.train.evaluate import Evaluation, evaluate
+from tdmpc2_core.train.evaluate_task import TaskEvaluation, evaluate_task
+from tdmpc2_core.train.report import summary
 from tdmpc2_core.train.run import Run
 
+EVALUATION_SEED = 10_000
 NO_PLAN = None, None, float("nan")
 """Mean, spread and value of a decision that no planner made."""
 
@@ -42,15 +47,17 @@ class OnlineTrainer:
         torch.set_num_threads(config.threads or torch.get_num_threads())
         set_matmul_precision(config.matmul_precision)
         keep_freed_memory()
-        self.embodiment = run.embodiment
+        self.spec = run.spec
         self.agent: Agent = run.agent
         self.learner: Learner = run.learner
         self.rng = np.random.default_rng(config.seed + 7919 * run.progress.resumes)
         seeds = self.rng.integers(2**31, size=config.num_envs)
-        self.environments = [RobotEnv(self.embodiment, int(seed), config.env) for seed in seeds]
+        task = self.spec.embodiment or self.spec.name
+        self.environments = [make_env(task, int(seed), config.env) for seed in seeds]
         self.window = config.learner.window
         self.replay = self._buffer(config.num_envs, config.replay_capacity // config.num_envs, seed=1)
         self.demonstrations = self._buffer(1, max(2 * config.demonstration_steps, 2), seed=2)
+        self._held = np.zeros((config.num_envs, self.spec.action_dim), dtype=np.float32)
         self._sums: dict[str, torch.Tensor] = {}  # learner metrics since the last log row, on the device
         self._summed = 0
         self._finished: list[
@@ -61,7 +68,7 @@ class OnlineTrainer:
         generator = torch.Generator().manual_seed(
             self.config.seed * 31 + seed + 101 * self.run.progress.resumes
         )
-        dims = self.embodiment.observation_dim, self.embodiment.action_dim
+        dims = self.spec.observation_dim, self.spec.action_dim
         return ReplayBuffer(lanes, capacity, *dims, device=self.run.device, generator=generator)
 
     # ---- phases ----
@@ -89,7 +96,10 @@ class OnlineTrainer:
         config = self.config
         if not config.demonstration_steps:
             return
-        demonstrator, env = Demonstrator(self.embodiment), self.environments[0]
+        env = self.environments[0]
+        if not isinstance(env, RobotEnv):
+            raise UserError(f"{self.spec.name}: has no scripted controller; train with demonstration_steps=0")
+        demonstrator = Demonstrator(env.embodiment)
         with tqdm(total=config.demonstration_steps, desc="demonstrate", unit="step") as bar:
             bar.update(min(len(self.demonstrations), config.demonstration_steps))
             while len(self.demonstrations) < config.demonstration_steps:
@@ -141,15 +151,12 @@ class OnlineTrainer:
     def _collect(
         self, observations: np.ndarray, first: np.ndarray, recorders: list[EpisodeRecorder]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """One decision of every robot, into the replay; returns the next observations and episode starts."""
+        """One decision everywhere, into the replay; returns the next observations and episode starts."""
         config, progress = self.config, self.run.progress
         random = progress.steps < config.random_steps
         planned = not random and progress.steps >= config.planner_from
         if random:
-            actions = self.rng.uniform(-1.0, 1.0, (config.num_envs, self.embodiment.action_dim)).astype(
-                np.float32
-            )
-            plans = None
+            actions, plans = self._random_actions(), None
         else:
             result = self.agent.act(observations, first, evaluate=False, use_prior=not planned)
             actions, plans = result.action, result if planned else None
@@ -170,6 +177,14 @@ class OnlineTrainer:
                 recorders[lane] = EpisodeRecorder(following[lane])
                 begins[lane] = True
         return following, begins
+
+    def _random_actions(self) -> np.ndarray:
+        """Uniform actions (B, A) float32, drawn anew every `random_hold` decisions."""
+        config = self.config
+        if self.run.progress.steps // config.num_envs % config.random_hold == 0:
+            shape = config.num_envs, self.spec.action_dim
+            self._held = self.rng.uniform(-1.0, 1.0, shape).astype(np.float32)
+        return self._held
 
     def _finish(self, episode: Episode, lane: int) -> None:
         self.run.episodes.append(episode, source="online", lane=lane, step=self.run.progress.steps)
@@ -217,12 +232,13 @@ class OnlineTrainer:
         self.run.log.scalars("train", self.run.progress.steps, row)
 
     def _evaluate(self, bar: tqdm) -> None:
-        result: Evaluation = evaluate(self.agent, self.embodiment, self.config.eval_seconds, seed=10_000)
+        config, robot = self.config, self.spec.embodiment
+        result: Evaluation | TaskEvaluation = (
+            evaluate(self.agent, robot, config.eval_seconds, config.eval_episodes, seed=EVALUATION_SEED)
+            if robot
+            else evaluate_task(self.agent, self.spec.name, config.eval_episodes, seed=EVALUATION_SEED)
+        )
         self.agent.reset()
         self.run.log.scalars("eval", self.run.progress.steps, vars(result))
         self.run.keep_best(result)
-        bar.write(
-            f"step {self.run.progress.steps}: {result.return_per_step:.3f} reward per step, velocity error "
-            f"{result.velocity_error:.3f} m/s, distance {100 * result.distance_ratio:.0f} %, "
-            f"falls {result.falls} of {result.episodes}"
-        )
+        bar.write(f"step {self.run.progress.steps}: {summary(result)}")

@@ -17,12 +17,13 @@ from tdmpc2_core.agent import Agent
 from tdmpc2_core.checkpoint import manifest
 from tdmpc2_core.config import from_mapping, read_yaml, to_mapping
 from tdmpc2_core.data.episodes import EpisodeStore
+from tdmpc2_core.envs.registry import env_spec
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.model import WorldModel, world_model_config
-from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.train.config import TrainConfig
 from tdmpc2_core.train.evaluate import Evaluation
+from tdmpc2_core.train.evaluate_task import TaskEvaluation
 from tdmpc2_core.train.logs import RunLog
 
 
@@ -52,7 +53,7 @@ class Run:
     def __init__(self, config: TrainConfig) -> None:
         self.folder = Path(config.out)
         self.config = config
-        self.embodiment = Embodiment.load(config.robot)
+        self.spec = env_spec(config.environment)
         self.episodes = EpisodeStore(self.folder / "episodes")
         self.demonstrations = EpisodeStore(self.folder / "demonstrations")
         self.log = RunLog(self.folder)
@@ -79,6 +80,7 @@ class Run:
             "eval_every",
             "checkpoint_every",
             "eval_seconds",
+            "eval_episodes",
         )
         if path.exists():
             stored = read_yaml(path)
@@ -91,18 +93,26 @@ class Run:
         path.write_text(yaml.safe_dump(wanted, sort_keys=False))
 
     def _new_agent(self, device: torch.device) -> Agent:
-        config, embodiment = self.config, self.embodiment
-        size = config.model_size if config.model_size == "robot" else int(config.model_size)
+        config, spec = self.config, self.spec
+        size = int(config.model_size) if config.model_size.isdigit() else config.model_size
         model = WorldModel(
             world_model_config(
                 size,
-                embodiment.observation_dim,
-                embodiment.action_dim,
-                episodic=True,
+                spec.observation_dim,
+                spec.action_dim,
+                episodic=spec.terminates,
                 normalise_obs=config.normalise_observations,
             )
         ).to(device)
-        return Agent(model, config.planner, config.learner.discount, embodiment=embodiment, seed=config.seed)
+        return Agent(
+            model,
+            config.planner,
+            config.learner.discount,
+            embodiment=spec.embodiment,
+            control_period=spec.control_period,
+            seed=config.seed,
+            tasks=() if spec.embodiment else (spec.name,),
+        )
 
     # ---- checkpoints ----
     def checkpoint(self, why: str) -> None:
@@ -120,14 +130,14 @@ class Run:
         self.log.event(self.progress.steps, f"{why} at update {self.progress.updates}")
 
     def _resume(self, folder: Path) -> None:
-        agent = Agent.load(folder, device=self.device, embodiment=self.embodiment)
+        agent = Agent.load(folder, device=self.device, embodiment=self.spec.embodiment)
         self.agent.model.load_state_dict(agent.model.state_dict())
         state = torch.load(folder / "learner.pt", map_location="cpu", weights_only=True)
         self.learner.load_state_dict(state["learner"])
         self.progress = Progress(**json.loads(state["progress"]))
         self.progress.resumes += 1
 
-    def keep_best(self, result: Evaluation) -> None:
+    def keep_best(self, result: Evaluation | TaskEvaluation) -> None:
         """Keep the bundle in ``best/`` when this evaluation is the highest so far."""
         if result.return_per_step > self.progress.best_return_per_step:
             self.progress.best_return_per_step = result.return_per_step
