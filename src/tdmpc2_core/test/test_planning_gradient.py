@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from planning_support import generator, small_model
+from planning_support import Hill, generator, small_model
 from torch import Tensor
 
 from tdmpc2_core.planning import GradientConfig, PlanDraws, Planner, PlannerConfig, make_planner
 from tdmpc2_core.planning.rollout import ModelRollout
 
-ASCENT = PlannerConfig(method="gradient", horizon=8, gradient=GradientConfig(seeds=3, iterations=6))
+ASCENT = PlannerConfig(
+    method="gradient", horizon=8, gradient=GradientConfig(seeds=3, iterations=6, anchor=0.0)
+)
 BOTH = PlannerConfig(
     method="mppi+gradient", num_samples=24, num_elites=6, num_pi_trajs=4, iterations=2, horizon=3
 )
@@ -34,27 +36,6 @@ def starts(*flags: bool) -> Tensor:
 # ---- ascent ----
 
 
-class Hill:
-    """Returns -20 |a - goal|^2, with its slope; each call takes `seconds`."""
-
-    def __init__(self, horizon: int, robots: int, seconds: float = 0.0) -> None:
-        self.goal = torch.rand(horizon, robots, 1, 4, generator=generator(9)) * 1.2 - 0.6
-        self.seconds = seconds
-
-    def encode(self, obs: Tensor, task: Tensor | None, shifts: Tensor | None = None) -> Tensor:
-        return obs
-
-    def prior(self, latent: Tensor, noise: Tensor, task: Tensor | None) -> Tensor:
-        return noise.tanh()
-
-    def returns(self, latent: Tensor, actions: Tensor, *rest: Any) -> Tensor:
-        time.sleep(self.seconds)
-        return -20.0 * (actions - self.goal).square().sum((0, 3))
-
-    def gradient(self, latent: Tensor, actions: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        return self.returns(latent, actions), -40.0 * (actions - self.goal)
-
-
 def on_hill(config: PlannerConfig, hill: Hill) -> Any:
     search = planner(config)
     search.rollout = search._slope = hill
@@ -64,7 +45,7 @@ def on_hill(config: PlannerConfig, hill: Hill) -> Any:
 @METHODS
 def test_ascent_finds_the_optimum_of_every_robot(config: PlannerConfig) -> None:
     hill = Hill(config.horizon, 2)
-    search = on_hill(replace(config, gradient=GradientConfig(iterations=80, step=0.1)), hill)
+    search = on_hill(replace(config, gradient=GradientConfig(iterations=80, step=0.1, anchor=0.0)), hill)
     plan = search.plan(observations(2), starts(True, True), evaluate=True)
     torch.testing.assert_close(plan.mean, hill.goal.squeeze(2).transpose(0, 1), rtol=0, atol=0.02)
     torch.testing.assert_close(plan.action, plan.mean[:, 0])
@@ -74,15 +55,34 @@ def test_ascent_finds_the_optimum_of_every_robot(config: PlannerConfig) -> None:
 def test_an_optimum_out_of_reach_ends_at_the_bound() -> None:
     hill = Hill(8, 1)
     hill.goal = torch.full_like(hill.goal, 3.0)
-    plan = on_hill(replace(ASCENT, gradient=GradientConfig(iterations=60, step=0.3)), hill).plan(
+    plan = on_hill(replace(ASCENT, gradient=GradientConfig(iterations=60, step=0.3, anchor=0.0)), hill).plan(
         observations(1), starts(True), True
     )
     torch.testing.assert_close(plan.mean, torch.ones_like(plan.mean), rtol=0, atol=1e-3)
 
 
+@METHODS
+def test_anchor_pulls_the_optimum_by_its_price(config: PlannerConfig) -> None:
+    """-20 |a - goal|^2 - w |a - anchor|^2 is highest at (20 goal + w anchor) / (20 + w)."""
+    hill = Hill(config.horizon, 2)
+    search = on_hill(replace(config, gradient=GradientConfig(iterations=80, step=0.1, anchor=10.0)), hill)
+    draws = draws_of(config, 2)
+    plan = search.plan(observations(2), starts(True, True), evaluate=True, draws=draws)
+    if config.method == "gradient":
+        anchor = draws.prior[:, :, 0].tanh()
+    else:
+        anchor = on_hill(config, hill)._search(observations(2), starts(True, True), None, None, draws).mean
+    best = (20.0 * hill.goal.squeeze(2) + 10.0 * anchor) / 30.0
+    torch.testing.assert_close(plan.mean, best.transpose(0, 1), rtol=0, atol=0.02)
+    away = (plan.mean.transpose(0, 1) - hill.goal.squeeze(2)).square().sum((0, 2))
+    torch.testing.assert_close(plan.value, -20.0 * away, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("horizon", [8, 12])
 def test_predicted_return_rises_with_every_small_step(horizon: int) -> None:
-    config = replace(ASCENT, horizon=horizon, gradient=GradientConfig(seeds=5, iterations=10, step=0.003))
+    config = replace(
+        ASCENT, horizon=horizon, gradient=GradientConfig(seeds=5, iterations=10, step=0.003, anchor=0.0)
+    )
     trace = torch.stack(planner(config).plan(observations(3), starts(*[True] * 3), True).trace)
     assert len(trace) == 11 and trace.shape[1:] == (3, 5)
     assert (trace.diff(dim=0) > -1e-4).all() and (trace[-1] > trace[0]).all()
@@ -93,7 +93,7 @@ def test_the_plan_is_the_best_sequence_that_was_evaluated(config: PlannerConfig)
     """Its value is that of its actions, predicted by the plain rollout; more iterations never lower it."""
     values = []
     for iterations in (1, 3, 8):
-        gradient = GradientConfig(iterations=iterations, step=0.2)
+        gradient = GradientConfig(iterations=iterations, step=0.2, anchor=0.0)
         search = planner(replace(config, gradient=gradient))
         plan = search.plan(observations(2), starts(True, True), True)
         plain = ModelRollout(search.model, 0.97)

@@ -35,13 +35,16 @@ class Ascent(NamedTuple):
 
     Attributes:
         actions: (H, B, N, A) best sequence met from each start, in [-1, 1].
-        values: (B, N) their predicted returns, reward units; -inf where none was finite or time was over.
+        scores: (B, N) their predicted returns less the price of their distance to the anchor; -inf where none
+            was finite or time was over.
+        values: (B, N) their predicted returns, reward units; likewise.
         iterations: improvements whose return was evaluated.
         ended_by: converged | budget | deadline.
-        trace: values (B, N) of the starts and after each improvement.
+        trace: scores (B, N) of the starts and after each improvement.
     """
 
     actions: Tensor
+    scores: Tensor
     values: Tensor
     iterations: int
     ended_by: str
@@ -52,6 +55,7 @@ def ascend(
     rollout: Slope,
     latent: Tensor,
     starts: Tensor,
+    anchor: Tensor,
     heads: tuple[int, ...],
     task: Tensor | None,
     mask: Tensor | None,
@@ -61,6 +65,7 @@ def ascend(
 ) -> Ascent:
     """Gradient ascent on the predicted return from `starts` (H, B, N, A), all candidates side by side.
 
+    The return is reduced by `settings.anchor` times the squared distance to the sequence `anchor`.
     One iteration is a rollout, its reverse pass and an Adam step (Kingma and Ba, 2015), clamped to [-1, 1];
     the step length falls linearly. What the last step reached is evaluated too. The valued action is the
     policy's mode, so that iterations are comparable.
@@ -68,6 +73,7 @@ def ascend(
     Args:
         rollout: returns and their gradient.
         latent: (B, L) present latents.
+        anchor: (H, B, A) sequence to stay near.
         heads: value heads whose mean is the terminal value.
         task: (B,) task indices, or None.
         mask: (B, A) ones for real actions, or None; the starts respect it.
@@ -77,29 +83,35 @@ def ascend(
     """
     actions, best = starts.clone(), starts.clone()
     best_values = torch.full(starts.shape[1:3], -torch.inf, device=starts.device, dtype=starts.dtype)
+    best_scores = best_values.clone()
     moment, square = torch.zeros_like(starts), torch.zeros_like(starts)
     trace: list[Tensor] = []
     ended_by, moving = "budget", True
     for i in range(settings.iterations + 1):
-        if not clock.fits(best_values):
+        if not clock.fits(best_scores):
             ended_by = "deadline"
             break
         if i < settings.iterations and moving:
             found, gradient = rollout.gradient(latent, actions, heads, task)
         else:
             found, gradient = rollout.returns(latent, actions, torch.zeros_like(starts[0]), heads, task), None
-        found = torch.where(found.isfinite(), found, -torch.inf)
-        trace.append(found)
-        best = torch.where((found > best_values).unsqueeze(-1), actions, best)
-        best_values = torch.maximum(best_values, found)
+        away = actions - anchor.unsqueeze(2)
+        scores = found - settings.anchor * away.square().sum((0, 3))
+        scores = torch.where(scores.isfinite(), scores, -torch.inf)
+        trace.append(scores)
+        better = scores > best_scores
+        best = torch.where(better.unsqueeze(-1), actions, best)
+        best_values = torch.where(better, found, best_values)
+        best_scores = torch.maximum(best_scores, scores)
         if gradient is None:
             break
+        gradient = gradient.sub_(away, alpha=2.0 * settings.anchor)
         previous = actions
         length = settings.step * (1.0 - i / settings.iterations)
         actions = _adam(actions, gradient, moment, square, i, length, mask)
         moving = not tolerance or float((actions[0] - previous[0]).abs().max()) >= tolerance
         ended_by = "budget" if moving else "converged"
-    return Ascent(best, best_values, max(len(trace) - 1, 0), ended_by, tuple(trace))
+    return Ascent(best, best_scores, best_values, max(len(trace) - 1, 0), ended_by, tuple(trace))
 
 
 def _adam(

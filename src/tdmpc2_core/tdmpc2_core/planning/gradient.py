@@ -63,9 +63,9 @@ class GradientPlanner(MPPI):
         self._ascent_clock.start(deadline, len(obs))
         latent = self.rollout.encode(obs, task, self._shifts(obs, draws))
         starts = self._starts(latent, first, task, draws)
-        ascent = self._ascend(latent, starts, task, draws)
+        ascent = self._ascend(latent, starts, starts[:, :, 0], task, draws)
         mean, value = _best(ascent)
-        weight = torch.softmax(self.config.temperature * ascent.values.clamp_min(_WORST), dim=1)
+        weight = torch.softmax(self.config.temperature * ascent.scores.clamp_min(_WORST), dim=1)
         deviation = weight.view(1, *weight.shape, 1) * (ascent.actions - mean.unsqueeze(2)).square()
         std = deviation.sum(2).sqrt_().clamp_(self.config.min_std, self.config.max_std)
         mask = self._action_mask(task)
@@ -98,10 +98,26 @@ class GradientPlanner(MPPI):
         moved = torch.where(first.view(1, -1, 1), mode, moved)
         return torch.cat([prior, moved.unsqueeze(2)], dim=2)
 
-    def _ascend(self, latent: Tensor, starts: Tensor, task: Tensor | None, draws: PlanDraws | None) -> Ascent:
+    def _ascend(
+        self,
+        latent: Tensor,
+        starts: Tensor,
+        anchor: Tensor,
+        task: Tensor | None,
+        draws: PlanDraws | None,
+    ) -> Ascent:
         cfg, mask, heads = self.config, self._action_mask(task), self._heads(0, draws)
         ascent = ascend(
-            self._slope, latent, starts, heads, task, mask, cfg.gradient, cfg.tolerance, self._ascent_clock
+            self._slope,
+            latent,
+            starts,
+            anchor,
+            heads,
+            task,
+            mask,
+            cfg.gradient,
+            cfg.tolerance,
+            self._ascent_clock,
         )
         self._ascent_clock.end(ascent.values)
         return ascent
@@ -155,7 +171,7 @@ class MPPIGradient(GradientPlanner):
             elites = found.elites[:, :, : self.config.gradient.elites]
             starts = torch.cat([mean.unsqueeze(2), elites], dim=2)
             self._ascent_clock.start(deadline, len(obs))
-            ascent = self._ascend(found.latent, starts, task, draws)
+            ascent = self._ascend(found.latent, starts, mean, task, draws)
             if ascent.trace:
                 mean, value = _best(ascent)
             iterations, trace = iterations + ascent.iterations, trace + ascent.trace
@@ -165,6 +181,7 @@ class MPPIGradient(GradientPlanner):
 
 def _best(ascent: Ascent) -> tuple[Tensor, Tensor]:
     """Best sequence (H, B, A) of every robot and its value (B,), NaN where none was finite."""
-    value, chosen = ascent.values.max(1)
-    robots = torch.arange(len(value), device=value.device)
-    return ascent.actions[:, robots, chosen], torch.where(value.isfinite(), value, torch.nan)
+    score, chosen = ascent.scores.max(1)
+    robots = torch.arange(len(score), device=score.device)
+    value = torch.where(score.isfinite(), ascent.values[robots, chosen], torch.nan)
+    return ascent.actions[:, robots, chosen], value

@@ -32,5 +32,12 @@ class GradientConfig:
         why="largest change per entry in the first step, falling linearly; limits trust in the model",
     )
 
+    anchor: float = setting(
+        10.0,
+        unit="return / action^2",
+        low=0.0,
+        why="price of the squared distance to the policy's mode, or to the search's mean; limits trust too",
+    )
+
     def __post_init__(self) -> None:
         check_fields(self)
