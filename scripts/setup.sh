@@ -52,7 +52,7 @@ digest() { # digest TEXT FILE...: one hash over the text and the files
   { printf '%s\n' "$text"; sha256sum -- "$@" | cut -d' ' -f1; } | sha256sum | cut -d' ' -f1
 }
 
-packages=("$root/src/tdmpc2_core" "$root/src/tdmpc2_ros")
+packages=("$root/src/tdmpc2_core" "$root/src/tdmpc2_ros" "$root/src/tdmpc2_bringup")
 metadata=()
 for package in "${packages[@]}"; do
   for name in setup.py setup.cfg package.xml pyproject.toml; do
@@ -174,7 +174,7 @@ make_base() {
 }
 
 make_packages() {
-  say "tdmpc2_core, tdmpc2_ros"
+  say "tdmpc2_core, tdmpc2_ros, tdmpc2_bringup"
   # --no-build-isolation: setuptools is pinned in core.txt; --use-pep517: a package without pyproject.toml the same way
   local editable=() package
   for package in "${packages[@]}"; do editable+=(-e "$package"); done
@@ -182,7 +182,7 @@ make_packages() {
   # an editable install leaves out share/: links there make get_package_share_directory work as after colcon build
   local share="$venv/share" name
   mkdir -p "$share/ament_index/resource_index/packages"
-  for package in "${packages[@]}" "$root/src/tdmpc2_bringup"; do
+  for package in "${packages[@]}"; do
     name="$(basename "$package")"
     ln -sfn "$package" "$share/$name"
     : >"$share/ament_index/resource_index/packages/$name"

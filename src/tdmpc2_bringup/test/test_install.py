@@ -69,7 +69,7 @@ def test_robots_and_bundles_are_installed_with_the_core():
                 assert installed.is_file(), f"{file} is not installed: see package_data in setup.py"
 
 
-@pytest.mark.parametrize("folder", ["launch", "config", "rviz", "urdf"])
+@pytest.mark.parametrize("folder", ["launch", "config", "rviz", "urdf", "worlds"])
 def test_bringup_installs_every_file_of_its_folders(folder):
     source = SOURCE / "tdmpc2_bringup"
     files = [file for file in (source / folder).rglob("*") if file.is_file() and file.suffix != ".pyc"]
