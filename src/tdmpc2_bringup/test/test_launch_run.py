@@ -1,0 +1,118 @@
+"""Launch files under the launch package: processes start, the planner commands, Ctrl-C leaves nothing."""
+
+import os
+import signal
+from contextlib import contextmanager
+
+import pytest
+from launch_support import LAUNCH, make_prefix, processes_of
+from workspace_support import SOURCE
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed: it has no wheel")
+
+from fake_robot import random_bundle  # noqa: E402
+from lifecycle_msgs.srv import GetState  # noqa: E402
+from processes import domain, wait_until  # noqa: E402
+from trajectory_msgs.msg import JointTrajectory  # noqa: E402
+
+from tdmpc2_bringup.settings import arguments  # noqa: E402
+from tdmpc2_core.robots import Embodiment, shipped_names  # noqa: E402
+
+LAUNCH_FILES = SOURCE / "tdmpc2_bringup" / "launch"
+START = 120.0  # s that a loaded machine may take to import torch in several processes
+pytestmark = pytest.mark.timeout(400)
+
+
+@contextmanager
+def launched(tmp_path, monkeypatch, robot, *given, stand_ins=False):
+    """The launch of a robot in a domain of its own, and the trajectories that it sends."""
+    prefix = make_prefix(tmp_path / "prefix", stand_ins)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}{os.pathsep}{os.environ['AMENT_PREFIX_PATH']}")
+    paths = [str(SOURCE / name) for name in ("tdmpc2_bringup", "tdmpc2_core", "tdmpc2_ros")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("ROS_HOME", str(tmp_path / "ros"))
+    bundle = random_bundle(tmp_path, Embodiment.load(robot))
+    file = str(LAUNCH_FILES / f"{robot}.launch.py")
+    with domain() as own:
+        process = own.run(["-c", LAUNCH, file, f"model:={bundle}", *given])
+        yield own, process
+
+
+def commands(own, topic):
+    found = []
+    own.node.create_subscription(JointTrajectory, topic, found.append, 10)
+    return found
+
+
+def state(own, name):
+    return own.call(f"{name}/get_state", GetState).current_state.label
+
+
+def stop(own, process):
+    """Ctrl-C: exit code 0, and no process of the domain is left."""
+    assert process.stop(signal.SIGINT, timeout=60.0) == 0, process.log
+    wait_until(lambda: not processes_of(own.id), 10.0, lambda: f"left behind: {processes_of(own.id)}")
+    assert "Traceback" not in process.log
+
+
+@pytest.mark.parametrize("robot", shipped_names())
+def test_simulation_planner_and_recorder_start_and_stop(tmp_path, monkeypatch, robot):
+    with launched(tmp_path, monkeypatch, robot, f"record:={tmp_path / 'bag'}", "prefix:=a_") as (
+        own,
+        process,
+    ):
+        sent = commands(own, "joint_trajectory_controller/joint_trajectory")
+        wait_until(lambda: len(sent) > 20, START, lambda: process.log)
+        assert set(sent[-1].joint_names) == {f"a_{name}" for name in Embodiment.load(robot).joint_names}
+        assert state(own, "/planner") == "active"
+        assert "stands in for ros2_control" in process.log
+        stop(own, process)
+    assert (tmp_path / "bag" / "metadata.yaml").is_file()
+
+
+def test_the_planner_becomes_active_after_the_controllers(tmp_path, monkeypatch):
+    given = "sim:=mock", "namespace:=one"
+    with launched(tmp_path, monkeypatch, "quadruped", *given, stand_ins=True) as (own, process):
+        sent = commands(own, "one/joint_trajectory_controller/joint_trajectory")
+        wait_until(lambda: len(sent) > 20, START, lambda: process.log)
+        assert state(own, "/one/planner") == "active"
+        assert "spawner" in process.log and "process has finished cleanly" in process.log
+        stop(own, process)
+
+
+def test_without_its_controllers_the_planner_stays_inactive(tmp_path, monkeypatch):
+    file = tmp_path / "controllers.yaml"
+    file.write_text("/**/controller_manager: {ros__parameters: {enforce_command_limits: true}}\n")
+    given = "sim:=mock", f"controllers_file:={file}"
+    with launched(tmp_path, monkeypatch, "quadruped", *given, stand_ins=True) as (own, process):
+        process.wait_for_log("the planner stays inactive", START)
+        process.wait_for_log("configured: quadruped", START)
+        assert state(own, "/planner") == "inactive"
+        stop(own, process)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("sim:=gazebo", "sim:=gazebo needs packages that are not installed: gz_ros2_control"),
+        ("params_file:=nowhere.yaml", "params_file: no file 'nowhere.yaml'"),
+        ("sim:=isaac", "Valid options are"),
+    ],
+)
+def test_a_mistake_ends_the_launch_with_one_sentence(tmp_path, monkeypatch, given, sentence):
+    with launched(tmp_path, monkeypatch, "quadruped", given) as (own, process):
+        assert process.wait(60.0) != 0
+        assert sentence in process.log
+        assert "Traceback" not in process.log
+        assert not processes_of(own.id)
+
+
+def test_launch_knows_the_arguments():
+    from launch.launch_description_sources import get_launch_description_from_python_launch_file
+
+    names = {each.name for each in arguments()}
+    for file in sorted(LAUNCH_FILES.glob("*.launch.py")):
+        description = get_launch_description_from_python_launch_file(str(file))
+        own = {"robot"} if file.name == "robot.launch.py" else set()
+        assert {each.name for each in description.get_launch_arguments()} == names | own
