@@ -44,6 +44,8 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={"sim": sim, "dmcontrol": dmcontrol, "video": video, "test": test, "dev": dev},
-    entry_points={"console_scripts": ["tdmpc2 = tdmpc2_core.cli:main"]},
+    entry_points={
+        "console_scripts": ["tdmpc2 = tdmpc2_core.cli:main", "tdmpc2-doctor = tdmpc2_core.doctor.cli:main"]
+    },
     zip_safe=False,
 )

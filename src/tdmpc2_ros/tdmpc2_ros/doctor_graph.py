@@ -1,0 +1,144 @@
+"""Checks of a running robot through the ROS graph: its sensors, its controllers, the planner."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import Imu, JointState
+
+from tdmpc2_core.doctor.finding import Finding, fail, ok, warn
+from tdmpc2_core.errors import SensorError
+from tdmpc2_core.robots import Embodiment, SensorState
+from tdmpc2_ros import qos
+from tdmpc2_ros.conversions import store_imu, store_joint_state, to_seconds
+
+try:
+    from controller_manager_msgs.srv import ListControllers
+except ImportError:  # not among the wheels
+    ListControllers = None
+
+_CONTROLLERS = ("joint_trajectory_controller/joint_trajectory", "forward_position_controller/commands")
+_IMU = "imu_sensor_broadcaster/imu"
+
+
+class Graph:
+    """A node that looks around for at most `timeout` s per question. Use as a context manager."""
+
+    def __init__(self, embodiment: Embodiment, namespace: str, timeout: float) -> None:
+        self._embodiment, self._timeout = embodiment, timeout
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context)
+        self._node: Node = rclpy.create_node("doctor", namespace=namespace, context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+
+    def __enter__(self) -> Graph:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown(timeout_sec=1.0)
+        self._node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    def _until(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Spin until the condition holds; False when it does not within the time."""
+        end = time.monotonic() + (self._timeout if timeout is None else timeout)
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            self._executor.spin_once(timeout_sec=0.05)
+        return True
+
+    def sensors(self) -> list[Finding]:
+        """Whether every source of the observation is published, whole and recent."""
+        needed = self._embodiment.observation.max_ages
+        findings = [self._sensor("joint_states", JointState, store_joint_state, needed.get("joints"))]
+        if "imu" in needed:
+            findings.append(self._sensor(_IMU, Imu, store_imu, needed["imu"]))
+        return findings
+
+    def _sensor(
+        self, topic: str, kind: type, store: Callable[[Any, SensorState], float], max_age: float | None
+    ) -> Finding:
+        received: list[Any] = []
+        ages: list[float] = []
+
+        def take(message: Any) -> None:
+            received.append(message)
+            now = self._node.get_clock().now().nanoseconds * 1e-9
+            ages.append(now - to_seconds(message.header.stamp))
+
+        subscription = self._node.create_subscription(kind, topic, take, qos.SENSOR_INPUT)
+        name = subscription.topic_name
+        try:
+            if not self._until(lambda: len(received) >= 3):
+                publishers = self._node.count_publishers(name)
+                found = f"{name}: {publishers} publishers, {len(received)} messages in {self._timeout:g} s"
+                advice = (
+                    "start the robot's drivers or the simulation, in this ROS_DOMAIN_ID; "
+                    "--namespace names the robot's, --offline leaves the robot out"
+                )
+                return fail(topic, found, advice)
+        finally:
+            self._node.destroy_subscription(subscription)
+        try:
+            store(received[-1], SensorState(self._embodiment))
+        except SensorError as problem:
+            return fail(topic, str(problem), "the planner refuses such messages: mend the driver, or --robot")
+        if max_age is not None and not -max_age <= min(ages) <= max_age:
+            found = (
+                f"{name}: stamps are {min(ages):.3g} s behind this clock, at most {max_age:g} s is accepted"
+            )
+            advice = (
+                "synchronise the clocks (chrony), or set use_sim_time of planner where /clock is published"
+            )
+            return warn(topic, found, advice)
+        return ok(topic, f"{name}, {1e3 * min(ages):.1f} ms old on arrival")
+
+    def controllers(self) -> Finding:
+        """A controller that takes commands: asked of the controller manager where one runs, else of DDS."""
+        if ListControllers is not None:
+            client = self._node.create_client(ListControllers, "controller_manager/list_controllers")
+            if client.wait_for_service(timeout_sec=min(1.0, self._timeout)):
+                return self._listed(client)
+        names = {topic: self._node.resolve_topic_name(topic) for topic in _CONTROLLERS}
+        if self._until(lambda: any(map(self._node.count_subscribers, names.values()))):
+            there = [topic for topic, name in names.items() if self._node.count_subscribers(name)]
+            return ok("controllers", f"somebody listens to {', '.join(there)}")
+        found = f"nobody listens to {' or '.join(names.values())}"
+        advice = "ros2 run controller_manager spawner joint_trajectory_controller, or start the simulation"
+        return fail("controllers", found, advice)
+
+    def _listed(self, client: Any) -> Finding:
+        future = client.call_async(ListControllers.Request())
+        advice = "see the log of controller_manager"
+        if not self._until(future.done):
+            return fail("controllers", "controller_manager does not answer", advice)
+        wanted = {topic.split("/")[0] for topic in _CONTROLLERS}
+        states = {item.name: item.state for item in future.result().controller if item.name in wanted}
+        active = [name for name, state in states.items() if state == "active"]
+        if len(active) == 1:
+            return ok("controllers", f"{active[0]} is active")
+        known = ", ".join(f"{name} {state}" for name, state in states.items()) or "none is loaded"
+        activate = "ros2 control switch_controllers --activate joint_trajectory_controller"
+        return fail("controllers", f"{len(active)} active command controllers ({known})", activate)
+
+    def planner(self) -> Finding:
+        """Whether exactly one planner commands this robot."""
+        publishers = {
+            topic: self._node.count_publishers(self._node.resolve_topic_name(topic)) for topic in _CONTROLLERS
+        }
+        count = sum(publishers.values())
+        if count > 1:
+            found = f"{count} publishers command the joints: " + ", ".join(
+                f"{n} on {t}" for t, n in publishers.items()
+            )
+            return fail("planner", found, "stop all but one; the robot would follow both in turn")
+        if count == 0:
+            return ok("planner", "none runs yet; the command topics are free")
+        return ok("planner", "one node commands the joints")
