@@ -156,12 +156,26 @@ def _union(options: tuple[Any, ...], value: Any, place: Place) -> Any:
     real = [o for o in options if o is not type(None)]
     if len(real) == 1:
         return convert(real[0], value, place)
+    tagged = [o for o in real if dataclasses.is_dataclass(o) and "kind" in type_hints(o)]
+    if tagged == real and isinstance(value, Mapping):
+        return convert(_of_kind(tagged, value, place), value, place)
     for option in real:
         try:
             return convert(option, value, place)
         except UserError:
             continue
     raise place.error(f"expected {' or '.join(expected(o) for o in options)}, got {describe(value)}")
+
+
+def _of_kind(options: list[Any], value: Mapping[str, Any], place: Place) -> Any:
+    """The section whose `kind` is the one given; without one, the first that has a default for it."""
+    kinds = {kind: o for o in options for kind in typing.get_args(type_hints(o)["kind"])}
+    defaults = [o for o in options if isinstance(getattr(o, "kind", None), str)]
+    if "kind" not in value and defaults:
+        return defaults[0]
+    if "kind" not in value:
+        raise place.error(f"key 'kind' is missing; it needs one of {', '.join(kinds)}")
+    return kinds[_choice(kinds, value["kind"], place.child("kind"))]
 
 
 def _sequence(hint: Any, value: Any, place: Place) -> Any:

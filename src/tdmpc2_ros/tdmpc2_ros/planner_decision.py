@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tdmpc2_core.planning.trust import Insight, TrustMonitor
     from tdmpc2_core.robots import Snapshot
 
+NO_GOAL = "no goal"
 _ROUNDING = 1e-6  # s, far below a control period: a tick at the plan's end is past it
 _LATE = 0.85  # control periods after which a plan counts as late
 
@@ -98,6 +99,8 @@ class Decider:
         snapshot = self._sensors.snapshot()
         if estop:
             self.restart()
+            if self.embodiment.pose_command:  # a goal would set the arm going again when the stop is cleared
+                self._sensors.clear_command()
             return self._hold(snapshot, "emergency stop", "estop")
         try:
             observation = self._observe(snapshot, now)
@@ -106,6 +109,9 @@ class Decider:
             again, self._lost = self._lost, True
             return Decision(None, "hold", str(problem)) if again else self._hold(snapshot, str(problem))
         self._lost = False
+        if self.embodiment.pose_command and snapshot.command is None:
+            self._first, self._plan, self._sent = True, None, None
+            return self._recorded(self._hold(snapshot, NO_GOAL))._replace(stamp=self._oldest(snapshot))
         decision = self._act(observation, snapshot, now, started)
         return decision._replace(stamp=self._oldest(snapshot))
 
@@ -189,7 +195,8 @@ class Decider:
         """The decision that plays `actions` (H, A) from now on."""
         self._assembler.record_action(actions[0])
         self._pose = None
-        targets, interventions = self._safe(self._mapper.targets(actions), snapshot)
+        wanted = self._mapper.targets(actions, self._safety.last)
+        targets, interventions = self._safe(wanted, snapshot)
         return Decision(targets, mode, why, ended_by, interventions=interventions)
 
     def _hold(self, snapshot: Snapshot, reason: str, mode: str = "hold") -> Decision:
@@ -203,7 +210,7 @@ class Decider:
 
     def _recorded(self, decision: Decision) -> Decision:
         if decision.targets is not None:
-            self._assembler.record_action(self._mapper.action(decision.targets[0]))
+            self._assembler.record_action(self._mapper.action(decision.targets[0], decision.targets[0]))
         return decision
 
     def _safe(self, rows: Array, snapshot: Snapshot) -> tuple[Array, tuple[str, ...]]:
@@ -216,6 +223,7 @@ class Decider:
         result = [first.targets]
         for row in rows[1:]:
             result.append(ahead.filter(row, result[-1], self._period).targets)
+        self._assembler.record_target(first.targets)
         return np.stack(result), first.interventions
 
     @property

@@ -14,7 +14,7 @@ from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
 from tdmpc2_ros import qos
 from tdmpc2_ros.diagnostics import Statistics, StopCause
-from tdmpc2_ros.planner_decision import Decider
+from tdmpc2_ros.planner_decision import NO_GOAL, Decider
 from tdmpc2_ros.planner_output import CommandOutput
 from tdmpc2_ros.planner_telemetry import Telemetry
 from tdmpc2_ros.planner_tick import Tick, Ticker
@@ -127,6 +127,8 @@ class ControlThread:
             log.info(f"planning: {decision.mode}")
         elif decision.mode == "estop":
             log.warning("holding: emergency stop")
+        elif decision.mode == "hold" and decision.reason == NO_GOAL:
+            log.info("holding: no goal on goal_pose yet")
         elif decision.mode == "hold" and before != "hold":
             log.error(f"holding: {decision.reason}")
         elif decision.reason:

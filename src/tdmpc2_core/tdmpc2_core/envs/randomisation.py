@@ -25,9 +25,19 @@ def restore(simulation: Simulation) -> float:
 
 
 def push(simulation: Simulation, rng: np.random.Generator) -> np.ndarray:
-    """Change the base's horizontal velocity at once, in a random direction; returns the change (2,), m/s."""
+    """Disturb the robot in a random direction; what was done to it is returned.
+
+    A base that can move changes its horizontal velocity at once: (2,), m/s. The tool of one that cannot feels
+    a force for `push_seconds`: (3,), N, world frame.
+    """
+    spec = simulation.embodiment.randomisation
+    if not simulation.floating:
+        direction = rng.normal(size=3)
+        force = rng.uniform(0.0, spec.push_force) * direction / np.linalg.norm(direction)
+        simulation.push_tool(force, spec.push_seconds)
+        return force
     angle = rng.uniform(0.0, 2.0 * np.pi)
-    speed = rng.uniform(0.0, simulation.embodiment.randomisation.push_velocity)
+    speed = rng.uniform(0.0, spec.push_velocity)
     change = speed * np.array([np.cos(angle), np.sin(angle)])
     simulation.push(change)
     return change

@@ -38,6 +38,8 @@ class RobotState:
     foot_contact: np.ndarray  # (F,) bool
     foot_height: np.ndarray  # (F,) m
     foot_stance: np.ndarray  # (F,) bool, what the gait phase asks for; all true while standing
+    tool_distance: float = 0.0  # m from the tool to its goal
+    tool_angle: float = 0.0  # rad
 
 
 def _kernel(squared_error: float, sigma: float) -> float:
@@ -97,6 +99,21 @@ def effort(state: RobotState) -> float:
     return float(state.effort @ state.effort)
 
 
+def joint_velocity(state: RobotState) -> float:
+    """Squared joint velocities, (rad/s)^2."""
+    return float(state.joint_velocity @ state.joint_velocity)
+
+
+def tool_position(state: RobotState, coarse: float, middle: float, fine: float) -> float:
+    """Tool comes to the position of its goal: mean of three kernels, whose sigmas are in m."""
+    return float(np.mean([_kernel(state.tool_distance**2, s) for s in (coarse, middle, fine)]))
+
+
+def tool_orientation(state: RobotState, coarse: float, middle: float, fine: float) -> float:
+    """Tool comes to the orientation of its goal: mean of three kernels, whose sigmas are in rad."""
+    return float(np.mean([_kernel(state.tool_angle**2, s) for s in (coarse, middle, fine)]))
+
+
 def stand_pose(state: RobotState) -> float:
     """Squared distance from the default pose while the command is zero, rad^2."""
     if state.moving:
@@ -118,6 +135,9 @@ TERMS: dict[str, Callable[..., float]] = {
         roll_pitch_rate,
         action_rate,
         effort,
+        joint_velocity,
+        tool_position,
+        tool_orientation,
         stand_pose,
     )
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tdmpc2_core.config import setting
+from tdmpc2_core.envs.goals import GoalSampler
 from tdmpc2_core.envs.protocol import EnvSpec, StepResult
 from tdmpc2_core.envs.randomisation import push, randomise, restore
 from tdmpc2_core.envs.rewards import Reward, RobotState
@@ -14,8 +15,10 @@ from tdmpc2_core.envs.simulation import Simulation
 from tdmpc2_core.robots.action import ActionMapper
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.observation import ObservationAssembler
+from tdmpc2_core.robots.rotations import pose_error, to_matrix
 from tdmpc2_core.robots.safety import SafetyFilter
 from tdmpc2_core.robots.sensors import SensorState
+from tdmpc2_core.robots.specs import CommandSpec
 from tdmpc2_core.robots.trajectory import TrajectoryPlayer
 
 
@@ -64,7 +67,8 @@ class RobotEnv:
         self.player = TrajectoryPlayer(embodiment.default_position)
         self.max_steps = self.spec.episode_length
         self._period = embodiment.control_period
-        self._command = np.zeros(len(embodiment.command.terms) if embodiment.command else 0)
+        self._goals = GoalSampler(embodiment) if embodiment.pose_command else None
+        self._command = np.zeros(embodiment.command_dim)
         self._fixed_command: np.ndarray | None = None
         self._previous_action = np.zeros(embodiment.action_dim)
         self._steps = 0
@@ -85,13 +89,23 @@ class RobotEnv:
         if spec is None:
             return self._command
         if self._steps % max(1, round(spec.resample_seconds * self.embodiment.control_rate)) == 0:
-            if self.rng.random() < spec.stand_fraction:
+            stand = self.rng.random() < spec.stand_fraction
+            if not isinstance(spec, CommandSpec):
+                assert self._goals is not None
+                return self.simulation.tool_pose() if stand else self._goals.draw(self.rng)
+            if stand:
                 return np.zeros(len(spec.terms))
             low = [term.lower for term in spec.terms]
             high = [term.upper for term in spec.terms]
             kept = self.rng.random(len(spec.terms)) < spec.term_probability
             return self.rng.uniform(low, high) * kept
         return self._command
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Joint targets (J,), rad, of the last decision; the position at the start of an episode."""
+        last = self.safety.last
+        return self.simulation.joint_position() if last is None else last
 
     # ---- gymnasium-style interface ----
     def reset(self) -> np.ndarray:
@@ -113,9 +127,9 @@ class RobotEnv:
         """Apply ``action`` (A,) for one control period."""
         action = np.clip(action, -1.0, 1.0)
         self.assembler.record_action(action)
-        targets = self.safety.filter(
-            self.mapper.targets(action), self.simulation.joint_position(), self._period
-        ).targets
+        wanted = self.mapper.targets(action, self.targets)
+        targets = self.safety.filter(wanted, self.simulation.joint_position(), self._period).targets
+        self.assembler.record_target(targets)
         self._advance(targets)
         self._steps += 1
         self._maybe_push()
@@ -149,7 +163,8 @@ class RobotEnv:
         orientation, angular_velocity, _ = simulation.imu()
         position, velocity = simulation.joint_position(), simulation.joint_velocity()
         self.sensors.set_joints(now, self.embodiment.joint_names, position, velocity)
-        self.sensors.set_imu(now, orientation, angular_velocity)
+        if self.embodiment.imu_frame:
+            self.sensors.set_imu(now, orientation, angular_velocity)
         if self.embodiment.command:
             self.sensors.set_command(now, self._command)
 
@@ -164,7 +179,7 @@ class RobotEnv:
             angular_velocity=angular,
             mean_velocity=self._mean_velocity,
             gravity=simulation.gravity(),
-            base_height=float(simulation.data.qpos[2]),
+            base_height=float(simulation.base_pose()[0][2]),
             joint_position=simulation.joint_position(),
             joint_velocity=simulation.joint_velocity(),
             default_position=self.embodiment.default_position,
@@ -177,8 +192,14 @@ class RobotEnv:
             foot_height=simulation.foot_height(),
             foot_stance=self.foot_stance(),
         )
+        if self.embodiment.pose_command:
+            tool = simulation.tool_pose()
+            offset, turn = pose_error(tool[:3], to_matrix(tool[3:]), command)
+            state.tool_distance, state.tool_angle = float(np.linalg.norm(offset)), float(np.linalg.norm(turn))
         reward, info = self.reward(state)
-        if self.embodiment.command:
+        if self.embodiment.pose_command:
+            info |= {"position_error": state.tool_distance, "rotation_error": state.tool_angle}
+        elif self.embodiment.command:
             info["velocity_error"] = float(np.linalg.norm(linear[:2] - command[:2]))
         return reward, info
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from tdmpc2_core.envs.tool import Tool
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.rotations import gravity_direction, wxyz_to_xyzw, xyzw_to_wxyz
 
+_IMU_SENSORS = ("imu_quat", "imu_gyro", "imu_accel")
 _CONTACT_HEIGHT = 0.003  # m above touching: a foot closer than this to the ground counts as in contact
 
 
@@ -35,10 +37,10 @@ class Simulation:
         self._qpos = self.model.jnt_qposadr[self._joint_ids]
         self._qvel = self.model.jnt_dofadr[self._joint_ids]
         self._actuators = self._find_actuators()
-        self._quat = self._sensor("imu_quat")
-        self._gyro = self._sensor("imu_gyro")
-        self._accel = self._sensor("imu_accel")
+        self._imu = tuple(map(self._sensor, _IMU_SENSORS)) if embodiment.imu_frame else None
         self._base = self._id(mujoco.mjtObj.mjOBJ_BODY, embodiment.base_frame)
+        self.floating = self._is_floating()
+        self._tool = Tool(self.model, self.data, embodiment) if embodiment.pose_command else None
         feet = embodiment.clock.feet if embodiment.clock else ()
         self._feet, self._foot_starts = self._find_feet(feet)
         self._foot_radius = self.model.geom_size[self._feet, 0]
@@ -63,6 +65,18 @@ class Simulation:
         index = self._id(mujoco.mjtObj.mjOBJ_SENSOR, name)
         start = self.model.sensor_adr[index]
         return slice(start, start + self.model.sensor_dim[index])
+
+    def _is_floating(self) -> bool:
+        """Whether the base moves freely; its free joint then holds the first 7 positions of the model."""
+        joints = self.model.body_jntnum[self._base]
+        floating = joints == 1 and self.model.body_jntadr[self._base] == 0
+        floating = floating and self.model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
+        if joints and not floating:
+            raise UserError(
+                f"{self.embodiment.model_path}: body {self.embodiment.base_frame!r} must be fixed, or move "
+                "by a free joint that is the first joint of the model"
+            )
+        return bool(floating)
 
     def _find_actuators(self) -> np.ndarray:
         by_joint = {int(self.model.actuator_trnid[i, 0]): i for i in range(self.model.nu)}
@@ -91,26 +105,30 @@ class Simulation:
 
     # ---- state ----
     def reset(self, randomise: bool = False) -> None:
-        """Default pose at the origin; ``randomise`` applies the embodiment's reset noise and a random yaw."""
+        """Default pose at the origin; ``randomise`` applies the embodiment's reset noise and, to a base that
+        can move, a random yaw."""
         spec, rng = self.embodiment.reset, self.rng
         mujoco.mj_resetData(self.model, self.data)
         position = self.embodiment.default_position.copy()
-        if spec.base_height is not None:
+        if self.floating and spec.base_height is not None:
             self.data.qpos[2] = spec.base_height
         if randomise:
-            yaw = rng.uniform(-np.pi, np.pi)
-            self.data.qpos[3:7] = (np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
+            if self.floating:
+                yaw = rng.uniform(-np.pi, np.pi)
+                self.data.qpos[3:7] = (np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
             position += rng.uniform(-spec.joint_noise, spec.joint_noise, position.shape)
             position = np.clip(position, self.embodiment.lower, self.embodiment.upper)
-            self.data.qvel[:6] = rng.uniform(-spec.velocity_noise, spec.velocity_noise, 6)
+            if self.floating:
+                self.data.qvel[:6] = rng.uniform(-spec.velocity_noise, spec.velocity_noise, 6)
         self.data.qpos[self._qpos] = position
         self.data.ctrl[self._actuators] = position
         mujoco.mj_forward(self.model, self.data)
 
     def place(self, position: np.ndarray, orientation_xyzw: np.ndarray, joints: np.ndarray) -> None:
-        """Put base (m, xyzw) and joints (J,), rad, into a pose, as for drawing it."""
-        self.data.qpos[:3] = position
-        self.data.qpos[3:7] = xyzw_to_wxyz(orientation_xyzw)
+        """Put base (m, xyzw; where it can move) and joints (J,), rad, into a pose, as for drawing it."""
+        if self.floating:
+            self.data.qpos[:3] = position
+            self.data.qpos[3:7] = xyzw_to_wxyz(orientation_xyzw)
         self.data.qpos[self._qpos] = joints
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
@@ -119,6 +137,8 @@ class Simulation:
     def step(self, targets: np.ndarray) -> None:
         """One physics step under joint position targets (J,), rad."""
         self.data.ctrl[self._actuators] = targets
+        if self._tool:
+            self._tool.apply_force()
         mujoco.mj_step(self.model, self.data)
 
     @property
@@ -140,23 +160,38 @@ class Simulation:
         return self.data.actuator_force[self._actuators]
 
     def imu(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Orientation (xyzw), angular velocity (rad/s), specific force (m/s^2) in the IMU frame (REP-145)."""
-        sensors = self.data.sensordata
-        return wxyz_to_xyzw(sensors[self._quat]), sensors[self._gyro].copy(), sensors[self._accel].copy()
+        """Orientation (xyzw), angular velocity (rad/s), specific force (m/s^2) in the IMU frame (REP-145).
+
+        A robot without an IMU reports one at rest in its base.
+        """
+        if self._imu is None:
+            return self.base_pose()[1], np.zeros(3), -self.gravity() * abs(self.model.opt.gravity[2])
+        quaternion, gyro, acceleration = (self.data.sensordata[part].copy() for part in self._imu)
+        return wxyz_to_xyzw(quaternion), gyro, acceleration
 
     # ---- ground truth ----
     def base_pose(self) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) in the world, m, and orientation (xyzw)."""
+        if not self.floating:
+            return self.data.xpos[self._base].copy(), wxyz_to_xyzw(self.data.xquat[self._base])
         return self.data.qpos[:3].copy(), wxyz_to_xyzw(self.data.qpos[3:7])
 
     def base_velocity(self) -> tuple[np.ndarray, np.ndarray]:
         """Linear (m/s) and angular (rad/s) velocity of the base, both in the base frame."""
+        if not self.floating:
+            return np.zeros(3), np.zeros(3)
         rotation = self.data.xmat[self._base].reshape(3, 3)
         return rotation.T @ self.data.qvel[:3], self.data.qvel[3:6].copy()
 
     def gravity(self) -> np.ndarray:
         """True gravity direction in the base frame (3,)."""
-        return gravity_direction(wxyz_to_xyzw(self.data.qpos[3:7]))
+        return gravity_direction(self.base_pose()[1])
+
+    def tool_pose(self) -> np.ndarray:
+        """Tool of a pose command in the base frame (7,): m, xyzw. Raises UserError for a robot without."""
+        if self._tool is None:
+            raise UserError(f"{self.embodiment.name}: has no tool; command.kind pose names one")
+        return self._tool.pose(*self.base_pose())
 
     def foot_height(self) -> np.ndarray:
         """Clearance above flat ground of the lowest sphere of each foot (F,), m."""
@@ -172,7 +207,7 @@ class Simulation:
         """Whether the embodiment's termination condition holds."""
         spec = self.embodiment.termination
         tilt = np.arccos(np.clip(-self.gravity()[2], -1.0, 1.0))
-        low = spec.min_base_height is not None and self.data.qpos[2] < spec.min_base_height
+        low = spec.min_base_height is not None and self.base_pose()[0][2] < spec.min_base_height
         return bool(low or (spec.max_tilt is not None and tilt > spec.max_tilt))
 
     # ---- physical parameters ----
@@ -203,3 +238,13 @@ class Simulation:
     def push(self, velocity: np.ndarray) -> None:
         """Instant change of the base's horizontal velocity (2,), m/s, world frame."""
         self.data.qvel[:2] += velocity
+
+    def push_tool(self, force: np.ndarray, seconds: float) -> None:
+        """Force (3,), N, world frame, on the tool from now on for ``seconds``."""
+        if self._tool:
+            self._tool.push(force, seconds)
+
+    def show_goal(self, pose: np.ndarray) -> None:
+        """Put the model's goal marker at a pose (7,) in the base frame, where it has one; it is seen only."""
+        if self._tool:
+            self._tool.show_goal(pose, *self.base_pose())

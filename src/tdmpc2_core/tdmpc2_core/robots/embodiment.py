@@ -21,6 +21,9 @@ from tdmpc2_core.config import from_mapping, read_yaml, setting, to_mapping
 from tdmpc2_core.config_values import Place
 from tdmpc2_core.config_words import closest
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots.embodiment_rules import check_rules
+from tdmpc2_core.robots.kinematics import KinematicChain
+from tdmpc2_core.robots.pose_command import PoseCommandSpec
 from tdmpc2_core.robots.specs import (
     ActionSpec,
     ClockSpec,
@@ -71,7 +74,7 @@ class Embodiment:
     base_frame: str = setting("base_link", why="REP-105 name of the body frame")
     imu_frame: str | None = setting(None, why="frame of the IMU; needed when a term comes from it")
     action: ActionSpec = setting(ActionSpec(), why="what an action means")
-    command: CommandSpec | None = setting(None, why="what an operator can ask for")
+    command: CommandSpec | PoseCommandSpec | None = setting(None, why="what an operator can ask for")
     clock: ClockSpec | None = setting(None, why="gait phase")
     safety: SafetySpec = setting(SafetySpec(), why="limits on what is sent")
     episode_seconds: float = setting(20.0, unit="s", above=0, why="length of a training episode")
@@ -83,28 +86,7 @@ class Embodiment:
     directory: Path | None = field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.joints:
-            raise ValueError("joints.list must name at least one joint")
-        twice = sorted({n for n in self.joint_names if self.joint_names.count(n) > 1})
-        if twice:
-            raise ValueError(f"joints.list has {', '.join(twice)} more than once; each joint may appear once")
-        steps = self.physics_rate / self.control_rate
-        if round(steps) < 1 or abs(steps - round(steps)) > 1e-6:
-            raise ValueError(
-                f"physics_rate must be a whole multiple of control_rate ({self.control_rate:g} Hz), "
-                f"got {self.physics_rate:g} Hz"
-            )
-        for joint in self.joints:
-            room = min(joint.default - joint.lower, joint.upper - joint.default)
-            if self.safety.position_margin > room:
-                raise ValueError(
-                    f"safety.position_margin ({self.safety.position_margin:g} rad) leaves the default of "
-                    f"{joint.name!r} outside its limits; at most {room:g} fits"
-                )
-        needs = {"command": "command", "gait_phase": "clock", "gyro": "imu_frame", "gravity": "imu_frame"}
-        for term, section in needs.items():
-            if getattr(self, section) is None and self.observation.has(term):
-                raise ValueError(f"observation.terms has {term}, which needs the key {section!r}")
+        check_rules(self)
 
     # ---- reading and writing ----
 
@@ -171,13 +153,14 @@ class Embodiment:
 
     def policy_view(self) -> dict[str, Any]:
         """What `fingerprint` covers, as plain values under the keys of the file."""
-        command = self.command
+        twist, pose = self.twist_command, self.pose_command
         return {
             "control_rate": self.control_rate,
             "joints": [to_mapping(joint) for joint in self.joints],
             "action": to_mapping(self.action),
-            "command": command
-            and {"terms": [to_mapping(t) for t in command.terms], "deadband": command.deadband},
+            "command": {"kind": pose.kind, "tool": pose.tool}
+            if pose
+            else twist and {"terms": [to_mapping(t) for t in twist.terms], "deadband": twist.deadband},
             "clock": self.clock and {"frequency": self.clock.frequency},
             "observation": [
                 {"name": t.name, "source": t.source, "scale": t.scale, "history": b.history}
@@ -215,7 +198,24 @@ class Embodiment:
     @property
     def command_dim(self) -> int:
         """C, entries of a command; 0 where the robot takes none."""
-        return len(self.command.terms) if self.command else 0
+        return len(self.command.names) if self.command else 0
+
+    @property
+    def twist_command(self) -> CommandSpec | None:
+        """The command section of a robot that follows velocities."""
+        return self.command if isinstance(self.command, CommandSpec) else None
+
+    @property
+    def pose_command(self) -> PoseCommandSpec | None:
+        """The command section of a robot that brings a tool to a pose."""
+        return self.command if isinstance(self.command, PoseCommandSpec) else None
+
+    @cached_property
+    def chain(self) -> KinematicChain:
+        """Kinematics from the base to the tool of the pose command. Raises UserError where there is none."""
+        if self.pose_command is None:
+            raise UserError(f"{self.name}: has no tool; command.kind pose names one")
+        return KinematicChain.read(self.model_path, self.base_frame, self.pose_command.tool, self.joint_names)
 
     @property
     def observation_dim(self) -> int:
@@ -227,6 +227,7 @@ class Embodiment:
         """Where each term lies in the observation, in order."""
         count = len(self.joints)
         sizes = {"gyro": 3, "gravity": 3, "command": self.command_dim, "gait_phase": 2}
+        sizes |= {"goal_position": 3, "goal_rotation": 3}
         blocks: list[TermBlock] = []
         for term in self.observation.terms:
             start = blocks[-1].stop if blocks else 0

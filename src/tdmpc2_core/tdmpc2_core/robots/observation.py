@@ -2,7 +2,9 @@
 
 The vector holds the terms of `observation.terms` in order; within a term samples lie newest first. Values:
 gyro (rad/s), gravity (unit vector), joint_position (rad from the default pose), joint_velocity (rad/s),
-previous_action, command (m/s, rad/s), gait_phase (sin, cos); each times the term's scale.
+target_error (rad, last target sent less position), goal_position (m) and goal_rotation (rotation vector, rad)
+from tool to goal in the tool frame, zero without a goal, previous_action, command (m/s, rad/s), gait_phase
+(sin, cos); each times the term's scale.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tdmpc2_core.errors import StaleSource
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.reach import tool_error
 from tdmpc2_core.robots.rotations import gravity_direction
 from tdmpc2_core.robots.sensors import SensorState, Snapshot
 
@@ -46,7 +49,8 @@ class ObservationAssembler:
         self._slots = {b.name: self._sample[starts[b.name] : starts[b.name] + b.size] for b in layout}
         self._observation = np.zeros(size, np.float32)
         self._action = np.zeros(embodiment.action_dim)
-        command = embodiment.command
+        self._target: NDArray[np.float64] | None = None
+        command = embodiment.twist_command
         self._command = np.zeros(embodiment.command_dim)
         self._command_lower = np.array([t.lower for t in command.terms] if command else [])
         self._command_upper = np.array([t.upper for t in command.terms] if command else [])
@@ -57,7 +61,8 @@ class ObservationAssembler:
 
     @property
     def command(self) -> NDArray[np.float64]:
-        """The command (C,) in the last observation: after timeout, range and deadband."""
+        """The command (C,) in the last observation: velocities after timeout, range and deadband, or the goal
+        (zeros without one)."""
         return self._command.copy()
 
     @property
@@ -72,7 +77,7 @@ class ObservationAssembler:
         """
         self._fresh(sensors, now)
         self._action[:] = 0.0
-        self._ticks, self._phase, self._fill = 0, None, True
+        self._ticks, self._phase, self._fill, self._target = 0, None, True, None
 
     def record_action(self, action: ArrayLike) -> None:
         """Note the action (A,) that was sent, clipped to [-1, 1]. ValueError if it is not A finite values."""
@@ -80,6 +85,10 @@ class ObservationAssembler:
         if sent.shape != self._action.shape or not np.isfinite(sent).all():
             raise ValueError(f"action must be {self._action.size} finite values, got {sent}")
         np.clip(sent, -1.0, 1.0, out=self._action)
+
+    def record_target(self, targets: ArrayLike) -> None:
+        """Note the joint targets (J,), rad, that were sent; until then the measured position counts."""
+        self._target = np.array(targets, dtype=np.float64)
 
     def assemble(self, sensors: SensorState, now: float) -> NDArray[np.float32]:
         """The observation (O,), a new array. Advances history and gait clock by one decision.
@@ -113,6 +122,8 @@ class ObservationAssembler:
         self._update_phase()
         imu: Any = snapshot.imu  # `_fresh` refuses None where a term reads it
         joints: Any = snapshot.joints
+        if "goal_position" in self._slots or "goal_rotation" in self._slots:
+            self._read_goal(snapshot)
         for name, slot in self._slots.items():
             if name == "gyro":
                 slot[:] = imu.angular_velocity
@@ -122,6 +133,10 @@ class ObservationAssembler:
                 np.subtract(joints.position, self._embodiment.default_position, out=slot)
             elif name == "joint_velocity":
                 slot[:] = joints.velocity
+            elif name == "target_error":
+                slot[:] = 0.0 if self._target is None else self._target - joints.position
+            elif name.startswith("goal_"):
+                continue
             elif name == "previous_action":
                 slot[:] = self._action
             elif name == "command":
@@ -132,9 +147,19 @@ class ObservationAssembler:
                 angle = 2.0 * math.pi * self._phase
                 slot[0], slot[1] = math.sin(angle), math.cos(angle)
 
+    def _read_goal(self, snapshot: Snapshot) -> None:
+        offset, turn = np.zeros(3), np.zeros(3)
+        if snapshot.command is not None and snapshot.joints is not None:
+            goal = snapshot.command.values
+            offset, turn = tool_error(self._embodiment.chain, snapshot.joints.position, goal)
+        for name, value in (("goal_position", offset), ("goal_rotation", turn)):
+            if name in self._slots:
+                self._slots[name][:] = value
+
     def _update_command(self, snapshot: Snapshot, now: float) -> None:
-        spec, sample = self._embodiment.command, snapshot.command
+        spec, sample = self._embodiment.twist_command, snapshot.command
         if spec is None:
+            self._command[:] = 0.0 if sample is None else sample.values
             return
         if sample is None or abs(now - sample.stamp) > spec.timeout:
             self._command[:] = 0.0

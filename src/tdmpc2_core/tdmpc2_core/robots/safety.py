@@ -51,6 +51,11 @@ class SafetyFilter:
         """Take the measured position (J,), within limits, as last safe targets; default where not finite."""
         self._last = self._start(position)
 
+    @property
+    def last(self) -> Array | None:
+        """The last safe targets (J,), rad; None before the first reset or call."""
+        return None if self._last is None else self._last.copy()
+
     def filter(self, targets: ArrayLike, position: ArrayLike, dt: float) -> SafetyResult:
         """Safe targets for requested ones (J,), measured position (J,) and time dt (s) since the last call.
 

@@ -40,7 +40,7 @@ class ImuSample(NamedTuple):
 
 
 class CommandSample(NamedTuple):
-    """Command values (C,) in the order of `command.terms`, as received."""
+    """Command values (C,) in the order of `command.names`, as received."""
 
     stamp: float
     values: Array
@@ -60,6 +60,7 @@ class SensorState:
     def __init__(self, embodiment: Embodiment) -> None:
         self._names = embodiment.joint_names
         self._command_names = embodiment.command.names if embodiment.command else ()
+        self._pose_command = embodiment.pose_command is not None
         self._max_ages = tuple(embodiment.observation.max_ages.items())
         self._velocity_needed = embodiment.observation.has("joint_velocity")
         self._order: tuple[Sequence[str], NDArray[np.intp]] = ((), np.empty(0, np.intp))
@@ -103,9 +104,23 @@ class SensorState:
         self._imu = ImuSample(stamp, orientation, gyro)
 
     def set_command(self, stamp: float, values: ArrayLike) -> None:
-        """Store a command (C,) in the order of `command.terms`. Raises SensorError when it is not finite."""
+        """Store a command (C,) in the order of `command.names`: velocities, or a pose in the base frame.
+
+        Raises SensorError when it is not finite, or the quaternion of a pose is not a unit one.
+        """
         stamp = _stamp(stamp, "command")
-        self._command = CommandSample(stamp, _vector(values, self._command_names, "command"))
+        command = _vector(values, self._command_names, "command")
+        if self._pose_command:
+            norm = math.sqrt(float(command[3:] @ command[3:]))
+            if not 0.9 <= norm <= 1.1:
+                raise SensorError(f"command: orientation must be a unit quaternion, its length is {norm:.3g}")
+            command = np.concatenate([command[:3], command[3:] / norm])
+            command.setflags(write=False)
+        self._command = CommandSample(stamp, command)
+
+    def clear_command(self) -> None:
+        """Forget the command: a robot without one stands or holds."""
+        self._command = None
 
     def snapshot(self) -> Snapshot:
         """The samples of this instant; safe to keep, later writes do not change it."""

@@ -11,7 +11,16 @@ from tdmpc2_core.config_values import Place, convert
 from tdmpc2_core.config_words import closest, describe
 
 TermName = Literal[
-    "gyro", "gravity", "joint_position", "joint_velocity", "previous_action", "command", "gait_phase"
+    "gyro",
+    "gravity",
+    "joint_position",
+    "joint_velocity",
+    "target_error",
+    "goal_position",
+    "goal_rotation",
+    "previous_action",
+    "command",
+    "gait_phase",
 ]
 SourceName = Literal["imu", "joints", "command", "self"]
 CommandName = Literal["linear_x", "linear_y", "linear_z", "angular_x", "angular_y", "angular_z"]
@@ -21,6 +30,9 @@ TERM_SOURCES: dict[str, str] = {
     "gravity": "imu",
     "joint_position": "joints",
     "joint_velocity": "joints",
+    "target_error": "joints",
+    "goal_position": "joints",
+    "goal_rotation": "joints",
     "previous_action": "self",
     "command": "command",
     "gait_phase": "self",
@@ -59,7 +71,9 @@ class Joint:
 class ActionSpec:
     """What an action means and how the target moves between decisions."""
 
-    kind: Literal["position"] = setting("position", why="targets = default + action_scale * action")
+    kind: Literal["position", "delta"] = setting(
+        "position", why="targets = action_scale * action + default pose, or + the targets before (delta)"
+    )
     interpolation: Literal["linear", "step"] = setting(
         "linear", why="ramp over one control period, as joint_trajectory_controller does, or step"
     )
@@ -80,11 +94,12 @@ class CommandTerm:
 
 @dataclass(frozen=True)
 class CommandSpec:
-    """What an operator can ask for."""
+    """A velocity that an operator can ask for. The other kind is `pose_command.PoseCommandSpec`."""
 
     terms: tuple[CommandTerm, ...] = setting(why="order of the command vector")
     deadband: float = setting(0.0, low=0, why="below it in every term the robot stands")
     timeout: float = setting(0.5, unit="s", above=0, why="silence after which the command counts as zero")
+    kind: Literal["twist"] = setting("twist", why="geometry_msgs/Twist")
     stand_fraction: float = setting(0.0, low=0, high=1, why="training: share of commands that are zero")
     resample_seconds: float = setting(5.0, unit="s", above=0, why="training: time between new commands")
     term_probability: float = setting(

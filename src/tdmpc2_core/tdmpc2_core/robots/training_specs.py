@@ -66,6 +66,8 @@ class RandomisationSpec:
         None, unit="s", above=0, why="mean time between pushes; none if absent"
     )
     push_velocity: float = setting(0.0, unit="m/s", low=0, why="largest change of horizontal base velocity")
+    push_force: float = setting(0.0, unit="N", low=0, why="largest force on the tool of a robot with one")
+    push_seconds: float = setting(0.2, unit="s", above=0, why="how long that force lasts")
 
     def __post_init__(self) -> None:
         for name in ("friction", "base_mass", "gain", "delay"):

@@ -9,6 +9,7 @@ import numpy as np
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.robot import EnvOptions, RobotEnv
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.train.evaluate_reach import ReachEvaluation, evaluate_reach
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,13 @@ def evaluate(
     episodes: int = 8,
     seed: int = 0,
     randomise: bool = True,
-) -> Evaluation:
-    """Run ``episodes`` robots side by side, each with one command of the course; no exploration noise."""
+) -> Evaluation | ReachEvaluation:
+    """Run ``episodes`` robots side by side, each with one command of the course; no exploration noise.
+
+    A robot with a pose command is sent to random goals instead, one after the other.
+    """
+    if embodiment.pose_command:
+        return evaluate_reach(agent, embodiment, seconds, episodes, seed, randomise)
     options = EnvOptions(sensor_noise=True, randomise=randomise, random_reset=True)
     environments = [RobotEnv(embodiment, seed + index, options) for index in range(episodes)]
     commands = course(embodiment, episodes)

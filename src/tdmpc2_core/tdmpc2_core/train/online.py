@@ -22,6 +22,7 @@ from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.learning.memory import keep_freed_memory
 from tdmpc2_core.learning.replay import ReplayBuffer, concatenate
 from tdmpc2_core.train.evaluate import Evaluation, evaluate
+from tdmpc2_core.train.evaluate_reach import ReachEvaluation
 from tdmpc2_core.train.evaluate_task import TaskEvaluation, evaluate_task
 from tdmpc2_core.train.report import summary
 from tdmpc2_core.train.run import Run
@@ -233,7 +234,7 @@ class OnlineTrainer:
 
     def _evaluate(self, bar: tqdm) -> None:
         config, robot = self.config, self.spec.embodiment
-        result: Evaluation | TaskEvaluation = (
+        result: Evaluation | ReachEvaluation | TaskEvaluation = (
             evaluate(self.agent, robot, config.eval_seconds, config.eval_episodes, seed=EVALUATION_SEED)
             if robot
             else evaluate_task(self.agent, self.spec.name, config.eval_episodes, seed=EVALUATION_SEED)

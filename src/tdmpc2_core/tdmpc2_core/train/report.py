@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tdmpc2_core.train.evaluate import Evaluation
+from tdmpc2_core.train.evaluate_reach import ReachEvaluation
 from tdmpc2_core.train.evaluate_task import TaskEvaluation
 
 
-def evaluation_table(results: Mapping[str, Evaluation]) -> str:
-    """One line per named evaluation."""
-    lines = [
-        f"{'planner':<12}{'reward/step':>12}{'velocity error':>16}{'yaw-rate error':>16}"
-        f"{'distance':>10}{'falls':>8}"
-    ]
-    for name, result in results.items():
-        lines.append(
-            f"{name:<12}{result.return_per_step:>12.3f}{result.velocity_error:>12.3f} m/s"
-            f"{result.yaw_rate_error:>10.3f} rad/s{100 * result.distance_ratio:>8.0f} %"
-            f"{result.falls:>4}/{result.episodes}"
-        )
-    return "\n".join(lines)
+def evaluation_table(results: Mapping[str, Evaluation | ReachEvaluation]) -> str:
+    """One line per named evaluation; all are of one robot."""
+    cells = {name: _cells(result) for name, result in results.items()}
+    rows = [["planner", *next(iter(cells.values()), {})]]
+    rows += [[name, *values.values()] for name, values in cells.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    )
 
 
 def task_table(results: Mapping[str, TaskEvaluation]) -> str:
@@ -34,11 +31,21 @@ def task_table(results: Mapping[str, TaskEvaluation]) -> str:
     return "\n".join(lines)
 
 
-def summary(result: Evaluation | TaskEvaluation) -> str:
+def summary(result: Evaluation | ReachEvaluation | TaskEvaluation) -> str:
     """One evaluation in one line, for the log."""
     if isinstance(result, TaskEvaluation):
         return f"return {result.mean_return:.0f} +- {result.std_return:.0f} over {result.episodes} episodes"
-    return (
-        f"{result.return_per_step:.3f} reward per step, velocity error {result.velocity_error:.3f} m/s, "
-        f"distance {100 * result.distance_ratio:.0f} %, falls {result.falls} of {result.episodes}"
-    )
+    return ", ".join(f"{name} {value}" for name, value in _cells(result).items())
+
+
+def _cells(result: Evaluation | ReachEvaluation) -> dict[str, str]:
+    cells = {"reward/step": f"{result.return_per_step:.3f}"}
+    if isinstance(result, ReachEvaluation):
+        cells["goals reached and held"] = f"{100 * result.success:.1f} % of {result.goals}"
+        cells["position error"] = f"{1000 * result.position_error:.1f} mm"
+        cells["rotation error"] = f"{result.rotation_error:.3f} rad"
+        return cells
+    cells["velocity error"] = f"{result.velocity_error:.3f} m/s"
+    cells["yaw-rate error"] = f"{result.yaw_rate_error:.3f} rad/s"
+    cells["distance"] = f"{100 * result.distance_ratio:.0f} %"
+    return cells | {"falls": f"{result.falls}/{result.episodes}"}

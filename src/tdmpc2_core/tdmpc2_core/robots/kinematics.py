@@ -1,0 +1,183 @@
+"""Kinematics of a serial chain of hinges, read from a robot's MJCF; numpy only, single poses or batches.
+
+Used for what a policy sees of a tool's goal (`observation.py`), for goals (`reach.py`) and by scripted
+controllers. Angles in rad, lengths in m, everything in the frame of the chain's base body.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots.rotations import axis_angle_matrix, cross, to_matrix, wxyz_to_xyzw
+
+Array = NDArray[np.float64]
+
+_ROTATIONS = ("quat", "euler", "axisangle", "xyaxes", "zaxis")
+
+
+class Link(NamedTuple):
+    """A body of the chain: its pose (4, 4) in the body before at joint position 0, and its joint if any."""
+
+    pose: Array
+    joint: int | None  # index into the robot's joints
+    axis: Array  # (3,) unit vector, body frame
+    anchor: Array  # (3,) joint position in the body frame, m
+
+
+class KinematicChain:
+    """From the body `base` to `tool`, a site or body, as functions of the robot's joint positions (..., J).
+
+    Joints that are not part of the chain change nothing. The pose of a link in the one before is
+    fixed + sin(q) * sine + (1 - cos(q)) * versine (Rodrigues' formula), which serves all links at once.
+    """
+
+    def __init__(self, links: Sequence[Link], tool: Array, num_joints: int) -> None:
+        self._links, self._tool, self._num_joints = tuple(links), tool, num_joints
+        self._joints = np.array([link.joint or 0 for link in links])
+        moving = [np.zeros((2, 4, 4)) if link.joint is None else _turn(link) for link in links]
+        self._fixed = np.stack([link.pose for link in links])
+        self._sine, self._versine = self._fixed @ np.stack(moving, axis=1)
+
+    @staticmethod
+    def read(path: Path, base: str, tool: str, joint_names: Sequence[str]) -> KinematicChain:
+        """The chain of an MJCF file. Raises UserError when the file has no such chain."""
+        return _Reader(path, joint_names).chain(base, tool)
+
+    def forward(self, joints: ArrayLike) -> tuple[Array, Array]:
+        """Tool position (..., 3), m, and rotation matrix (..., 3, 3), in the base frame."""
+        *_, tool = self._frames(np.asarray(joints, dtype=np.float64))
+        return tool[..., :3, 3], tool[..., :3, :3]
+
+    def origins(self, joints: ArrayLike) -> Array:
+        """Positions of the chain's bodies and the tool (..., L + 1, 3), m, in the base frame."""
+        return np.stack([f[..., :3, 3] for f in self._frames(np.asarray(joints, dtype=np.float64))], axis=-2)
+
+    def jacobian(self, joints: ArrayLike) -> Array:
+        """d(linear, angular velocity of the tool) / d(joint velocities), (..., 6, J), in the base frame."""
+        joints = np.asarray(joints, dtype=np.float64)
+        *frames, tool = self._frames(joints)
+        result = np.zeros((*joints.shape[:-1], 6, self._num_joints))
+        for link, frame in zip(self._links, frames, strict=True):
+            if link.joint is None:
+                continue
+            axis = frame[..., :3, :3] @ link.axis
+            arm = tool[..., :3, 3] - frame[..., :3, 3] - frame[..., :3, :3] @ link.anchor
+            result[..., :3, link.joint] = cross(axis, arm)
+            result[..., 3:, link.joint] = axis
+        return result
+
+    def _frames(self, joints: Array) -> list[Array]:
+        """Poses (..., 4, 4) of every body of the chain and of the tool."""
+        angles = joints[..., self._joints, None, None]
+        steps = self._fixed + np.sin(angles) * self._sine + (1.0 - np.cos(angles)) * self._versine
+        frames = [steps[..., 0, :, :]]
+        for index in range(1, len(self._links)):
+            frames.append(frames[-1] @ steps[..., index, :, :])
+        return [*frames, frames[-1] @ self._tool]
+
+
+def _turn(link: Link) -> Array:
+    """(2, 4, 4): what sin(q) and 1 - cos(q) multiply in a turn about the link's axis through its anchor."""
+    x, y, z = link.axis
+    skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    result = np.zeros((2, 4, 4))
+    for part, matrix in zip(result, (skew, skew @ skew), strict=True):
+        part[:3, :3], part[:3, 3] = matrix, -matrix @ link.anchor
+    return result
+
+
+class _Reader:
+    """One MJCF file. Classes of `default` are followed for joints; `include` is not."""
+
+    def __init__(self, path: Path, joint_names: Sequence[str]) -> None:
+        self._path, self._names = path, list(joint_names)
+        try:
+            self._root = ElementTree.parse(path).getroot()
+        except (OSError, ElementTree.ParseError) as problem:
+            raise UserError(f"{path}: cannot be read as MJCF ({problem})") from None
+        compiler = self._root.find("compiler")
+        settings = {} if compiler is None else compiler.attrib
+        self._degrees = settings.get("angle", "degree") == "degree"
+        if settings.get("eulerseq", "xyz") != "xyz":
+            raise UserError(f"{path}: compiler eulerseq must be xyz, got {settings['eulerseq']!r}")
+        self._parents = {child: parent for parent in self._root.iter() for child in parent}
+        self._classes: dict[str, dict[str, str]] = {"main": {}}
+        for section in self._root.findall("default"):
+            self._read_class(section, {})
+
+    def chain(self, base: str, tool: str) -> KinematicChain:
+        end = self._named(tool, ("site", "body"))
+        root = self._named(base, ("body",))
+        bodies = [end] if end.tag == "body" else [self._parents[end]]
+        while bodies[0] is not root:
+            if bodies[0] not in self._parents or bodies[0].tag == "worldbody":
+                raise UserError(f"{self._path}: {tool!r} does not hang below the body {base!r}")
+            bodies.insert(0, self._parents[bodies[0]])
+        links = [self._link(body) for body in bodies[1:]]
+        pose = np.eye(4) if end.tag == "body" else self._pose(end)
+        return KinematicChain(links, pose, len(self._names))
+
+    def _named(self, name: str, kinds: Sequence[str]) -> ElementTree.Element:
+        for kind in kinds:
+            for element in self._root.iter(kind):
+                if element.get("name") == name:
+                    return element
+        raise UserError(f"{self._path}: no {' or '.join(kinds)} named {name!r}")
+
+    def _link(self, body: ElementTree.Element) -> Link:
+        joints = [child for child in body if child.tag in ("joint", "freejoint")]
+        if len(joints) > 1:
+            raise UserError(f"{self._path}: body {body.get('name')!r} has {len(joints)} joints; one at most")
+        if not joints:
+            return Link(self._pose(body), None, np.zeros(3), np.zeros(3))
+        joint, name = joints[0], joints[0].get("name")
+        values = self._default(joint) | dict(joint.attrib)
+        if joint.tag != "joint" or values.get("type", "hinge") != "hinge" or name not in self._names:
+            raise UserError(
+                f"{self._path}: joint {name!r} of the tool's chain must be a hinge of the embodiment"
+            )
+        axis = _numbers(values.get("axis", "0 0 1"))
+        anchor = _numbers(values.get("pos", "0 0 0"))
+        return Link(self._pose(body), self._names.index(name), axis / np.linalg.norm(axis), anchor)
+
+    def _pose(self, element: ElementTree.Element) -> Array:
+        result = np.eye(4)
+        result[:3, 3] = _numbers(element.get("pos", "0 0 0"))
+        given = [key for key in _ROTATIONS if key in element.attrib]
+        if not given:
+            return result
+        values = _numbers(element.attrib[given[0]])
+        if given[0] == "quat":
+            result[:3, :3] = to_matrix(wxyz_to_xyzw(values / np.linalg.norm(values)))
+        elif given[0] == "euler":
+            angles = np.radians(values) if self._degrees else values
+            for axis, angle in zip(np.eye(3), angles, strict=True):  # about the turned axes, in order
+                result[:3, :3] = result[:3, :3] @ axis_angle_matrix(axis, angle)
+        else:
+            raise UserError(f"{self._path}: {given[0]} of {element.get('name')!r}: give quat or euler")
+        return result
+
+    def _read_class(self, section: ElementTree.Element, inherited: dict[str, str]) -> None:
+        joint = section.find("joint")
+        values = inherited | ({} if joint is None else dict(joint.attrib))
+        self._classes[section.get("class", "main")] = values
+        for child in section.findall("default"):
+            self._read_class(child, values)
+
+    def _default(self, joint: ElementTree.Element) -> dict[str, str]:
+        name, body = joint.get("class"), joint
+        while name is None and body in self._parents:
+            body = self._parents[body]
+            name = body.get("childclass")
+        return self._classes.get(name or "main", {})
+
+
+def _numbers(text: str) -> Array:
+    return np.array(text.split(), dtype=np.float64)
