@@ -10,6 +10,7 @@ import numpy as np
 from tdmpc2_core.config_words import closest
 from tdmpc2_core.data.episodes import Episode
 from tdmpc2_core.envs.gait import TrotGait
+from tdmpc2_core.envs.resolved_rate import ResolvedRate
 from tdmpc2_core.envs.robot import RobotEnv
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
@@ -25,7 +26,7 @@ class Controller(Protocol):
         """Joint targets (J,), rad, for this decision."""
 
 
-KINDS: dict[str, Callable[[Embodiment], Controller]] = {"trot": TrotGait}
+KINDS: dict[str, Callable[[Embodiment], Controller]] = {"trot": TrotGait, "resolved_rate": ResolvedRate}
 
 
 class EpisodeRecorder:
@@ -95,7 +96,7 @@ class Demonstrator:
 
     def action(self, env: RobotEnv) -> np.ndarray:
         """Action (A,) for the environment's present state, command and gait phase."""
-        return env.mapper.action(self._controller.act(env))
+        return env.mapper.action(self._controller.act(env), env.targets)
 
 
 def demonstrate(
