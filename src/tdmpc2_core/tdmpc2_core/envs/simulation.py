@@ -191,6 +191,7 @@ class Simulation:
         """Tool of a pose command in the base frame (7,): m, xyzw. Raises UserError for a robot without."""
         if self._tool is None:
             raise UserError(f"{self.embodiment.name}: has no tool; command.kind pose names one")
+        mujoco.mj_kinematics(self.model, self.data)  # a step leaves the poses from before it
         return self._tool.pose(*self.base_pose())
 
     def foot_height(self) -> np.ndarray:
