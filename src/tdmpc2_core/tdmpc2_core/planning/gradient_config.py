@@ -16,13 +16,17 @@ class GradientConfig:
     """
 
     seeds: int = setting(
-        4, unit="candidates", low=1, high=1024, why="policy-prior sequences that `gradient` starts from"
+        1,
+        unit="candidates",
+        low=1,
+        high=1024,
+        why="policy-prior sequences that `gradient` starts from, its mode first",
     )
     elites: int = setting(
         4, unit="candidates", low=1, high=1024, why="best samples that `mppi+gradient` refines"
     )
     iterations: int = setting(
-        4, unit="iterations", low=1, high=1000, why="steps; each costs a rollout and its reverse pass"
+        3, unit="iterations", low=1, high=1000, why="steps; each costs a rollout and its reverse pass"
     )
     step: float = setting(
         0.05,
