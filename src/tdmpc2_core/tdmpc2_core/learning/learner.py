@@ -51,15 +51,15 @@ class Learner:
         self._policy_params = [p for p in model.policy_head.parameters() if p.requires_grad]
         owned = {id(p) for p in model.policy_head.parameters()}
         self._model_params = [p for p in model.parameters() if p.requires_grad and id(p) not in owned]
-        fused = self.device.type in ("cpu", "cuda")
+        adam = {"fused": self.device.type in ("cpu", "cuda"), "capturable": self.device.type == "cuda"}
         self.optimiser = torch.optim.Adam(
             parameter_groups(model, config.lr, config.enc_lr_scale),
             lr=config.lr,
             eps=config.adam_eps,
-            fused=fused,
+            **adam,
         )
         self.policy_optimiser = torch.optim.Adam(
-            self._policy_params, lr=config.lr, eps=config.policy_adam_eps, fused=fused
+            self._policy_params, lr=config.lr, eps=config.policy_adam_eps, **adam
         )
         self._online = [p.data for p in model.q_heads.parameters()]
         self._target = [p.data for p in model.target_q_heads.parameters()]
@@ -217,7 +217,7 @@ class Learner:
                 "pi_grad_norm": norm.detach(),
                 "pi_entropy": inputs.sample.entropy.mean(),
                 "pi_scaled_entropy": inputs.sample.scaled_entropy.mean(),
-                "pi_scale": self.scale.value,
+                "pi_scale": self.scale.value.clone(),
             }
             if inputs.plan_mask is not None:
                 metrics["plan_share"] = inputs.plan_mask.mean()

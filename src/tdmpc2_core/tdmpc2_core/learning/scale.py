@@ -30,8 +30,7 @@ class RunningScale:
         """Fold in the range of `sample` (any shape); returns the new value ()."""
         ordered = sample.detach().flatten().float().sort().values
         spread = (_percentile(ordered, 95.0) - _percentile(ordered, 5.0)).clamp(min=1.0)
-        self.value = torch.lerp(self.value, spread, self.tau)
-        return self.value
+        return self.value.lerp_(spread, self.tau)
 
     def state_dict(self) -> dict[str, Any]:
         """{"value": tensor ()}."""
@@ -39,4 +38,4 @@ class RunningScale:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`."""
-        self.value = state["value"].to(self.value)
+        self.value.copy_(state["value"])

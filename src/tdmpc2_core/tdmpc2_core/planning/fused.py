@@ -73,7 +73,7 @@ class FusedRollout:
         latent: Tensor,
         actions: Tensor,
         noise: Tensor,
-        heads: tuple[int, ...],
+        heads: tuple[int, ...] | Tensor,
         task: Tensor | None = None,
     ) -> Tensor:
         """See `Rollout.returns`."""
@@ -95,7 +95,8 @@ class FusedRollout:
 
         output = self._tail(w.policy, self._first(w.policy, z[-1], context, "policy"))
         terminal = self._act(output.view(robots, count, -1), noise, mask).view(rows, size)
-        value = torch.stack([self._value(w.value[head], z[-1], terminal, context) for head in heads]).mean(0)
+        values = [self._value(head, z[-1], terminal, context) for head in w.heads(heads)]
+        value = torch.stack(values).mean(0)
         ended = None
         if w.termination is not None:
             hidden = self._first(w.termination, z.view(horizon * rows, -1), None, "reward")

@@ -53,6 +53,16 @@ class MPPI:
         """Forget the previous plans of all robots."""
         self._mean = None
 
+    def carry(self, mean: Tensor) -> None:
+        """Use `mean` (H, B, A) as the previous plan, as one of B robots."""
+        self._mean = mean
+
+    def draw_heads(self, iterations: int) -> list[tuple[int, ...]]:
+        """Value heads of the iterations of one plan, drawn on the host as `plan` draws them."""
+        once = self.config.reuse_prior_values
+        drawn = [self._heads(i, None) for i in range(1 if once else iterations + 1)]
+        return drawn * iterations if once else drawn[1:]
+
     @torch.inference_mode()
     def plan(
         self,
@@ -214,9 +224,11 @@ class MPPI:
     def _normal(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=self.generator, device=like.device, dtype=like.dtype)
 
-    def _heads(self, i: int, draws: PlanDraws | None) -> tuple[int, ...]:
+    def _heads(self, i: int, draws: PlanDraws | None) -> tuple[int, ...] | Tensor:
         """Two distinct value heads (all, where there are fewer)."""
         if draws is not None:
+            if draws.gather:
+                return draws.heads[i]
             return tuple(draws.heads[i].tolist())
         count = self.model.config.num_q
         if count <= 2:

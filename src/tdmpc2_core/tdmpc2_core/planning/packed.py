@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -46,6 +47,8 @@ class RolloutWeights:
         self._model = model
         self._parameters = [p for part in _parts(model) for p in part.parameters()]
         self._seen: tuple[int, ...] = ()
+        self._heads: list[Head] = []
+        self.keep_storage = False  # True: new weights go where the old ones lay, as a captured graph needs
         self.refresh()
 
     def refresh(self) -> None:
@@ -56,12 +59,17 @@ class RolloutWeights:
         model, split = self._model, self._split
         self._seen = seen
         self.folded = self._parameters[0].device.type == "cpu"
-        self.dynamics = split(model.dynamics.layers)
-        self.reward = split(model.reward_head.layers)
-        self.policy = split(model.policy_head.layers)
-        self.value = [split(model.q_heads.layers, head) for head in range(model.config.num_q)]
         termination = model.termination_head
-        self.termination = None if termination is None else split(termination.layers)
+        heads = [split(part.layers) for part in (model.dynamics, model.reward_head, model.policy_head)]
+        heads += [split(model.q_heads.layers, head) for head in range(model.config.num_q)]
+        heads += [] if termination is None else [split(termination.layers)]
+        if self.keep_storage and self._heads:
+            _copy(heads, self._heads)
+        else:
+            self._heads = heads
+        self.dynamics, self.reward, self.policy, *others = self._heads
+        self.value = others[: model.config.num_q]
+        self.termination = None if termination is None else others[-1]
         self.bounded = False
         if (
             self.folded
@@ -70,18 +78,44 @@ class RolloutWeights:
             gain, shift = (last.get_parameter(f"norm_{name}").detach() for name in ("weight", "bias"))
             self.bounded = bool(gain.abs().max() * gain.numel() ** 0.5 + shift.abs().max() < _SAFE_EXPONENT)
 
+    def heads(self, chosen: Sequence[int] | Tensor) -> list[Head]:
+        """Value heads; a tensor of indices (k,) is not read on the host."""
+        if not isinstance(chosen, Tensor):
+            return [self.value[index] for index in chosen]
+        return [self._by_input(_gathered(self.value, index)) for index in chosen.split(1)]
+
     def _split(self, layers: nn.ModuleList, head: int | None = None) -> Head:
         packed = [_layer(layer, head) for layer in layers]
         if self.folded:
             packed = [_folded(layer, i > 0) for i, layer in enumerate(packed)]
-        config = self._model.config
-        sizes = [
-            config.latent_dim,
-            config.task_dim,
-            len(packed[0].weight) - config.latent_dim - config.task_dim,
-        ]
-        latent, task, action = packed[0].weight.split(sizes)
-        return Head(latent, task, action, tuple(packed))
+        return self._by_input(tuple(packed))
+
+    def _by_input(self, layers: tuple[Layer, ...]) -> Head:
+        latent, task = self._model.config.latent_dim, self._model.config.task_dim
+        weight = layers[0].weight
+        return Head(*weight.split([latent, task, len(weight) - latent - task]), layers)
+
+
+def _copy(source: Sequence[Head], target: Sequence[Head]) -> None:
+    for new, old in zip(source, target, strict=True):
+        for layer, place in zip(new.layers, old.layers, strict=True):
+            for tensor, kept in zip(layer, place, strict=True):
+                if tensor is not None and kept is not None and tensor.data_ptr() != kept.data_ptr():
+                    kept.copy_(tensor)
+
+
+def _gathered(heads: Sequence[Head], index: Tensor) -> tuple[Layer, ...]:
+    """Layers of the head at `index` (1,)."""
+
+    def pick(tensors: Sequence[Tensor | None]) -> Tensor | None:
+        return (
+            torch.stack([t for t in tensors if t is not None]).index_select(0, index)[0]
+            if tensors[0] is not None
+            else None
+        )
+
+    layers = zip(*(head.layers for head in heads), strict=True)
+    return tuple(Layer(*(pick(same) for same in zip(*layer, strict=True))) for layer in layers)
 
 
 def _parts(model: WorldModel) -> list[nn.Module]:

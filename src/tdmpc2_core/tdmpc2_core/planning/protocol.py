@@ -43,6 +43,7 @@ class PlanDraws:
         elite: (B, K) unit exponentials, one per elite in order of falling value; None when the mean is taken.
         final: (B, A) exploration noise; None when evaluating.
         shifts: (B, 2) int64, where the images are cut out (`model.encoder.shift`); None without augmentation.
+        gather: `heads` lie on the model's device and are not read on the host (`planning.graph`).
     """
 
     prior: Tensor
@@ -52,6 +53,7 @@ class PlanDraws:
     elite: Tensor | None = None
     final: Tensor | None = None
     shifts: Tensor | None = None
+    gather: bool = False
 
     def to(self, reference: Tensor) -> PlanDraws:
         """Same draws on the device and in the precision of `reference`; `heads` stay on the host."""
@@ -61,7 +63,7 @@ class PlanDraws:
             whole = item.name == "shifts"
             moved[item.name] = (
                 value
-                if value is None or item.name == "heads"
+                if not isinstance(value, Tensor) or item.name == "heads"
                 else (value.to(reference.device if whole else reference))
             )
         return PlanDraws(**moved)
