@@ -9,6 +9,7 @@ import numpy as np
 
 from tdmpc2_core.config_words import closest
 from tdmpc2_core.data.episodes import Episode
+from tdmpc2_core.envs.biped import BipedController
 from tdmpc2_core.envs.gait import TrotGait
 from tdmpc2_core.envs.resolved_rate import ResolvedRate
 from tdmpc2_core.envs.robot import RobotEnv
@@ -26,7 +27,11 @@ class Controller(Protocol):
         """Joint targets (J,), rad, for this decision."""
 
 
-KINDS: dict[str, Callable[[Embodiment], Controller]] = {"trot": TrotGait, "resolved_rate": ResolvedRate}
+KINDS: dict[str, Callable[[Embodiment], Controller]] = {
+    "biped": BipedController,
+    "resolved_rate": ResolvedRate,
+    "trot": TrotGait,
+}
 
 
 class EpisodeRecorder:

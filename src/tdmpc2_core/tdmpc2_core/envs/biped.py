@@ -1,0 +1,250 @@
+"""Scripted controller of a biped: stands by ankle feedback, steps by placing feet on the capture point.
+
+It reads the true state of the simulation and is only a teacher. The balance model is the linear inverted
+pendulum: the capture point xi = c + v / omega of the centre of mass runs away from the centre of pressure p
+as xi(t) = p + (xi - p) exp(omega t) (Pratt et al., Humanoids 2006; Englsberger et al., IROS 2011). A swing
+foot lands where the next step brings xi back to the periodic gait (Khadiv et al., Humanoids 2016).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tdmpc2_core.config import from_mapping
+from tdmpc2_core.envs.biped_settings import BipedSettings
+from tdmpc2_core.envs.biped_state import BipedState, about_z
+from tdmpc2_core.envs.leg import Leg
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots.embodiment import Embodiment
+
+if TYPE_CHECKING:
+    from tdmpc2_core.envs.robot import RobotEnv
+
+Array = NDArray[np.float64]
+_PHASE_LOCK = 0.02  # cycles per decision by which the inner phase follows the environment's
+_RELEASE = 0.9  # per decision: what is left of the stepping pose after the last step
+_DRIFT_RATE, _MAX_DRIFT = 0.5, 0.1  # 1/s and m/s: correction of the mean velocity
+_MAX_TURN = 0.3  # rad that the wanted heading is ahead of the present one
+_REACH = 0.35  # m, longest step
+
+
+class BipedController:
+    """Joint targets of a robot with two six-joint legs; legs and feet are read from its model.
+
+    Raises:
+        UserError: the embodiment lacks ``demonstration`` or ``clock``, or a leg has not six joints.
+    """
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        spec, clock = embodiment.demonstration, embodiment.clock
+        if spec is None or clock is None or len(clock.feet) != 2:
+            raise UserError(
+                f"{embodiment.name}: stepping needs the sections `demonstration` and `clock` with two feet"
+            )
+        self.settings = from_mapping(BipedSettings, spec.params, f"{embodiment.name}: demonstration")
+        self._embodiment, self._clock = embodiment, clock
+        self._tick = clock.frequency / embodiment.control_rate  # cycles per decision
+        self._swing_seconds = (1.0 - clock.duty) / clock.frequency
+        self._step_seconds = 0.5 / clock.frequency
+        self._legs: list[Leg] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Stand."""
+        self._phase: float | None = None
+        self._elapsed = 0.0  # cycles since the first step was asked for
+        self._starting = False
+        self._drift, self._heading = np.zeros(2), 0.0  # m/s, rad in the world
+        self._offset = np.zeros(self._embodiment.num_joints)  # of the stepping pose, when standing again
+        self._lift: list[tuple[Array, float] | None] = [None, None]  # where a foot in swing left the ground
+        self._targets = self._embodiment.default_position.copy()
+
+    # ---- decisions ----
+    def act(self, env: RobotEnv) -> Array:
+        """Joint targets (J,), rad."""
+        if not self._legs:
+            self._prepare(env)
+        state = BipedState(env.simulation, self._legs)
+        spec = env.embodiment.command
+        asked = dict(zip(spec.names, env.assembler.command, strict=True)) if spec else {}
+        command = np.array([asked.get(name, 0.0) for name in ("linear_x", "linear_y", "angular_z")])
+        self._advance(state, env.assembler.phase)
+        self._targets = self._stand(state) if self._phase is None else self._step(state, command)
+        return self._targets
+
+    def _prepare(self, env: RobotEnv) -> None:
+        embodiment = self._embodiment
+        self._legs = [Leg(env.simulation.model, embodiment, foot) for foot in self._clock.feet]
+        default = embodiment.default_position
+        soles = [leg.forward(default[leg.joints])[0] for leg in self._legs]
+        self._height = -float(np.mean([sole[2] for sole in soles]))
+        self._side = np.sign([sole[1] for sole in soles])
+
+    def _advance(self, state: BipedState, asked: float | None) -> None:
+        """The inner phase: follows the environment's, outlives it until the feet are together."""
+        if self._phase is None:
+            if asked is not None:
+                self._phase, self._elapsed, self._starting = asked, 0.0, True
+                self._drift, self._heading = np.zeros(2), state.yaw
+            else:
+                self._maybe_recover(state)
+            return
+        before = self._stance()
+        self._elapsed += self._tick
+        self._phase += self._tick
+        if asked is not None:
+            gap = (asked - self._phase + 0.5) % 1.0 - 0.5
+            self._phase += float(np.clip(gap, -_PHASE_LOCK, _PHASE_LOCK))
+        self._phase %= 1.0
+        self._starting &= self._elapsed < 0.5
+        landed = bool((self._stance() & ~before).any())
+        if asked is None and landed and self._together(state):
+            self._phase = None
+            self._lift = [None, None]
+
+    def _maybe_recover(self, state: BipedState) -> None:
+        error = state.lean
+        if abs(error[0]) < self.settings.step_margin and abs(error[1]) < 1.2 * self.settings.step_margin:
+            return
+        away = int(np.argmax(self._side * error[1]))  # the foot on the side that the robot falls to
+        first = away if abs(error[1]) > 1.2 * self.settings.step_margin else 1 - away
+        self._phase = (self._clock.duty - self._clock.offsets[first]) % 1.0
+        self._elapsed, self._starting = 1.0, False
+        self._drift, self._heading = np.zeros(2), state.yaw
+
+    def _together(self, state: BipedState) -> bool:
+        ahead, aside = state.heading.T @ (state.soles[0] - state.soles[1])[:2]
+        near = abs(ahead) < 0.04 and abs(abs(aside) - self.settings.step_width) < 0.05
+        return near and bool(np.linalg.norm(state.lean) < 0.6 * self.settings.step_margin)
+
+    def _leg_phase(self) -> Array:
+        assert self._phase is not None
+        return (self._phase + np.asarray(self._clock.offsets)) % 1.0
+
+    def _stance(self) -> NDArray[np.bool_]:
+        if self._phase is None or self._starting:
+            return np.ones(2, dtype=bool)
+        return self._leg_phase() < self._clock.duty
+
+    # ---- standing ----
+    def _stand(self, state: BipedState) -> Array:
+        settings, wanted = self.settings, self._embodiment.default_position.copy()
+        error = state.lean - (settings.lean, 0.0)
+        pitch = np.clip(settings.ankle_gain * error[0], -0.25, 0.25)
+        roll = np.clip(settings.hip_gain * error[1], -0.2, 0.2)
+        for leg in self._legs:
+            wanted[leg.joints] += (0.0, roll, 0.0, 0.0, pitch, -roll)
+        self._offset = _RELEASE * self._offset
+        return wanted + self._offset
+
+    # ---- stepping ----
+    def _step(self, state: BipedState, command: Array) -> Array:
+        stance, targets = self._stance(), self._embodiment.default_position.copy()
+        command = self._corrected(state, command)
+        base = state.base[:2] + state.base_velocity[:2] * self.settings.lead
+        if self._starting:
+            share = 0.5 * np.pi * min(1.0, 2.0 * self._elapsed)
+            sway = self._side[1] * self.settings.start_sway * (1.0 - np.cos(share))
+            base = state.middle + state.heading @ np.array([state.base_ahead, sway])
+        height = self._height - self.settings.crouch * min(1.0, 3.0 * self._elapsed)
+        upright = about_z(state.yaw) @ state.tilt(-self.settings.upright_gain)
+        for index, leg in enumerate(self._legs):
+            start = self._targets[leg.joints]
+            if not stance[index]:
+                targets[leg.joints] = self._swing(index, state, command, height, start)
+                continue
+            self._lift[index] = None
+            away = np.append(state.soles[index][:2] - base, -height)
+            flat = about_z(state.foot_yaw[index] - self._heading_error(state))
+            joints = leg.inverse(upright.T @ away, upright.T @ flat, start)
+            pressure = self._pressure(index, state, command, bool(stance.all()))
+            targets[leg.joints] = joints + self._support(index, joints, upright, state, pressure)
+        self._offset = targets - self._embodiment.default_position
+        return targets
+
+    def _corrected(self, state: BipedState, command: Array) -> Array:
+        """The command with a slow correction of the mean velocity; also turns the wanted heading."""
+        period = self._embodiment.control_period
+        velocity = state.heading.T @ state.velocity
+        self._drift += _DRIFT_RATE * period * (command[:2] - velocity)
+        self._drift = np.clip(self._drift, -_MAX_DRIFT, _MAX_DRIFT)
+        self._heading = state.yaw + self._heading_error(state) + command[2] * period
+        return command + np.append(self._drift, 0.0)
+
+    def _heading_error(self, state: BipedState) -> float:
+        """Wanted less present heading, rad, at most ``_MAX_TURN``."""
+        error = (self._heading - state.yaw + np.pi) % (2.0 * np.pi) - np.pi
+        return float(np.clip(error, -_MAX_TURN, _MAX_TURN))
+
+    def _swing(self, index: int, state: BipedState, command: Array, height: float, start: Array) -> Array:
+        """Joint targets (6,) of a leg in swing; the heavy hip is led further than knee and ankle."""
+        joints = []
+        for lead in (self.settings.swing_lead, self.settings.swing_lead_hip):
+            sole, turn = self._path(index, state, command, lead)
+            base = state.base[:2] + state.base_velocity[:2] * lead
+            away = np.append(sole[:2] - base, sole[2] - height)
+            flat, trunk = about_z(turn), state.rotation
+            joints.append(self._legs[index].inverse(trunk.T @ away, trunk.T @ flat, start))
+        return np.concatenate([joints[1][:3], joints[0][3:]])
+
+    def _path(self, index: int, state: BipedState, command: Array, lead: float) -> tuple[Array, float]:
+        """World position (3,) of the sole on its way to the landing point, and the foot's yaw."""
+        duty = self._clock.duty
+        share = (self._leg_phase()[index] - duty) / (1.0 - duty)
+        early = min(1.0, share + lead / self._swing_seconds)
+        if self._lift[index] is None:
+            self._lift[index] = (state.soles[index].copy(), state.foot_yaw[index])
+        start, turned = self._lift[index]
+        landing = self._landing(index, state, command, (1.0 - share) * self._swing_seconds)
+        blend = 0.5 - 0.5 * np.cos(np.pi * early)
+        ground = start[:2] + blend * (landing - start[:2])
+        wanted = state.yaw + self._heading_error(state) + 0.5 * command[2] * self._step_seconds
+        turn = turned + blend * ((wanted - turned + np.pi) % (2.0 * np.pi) - np.pi)
+        height = self.settings.swing_height * np.sin(np.pi * early)
+        return np.append(ground, height - 0.01 * share), turn
+
+    def _landing(self, index: int, state: BipedState, command: Array, left: float) -> Array:
+        """World position (2,), m, on which the foot has to land in ``left`` s."""
+        stand = state.soles[1 - index][:2]
+        arrival = (state.capture - stand) * np.exp(state.omega * left)
+        step = state.heading.T @ arrival - self._periodic(index, state, command)
+        apart = self._side[index] * step[1]
+        step[1] = self._side[index] * np.clip(apart, 0.7 * self.settings.step_width, 0.42)
+        step[0] = np.clip(step[0], -_REACH, _REACH)
+        return stand + state.heading @ step
+
+    def _periodic(self, index: int, state: BipedState, command: Array) -> Array:
+        """Capture point from foot ``index`` (2,), m, heading frame, at its touchdown in the periodic gait."""
+        grown = np.exp(state.omega * self._step_seconds)
+        offset = command[:2] * self._step_seconds / (grown - 1.0)
+        offset[1] -= self._side[index] * self.settings.step_width / (grown + 1.0)
+        return offset
+
+    def _support(
+        self, index: int, joints: Array, trunk: Array, state: BipedState, pressure: tuple[Array, float]
+    ) -> Array:
+        """Offsets (6,), rad, with which the servos carry a ground force through the centre of mass."""
+        leg, (ahead, load) = self._legs[index], pressure
+        lever = state.centre - state.soles[index] - np.append(ahead, 0.0)
+        force = load * lever / max(lever[2], 0.1)
+        efforts = leg.support(joints, trunk.T @ np.append(ahead, 0.0), trunk.T @ force)
+        return efforts / self._embodiment.kp[leg.joints]
+
+    def _pressure(self, index: int, state: BipedState, command: Array, both: bool) -> tuple[Array, float]:
+        """Centre of pressure from the sole (2,), m, in the world, and load, N, of a foot on the ground."""
+        settings, soles = self.settings, state.soles[:, :2]
+        ahead, share = np.zeros(2), 1.0
+        if both:
+            apart = soles[index] - soles[1 - index]
+            share = float(np.clip((state.capture - soles[1 - index]) @ apart / (apart @ apart), 0.0, 1.0))
+            if self._starting:
+                ahead[0] = (state.lean)[0]
+        else:
+            since = (self._leg_phase()[1 - index] - 0.5) / self._clock.frequency  # s since touchdown
+            wanted = self._periodic(index, state, command) * np.exp(state.omega * since)
+            ahead = settings.capture_gain * (state.heading.T @ (state.capture - soles[index]) - wanted)
+        ahead = np.clip(ahead, (-0.07, -0.02), (0.07, 0.02))
+        return state.heading @ ahead, share * state.weight
