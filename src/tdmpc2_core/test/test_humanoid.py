@@ -125,7 +125,7 @@ def test_default_pose_alone_stands_when_nobody_commands(embodiment, simulation):
     assert not simulation.fallen() and simulation.gravity()[2] < -0.99
 
 
-@pytest.mark.parametrize("angle", [0.5 * np.pi, np.pi, 1.3 * np.pi])
+@pytest.mark.parametrize("angle", [0.0, 0.5 * np.pi, np.pi, 1.3 * np.pi])
 def test_teacher_survives_a_push_of_100_newtons(embodiment, angle):
     run(embodiment, (0.0, 0.0, 0.0), 3.0, force=100.0, angle=angle)
 

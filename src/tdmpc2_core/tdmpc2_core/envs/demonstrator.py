@@ -94,6 +94,7 @@ class Demonstrator:
                 f"accepted: {', '.join(KINDS)}"
             )
         self._controller = KINDS[kind](embodiment)
+        self.noise = embodiment.demonstration.noise
 
     def reset(self) -> None:
         """Start of an episode."""
@@ -116,7 +117,7 @@ def demonstrate(
     """
     recorder = EpisodeRecorder(env.reset())
     demonstrator.reset()
-    noise_std = rng.choice([0.05, 0.1, 0.2, 0.3])
+    noise_std = demonstrator.noise * rng.choice([1 / 6, 1 / 3, 2 / 3, 1.0])
     wait, burst = int(rng.integers(50, 250)), 0
     while True:
         clean = demonstrator.action(env)
@@ -124,7 +125,7 @@ def demonstrate(
         if wait == 0:
             wait, burst = int(rng.integers(50, 250)), int(rng.integers(5, 30))
         burst -= 1
-        std = 0.5 if burst > 0 else noise_std
+        std = demonstrator.noise * 5 / 3 if burst > 0 else noise_std
         action = np.clip(clean + rng.normal(0.0, std, clean.shape), -1.0, 1.0).astype(np.float32)
         result = env.step(action)
         recorder.add(

@@ -81,6 +81,9 @@ class DemonstrationSpec:
     """The scripted controller that seeds the replay buffer; keys other than kind are its settings."""
 
     kind: str = setting(why="controller in envs/demonstrator.py")
+    noise: float = setting(
+        0.3, unit="normalised action", low=0, why="largest standing noise; bursts have 5/3 of it"
+    )
     params: dict[str, float] = setting(
         factory=dict, rest=True, hash=False, why="settings of the controller, by the names it declares"
     )

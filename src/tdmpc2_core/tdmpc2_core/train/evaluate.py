@@ -27,9 +27,9 @@ class Evaluation:
 def course(embodiment: Embodiment, episodes: int) -> list[np.ndarray]:
     """Commands (C,) for ``episodes`` episodes: half a metre per second, stand, turns, backwards, sideways.
 
-    They are empty for a robot that takes none.
+    Each is inside the robot's range; they are empty for a robot that takes none.
     """
-    names = embodiment.command.names if embodiment.command else ()
+    terms = embodiment.command.terms if embodiment.command else ()
     wanted: list[dict[str, float]] = [
         {"linear_x": 0.5},
         {},
@@ -43,7 +43,7 @@ def course(embodiment: Embodiment, episodes: int) -> list[np.ndarray]:
     commands = []
     for index in range(episodes):
         values = wanted[index % len(wanted)]
-        commands.append(np.array([values.get(name, 0.0) for name in names]))
+        commands.append(np.array([np.clip(values.get(t.name, 0.0), t.lower, t.upper) for t in terms]))
     return commands
 
 
