@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-FORMATS = ("official",)
+from tdmpc2_core.errors import UserError
+
+if TYPE_CHECKING:
+    from tdmpc2_core.checkpoint.bundle import Bundle
+
+FORMATS = ("official", "onnx", "aoti")
 
 
 def add_commands(commands: Any) -> None:
@@ -53,8 +58,15 @@ def _add_export(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("bundle", type=Path, help="checkpoint bundle")
-    command.add_argument("--format", choices=FORMATS, required=True, help="what to write")
+    command.add_argument(
+        "--format",
+        choices=FORMATS,
+        required=True,
+        help="official: TD-MPC2's own .pt; onnx: the policy prior; aoti: the compiled planner, .pt2",
+    )
     command.add_argument("--out", type=Path, required=True, metavar="FILE")
+    command.add_argument("--robots", type=_positive, default=1, help="aoti: robots planned for together")
+    command.add_argument("--device", default="cpu", help="aoti: device to compile for (default cpu)")
     command.set_defaults(run=_export)
 
 
@@ -89,9 +101,36 @@ def _import(args: argparse.Namespace) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     from tdmpc2_core.checkpoint.bundle import load_bundle
+
+    bundle = load_bundle(args.bundle)
+    {"official": _official, "onnx": _onnx, "aoti": _aoti}[args.format](args, bundle)
+
+
+def _onnx(args: argparse.Namespace, bundle: Bundle) -> None:
+    from tdmpc2_core.export.onnx_policy import export_onnx
+
+    export_onnx(bundle.build_model(), args.out)
+    print(
+        f"{args.out}: inputs obs{', task' if bundle.model_config.num_tasks else ''}; outputs action, log_std"
+    )
+
+
+def _aoti(args: argparse.Namespace, bundle: Bundle) -> None:
+    from tdmpc2_core.export.aoti import export_aoti
+
+    try:
+        model = bundle.build_model().to(args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {args.device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    export_aoti(model, bundle.planner, bundle.task_discounts or bundle.discount, args.out, args.robots)
+    plan = bundle.planner
+    print(f"{args.out}: {plan.num_samples} samples, {plan.iterations} iterations, {args.robots} robots")
+
+
+def _official(args: argparse.Namespace, bundle: Bundle) -> None:
     from tdmpc2_core.checkpoint.official_export import export_official, official_settings
 
-    model = load_bundle(args.bundle).build_model()
+    model = bundle.build_model()
     export_official(model, args.out)
     settings = " ".join(shlex.quote(f"{name}={value}") for name, value in official_settings(model).items())
     print(f"{args.out}: load it in the official code with {settings}")

@@ -147,7 +147,7 @@ class ModelRollout:
                 termination.append(self.model.termination(z, tasks).squeeze(-1))
             if self.depth_average or t + 1 == len(actions):
                 onward = self.model.policy(z, tasks, noise=noise).action
-                values.append(self.model.q_values(z, onward, tasks, heads=list(heads)).mean(0).squeeze(-1))
+                values.append(self.model.q_values(z, onward, tasks, heads=heads).mean(0).squeeze(-1))
         ended = torch.stack(termination) if termination else None
         rest = ended, discount_of(self.discount, task), self.soft_termination
         if self.depth_average:

@@ -1,0 +1,1 @@
+"""Deployment: the planner as ahead-of-time compiled code, the policy prior as ONNX (torch)."""

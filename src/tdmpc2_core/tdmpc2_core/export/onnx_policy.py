@@ -1,0 +1,116 @@
+"""The policy prior as an ONNX file: observation in, action out, for runtimes without PyTorch."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.model.world_model import WorldModel
+
+OPSET = 18
+"""First ONNX operator set that has Mish."""
+
+_LAYER_NORM_EPS = 1e-5
+
+
+class PolicyPrior(nn.Module):
+    """obs (B, O) [, task (B,)] -> action (B, A) = tanh(mean) and log_std (B, A), in standard operators."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        if model.config.obs_kind != "state":
+            raise UserError("export: the ONNX policy takes state vectors, this model sees pixels")
+        self.model = model
+        table = model.task_embedding
+        if table is not None:  # what a look-up does to rows longer than 1, done once
+            rows = table.detach().clone()
+            self.register_buffer("embedding", F.embedding(torch.arange(len(rows)), rows, max_norm=1.0))
+
+    def forward(self, obs: Tensor, task: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        model, c = self.model, self.model.config
+        several = task is not None
+        rows = self.get_buffer("embedding")[task] if several else None
+        if c.normalise_obs:
+            statistics = model.normaliser
+            std = statistics.variance.sqrt().clamp(min=statistics.min_std)
+            obs = ((obs - statistics.mean) / std).clamp(-statistics.clip, statistics.clip)
+        z = _layers(model.encoder.get_submodule("layers").children(), _with(obs, rows), c)
+        output = _layers(model.policy_head.layers, _with(z, rows), c)
+        mean, raw = output.chunk(2, -1)
+        log_std = c.log_std_min + 0.5 * (c.log_std_max - c.log_std_min) * (raw.tanh() + 1.0)
+        if several and model.action_masks is not None:
+            mask = model.action_masks[task]
+            mean, log_std = mean * mask, log_std * mask
+        return mean.tanh(), log_std
+
+
+def _with(x: Tensor, rows: Tensor | None) -> Tensor:
+    return x if rows is None else torch.cat([x, rows], -1)
+
+
+def _layers(layers: Iterable[nn.Module], x: Tensor, config: WorldModelConfig) -> Tensor:
+    for layer in layers:
+        x = F.linear(x, layer.get_parameter("weight"), layer.get_parameter("bias"))
+        if not hasattr(layer, "norm_weight"):
+            continue
+        gain, shift = layer.get_parameter("norm_weight"), layer.get_parameter("norm_bias")
+        x = F.layer_norm(x, (x.shape[-1],), gain, shift, _LAYER_NORM_EPS)
+        if layer.simnorm_dim is None:
+            x = F.mish(x)
+        else:
+            x = x.unflatten(-1, (-1, config.simnorm_dim)).softmax(-1).flatten(-2)
+    return x
+
+
+def export_onnx(model: WorldModel, path: str | Path) -> None:
+    """Write the policy prior to `path` (.onnx): inputs obs (and task), outputs action and log_std, any batch.
+
+    Raises:
+        UserError: onnx or onnxscript is not installed, the model sees pixels, or `path` cannot be written.
+    """
+    for package in ("onnx", "onnxscript"):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise UserError(
+                f"export: the package {package} is missing; pip install 'tdmpc2-core[onnx]'"
+            ) from None
+    policy = PolicyPrior(model).eval()
+    c = model.config
+    device = next(model.parameters()).device
+    inputs: tuple[Tensor, ...] = (torch.zeros(2, c.obs_dim, device=device),)
+    names = ["obs"]
+    if c.num_tasks:
+        inputs, names = (*inputs, torch.zeros(2, dtype=torch.long, device=device)), ["obs", "task"]
+    batch = torch.export.Dim("batch")
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                policy,
+                inputs,
+                input_names=names,
+                output_names=["action", "log_std"],
+                dynamic_shapes=tuple({0: batch} for _ in inputs),
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+        program.model.metadata_props["tdmpc2"] = json.dumps(
+            {"obs_dim": c.obs_dim, "action_dim": c.action_dim}
+        )
+        program.save(str(target), external_data=False)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}); give a writable path") from None
