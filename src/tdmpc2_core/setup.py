@@ -21,6 +21,7 @@ here = Path(__file__).parent
 sim = ["mujoco==3.6.*"]  # the one minor line that the robot models and every supported benchmark suite accept
 dmcontrol = ["dm_control==1.0.38", *sim]  # the line that goes with this MuJoCo; later ones need a newer
 video = ["imageio>=2.34", "imageio-ffmpeg>=0.5", "matplotlib>=3.8"]
+onnx = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
 test = ["pytest>=7.4", "pytest-timeout>=2.2", *sim]  # colcon test runs pytest only for an extra of this name
 dev = [*test, *dmcontrol, *video, "ruff>=0.6", "mypy>=1.10"]
 
@@ -43,7 +44,14 @@ setup(
         "safetensors>=0.4",
         "tqdm>=4.66",
     ],
-    extras_require={"sim": sim, "dmcontrol": dmcontrol, "video": video, "test": test, "dev": dev},
+    extras_require={
+        "sim": sim,
+        "dmcontrol": dmcontrol,
+        "video": video,
+        "onnx": onnx,
+        "test": test,
+        "dev": dev,
+    },
     entry_points={
         "console_scripts": ["tdmpc2 = tdmpc2_core.cli:main", "tdmpc2-doctor = tdmpc2_core.doctor.cli:main"]
     },
