@@ -125,3 +125,41 @@ def test_concatenate_joins_along_the_batch():
     joined = concatenate([replay.sample(8, 3), replay.sample(24, 3)])
     assert joined.size == 32
     check_windows(joined, 3)
+
+
+def stored(sampling: str) -> ReplayBuffer:
+    """Episodes of 5, 45 and 2 decisions; the observation's first entry tells which."""
+    replay = ReplayBuffer(1, 100, OBS, ACT, generator=torch.Generator().manual_seed(3), sampling=sampling)
+    for number, length in enumerate((5, 45, 2)):
+        observation = np.full(OBS, number, dtype=np.float32)
+        for _ in range(length):
+            replay.add(0, observation, np.zeros(ACT, dtype=np.float32), 0.0, False)
+        replay.close(0, observation)
+    return replay
+
+
+def test_weight_of_short_and_long_episodes() -> None:
+    shares = {}
+    for sampling in ("decisions", "episodes"):
+        batch = stored(sampling).sample(4000, 3)
+        shares[sampling] = [float((batch.obs[0, :, 0] == number).float().mean()) for number in range(3)]
+        if sampling == "episodes":
+            assert bool((batch.valid == 1).all())  # whole windows alone
+    assert np.allclose(
+        shares["decisions"][:2], [5 / 51, 45 / 51], atol=0.02
+    )  # the last start lacks rows behind it
+    assert np.allclose(shares["episodes"], [0.5, 0.5, 0.0], atol=0.03)
+
+
+def test_episodes_that_were_overwritten_are_not_drawn() -> None:
+    replay = ReplayBuffer(1, 20, OBS, ACT, sampling="episodes")
+    assert not replay.can_sample(3)
+    for number in range(7):
+        observation = np.full(OBS, number, dtype=np.float32)
+        for _ in range(5):
+            replay.add(0, observation, np.zeros(ACT, dtype=np.float32), 0.0, False)
+        assert number or not replay.can_sample(3)  # an episode in progress does not count
+        replay.close(0, observation)
+    batch = replay.sample(500, 3)
+    assert set(batch.obs[..., 0].flatten().tolist()) == {4.0, 5.0, 6.0}
+    assert bool((batch.obs[0, :, 0] == batch.obs[-1, :, 0]).all())

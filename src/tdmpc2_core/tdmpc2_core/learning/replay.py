@@ -1,10 +1,12 @@
 """Replay memory: one ring of rows per environment, inserted per decision and sampled as windows.
 
 An episode of T decisions takes T + 1 rows: T rows (observation, action taken there, its outcome) and one
-closing row that holds only the final observation. Start rows are uniform over decisions, not episodes.
+closing row that holds only the final observation. Start rows are uniform over decisions, or over episodes.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +14,9 @@ from torch import Tensor
 
 from tdmpc2_core.data.episodes import Episode
 from tdmpc2_core.learning.batch import Batch
+from tdmpc2_core.learning.episode_index import EpisodeIndex
+
+Sampling = Literal["decisions", "episodes"]
 
 
 class ReplayBuffer:
@@ -22,6 +27,8 @@ class ReplayBuffer:
         capacity: rows per lane.
         device: where rows live and batches are made.
         generator: draws start rows; on the CPU.
+        sampling: "decisions": every stored decision alike; "episodes": every finished episode alike, whole
+            windows alone, as the official code does.
     """
 
     def __init__(
@@ -32,6 +39,7 @@ class ReplayBuffer:
         action_dim: int,
         device: torch.device | str = "cpu",
         generator: torch.Generator | None = None,
+        sampling: Sampling = "decisions",
     ) -> None:
         self.lanes, self.capacity, self.device = lanes, capacity, torch.device(device)
         self.generator = generator or torch.Generator().manual_seed(0)
@@ -48,6 +56,7 @@ class ReplayBuffer:
         self._is_decision = torch.zeros(lanes, capacity, dtype=torch.bool)  # host copy, for drawing starts
         self._head = np.zeros(lanes, dtype=np.int64)  # next row to write
         self._filled = np.zeros(lanes, dtype=np.int64)
+        self._index = EpisodeIndex(lanes, capacity) if sampling == "episodes" else None
 
     def __len__(self) -> int:
         return int(self._filled.sum())
@@ -82,6 +91,8 @@ class ReplayBuffer:
             self._plan_std[row] = torch.from_numpy(np.asarray(plan_std, dtype=np.float32))
         self._scalars[row] = torch.tensor([reward, float(terminated), 1.0, float(has_plan)])
         self._is_decision[lane, column] = True
+        if self._index is not None:
+            self._index.add(lane)
 
     def close(self, lane: int, observation: np.ndarray) -> None:
         """End the episode of ``lane`` with its final observation (O,)."""
@@ -90,6 +101,8 @@ class ReplayBuffer:
         self._observation[row] = torch.from_numpy(observation)
         self._scalars[row] = 0.0
         self._is_decision[lane, column] = False
+        if self._index is not None:
+            self._index.close(lane)
 
     def add_episode(self, lane: int, episode: Episode) -> None:
         """Insert a whole episode, oldest rows of the lane falling out when it is full."""
@@ -114,9 +127,17 @@ class ReplayBuffer:
         self._is_decision[lane, columns[-1]] = False
         self._head[lane] = (self._head[lane] + count + 1) % self.capacity
         self._filled[lane] = min(self._filled[lane] + count + 1, self.capacity)
+        if self._index is not None:
+            self._index.add(lane, count)
+            self._index.close(lane)
 
     def can_sample(self, window: int) -> bool:
-        """Whether some lane holds more rows than a window of ``window`` decisions needs."""
+        """Whether some lane holds more rows than a window of ``window`` decisions needs.
+
+        With sampling over episodes: whether some finished episode holds a window.
+        """
+        if self._index is not None:
+            return len(self._index.usable(window)) > 0
         return bool((self._filled > window + 1).any())
 
     def _draw_starts(self, count: int, window: int) -> tuple[Tensor, Tensor]:
@@ -146,7 +167,10 @@ class ReplayBuffer:
             raise ValueError(
                 f"the replay buffer holds {len(self)} rows; a window needs {window + 2} in one lane"
             )
-        lane, column = self._draw_starts(batch_size, window)
+        if self._index is None:
+            lane, column = self._draw_starts(batch_size, window)
+        else:
+            lane, column = self._index.draw(batch_size, window, self.generator)
         columns = (column[None] + torch.arange(window + 1)[:, None]) % self.capacity
         rows = (lane[None] * self.capacity + columns).to(self.device, non_blocking=True)
         body = rows[:-1]

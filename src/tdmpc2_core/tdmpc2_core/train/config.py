@@ -55,6 +55,9 @@ class TrainConfig:
         0.5, above=0, unit="updates per agent step", why="1 in the paper; less saves time"
     )
     replay_capacity: int = setting(500_000, low=1000, unit="decisions", why="over all environments")
+    replay_sampling: Literal["decisions", "episodes"] = setting(
+        "decisions", why="drawn with equal weight; episodes is the official code, which over-draws short ones"
+    )
 
     demonstration_steps: int = setting(
         40_000, low=0, unit="agent steps", why="scripted gait before learning starts"

@@ -70,7 +70,7 @@ class OnlineTrainer:
             self.config.seed * 31 + seed + 101 * self.run.progress.resumes
         )
         dims = self.spec.observation_dim, self.spec.action_dim
-        return ReplayBuffer(lanes, capacity, *dims, device=self.run.device, generator=generator)
+        return ReplayBuffer(lanes, capacity, *dims, self.run.device, generator, self.config.replay_sampling)
 
     # ---- phases ----
     def train(self) -> None:

@@ -64,6 +64,7 @@ def train_preset(name: str | None, robot: str | None = None, task: str | None = 
         num_envs=1,
         updates_per_step=1.0,
         replay_capacity=1_000_000,
+        replay_sampling="episodes",
         random_steps=max(1000, 5 * spec.episode_length),
         learner=LearnerConfig(discount=discount),
         planner=planner_preset("paper", spec.action_dim),
