@@ -88,3 +88,45 @@ def test_gate_and_missing_plans(objective: str) -> None:
     some[:, 2] = 1
     mixed = evaluate(actor_inputs(3.0, some), options) - OBJECTIVES["max_q"](actor_inputs(3.0), options)
     assert torch.all(mixed[:3, 2] != 0) and torch.all(mixed[:, [0, 1, 3]] == 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "weight"), [(12, 12 / 50), (23, 23 / 50), (24, 0.024), (48, 0.048), (49, 49 / 50)]
+)
+def test_weight_of_booms_alignment_by_action_size(size: int, weight: float) -> None:
+    g = seeded(4)
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=g)
+
+    log_std, noise = rand(4, B, size) * 0.3, rand(4, B, size)
+    raw = rand(4, B, size)
+    sample = PolicySample((raw + noise * log_std.exp()).tanh(), raw.tanh(), log_std, noise, size)
+    ones = torch.ones(3, B, 1)
+    x = ActorInputs(
+        sample, rand(4, B, 1), torch.tensor(3.0), torch.tensor(2.0), rand(3, B, size).tanh(), ones,
+        None, rand(3, B, size).tanh(), rand(3, B, size).abs(), ones,
+    )  # fmt: skip
+    rule = OBJECTIVES["boom"](x, ActorOptions(objective="boom"))
+    given = OBJECTIVES["boom"](x, ActorOptions(objective="boom", plan_weight=weight))
+    other = OBJECTIVES["boom"](x, ActorOptions(objective="boom", plan_weight=2 * weight))
+    assert torch.equal(rule, given) and not torch.allclose(rule, other)
+
+
+def test_reduction_over_the_two_heads() -> None:
+    assert HEAD_REDUCTION == {
+        "max_q": "mean", "tdmpc_square": "mean", "boom": "min", "bmpc": None, "bc": "mean"
+    }  # fmt: skip
+
+
+def test_bc_counts_real_actions_and_valid_steps_alone() -> None:
+    x, options = actor_inputs(), ActorOptions(objective="bc")
+    mask = torch.ones(B, A)
+    mask[0, 1:] = 0
+    valid = torch.ones(3, B, 1)
+    valid[2, 3] = 0
+    masked = replace(x, action_mask=mask, valid=valid)
+    extra = OBJECTIVES["bc"](masked, options) - OBJECTIVES["max_q"](x, options)
+    error = (x.sample.action[:3] - x.action).square()
+    assert torch.allclose(extra[:3, 0, 0], error[:, 0, 0], atol=1e-5)
+    assert torch.allclose(extra[:2, 3, 0], error[:2, 3].mean(-1), atol=1e-5) and extra[2, 3].abs().max() == 0

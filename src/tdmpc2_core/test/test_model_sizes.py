@@ -36,11 +36,25 @@ def closed_form(c: WorldModelConfig) -> int:
     return total + (head(c.latent_dim, 1) if c.episodic else 0)
 
 
+PARTS = {  # encoder, dynamics, reward, policy, all value heads; observation 24, action 6
+    1: (40_064, 250_752, 240_101, 203_532, 480_202),
+    5: (139_520, 794_112, 582_245, 533_516, 2_911_225),
+    19: (1_868_032, 2_636_032, 1_950_821, 1_853_452, 9_754_105),
+    48: (7_860_224, 5_987_584, 4_790_117, 4_619_788, 23_950_585),
+    317: (56_119_328, 28_102_688, 22_876_261, 22_487_052, 183_010_088),
+}
+EMBEDDING = {"mt30": (2880, 1920, 1920, 1920, 2880), "mt80": (7680,) * 5}
+
+
+def build(config: WorldModelConfig) -> WorldModel:
+    """The model without memory for its weights."""
+    with torch.device("meta"):
+        return WorldModel(config)
+
+
 def count(config: WorldModelConfig) -> int:
-    """Parameters of the built model for the small sizes, of the formulas for those that need gigabytes."""
-    if config.mlp_dim > 1024:
-        return closed_form(config)
-    number = WorldModel(config).num_parameters
+    """Parameters of the built model, equal to those of the formulas."""
+    number = build(config).num_parameters
     assert number == closed_form(config)
     return number
 
@@ -60,11 +74,16 @@ def test_other_counts() -> None:
     assert count(world_model_config(5, 223, 38)) == 5_159_082
     assert count(world_model_config(5, 24, 6, episodic=True)) == 5_488_491
     assert SIZES["robot"]["latent_dim"] == 128
-    parts = WorldModel(world_model_config(1, 24, 6))
-    sizes = [
-        sum(p.numel() for p in m.parameters()) for m in (parts.encoder, parts.dynamics, parts.reward_head)
-    ]
-    assert sizes == [40_064, 250_752, 240_101]
+
+
+@pytest.mark.parametrize("size", PARTS)
+def test_parts(size: int) -> None:
+    m = build(world_model_config(size, 24, 6))
+    parts = (m.encoder, m.dynamics, m.reward_head, m.policy_head, m.q_heads)
+    assert tuple(sum(p.numel() for p in part.parameters()) for part in parts) == PARTS[size]
+    for (name, sizes), (dims, obs) in zip(EMBEDDING.items(), ((30, 24), (80, 39)), strict=True):
+        several = build(world_model_config(size, obs, 6, name, action_dims=(6,) * dims))
+        assert several.task_embedding.numel() == sizes[list(PARTS).index(size)]
 
 
 def test_initial_weights() -> None:
