@@ -8,15 +8,18 @@ from collections import deque
 from torch import Tensor
 
 _REMEMBERED = 16  # iterations; a few plans, so that a change of the machine's load is seen within them
+_CAUTION = 1.2  # an iteration may take this much longer than expected
+_PATIENCE = 10  # plans without an iteration until the slowest times are forgotten, one per plan
 _RETURN = 0.0005  # s from the end of the last iteration to the caller: choose the action, copy the plan
 
 
 class IterationClock:
     """Keeps iteration times from plan to plan, so that a plan ends before its deadline, not after it.
 
-    An iteration is expected to take as long as the second slowest of the last 16: one that the operating
-    system interrupted does not count, a busy machine does. A plan that had no time for a single iteration
-    forgets the slowest, so that waiting alone cannot keep a planner from searching.
+    An iteration is expected to take 1.2 times as long as the second slowest of the last 16: one that the
+    operating system interrupted does not count, a busy machine does. After ten plans in a row without time
+    for an iteration, each further one forgets the slowest, so that a planner tries again once the machine may
+    be faster, but seldom where iterations just do not fit.
 
     Without any earlier time, the first iteration is started whenever the deadline has not passed: then, and
     when an iteration takes longer than expected, a plan is late by less than that iteration.
@@ -27,6 +30,7 @@ class IterationClock:
         self._kind: object = None
         self._deadline: float | None = None
         self._started: float | None = None
+        self._skipped = 0  # plans without an iteration, in a row
 
     @property
     def expected(self) -> float:
@@ -34,7 +38,7 @@ class IterationClock:
         if not self._times:
             return 0.0
         slowest = sorted(self._times)
-        return slowest[-2] if len(slowest) >= _REMEMBERED // 2 else slowest[-1]
+        return _CAUTION * (slowest[-2] if len(slowest) >= _REMEMBERED // 2 else slowest[-1])
 
     def start(self, deadline: float | None, kind: object) -> None:
         """A plan begins. `deadline`: instant of `time.monotonic()`, s, or None. Times are kept from plan to
@@ -55,9 +59,15 @@ class IterationClock:
             return True
         left = self._deadline - self._started
         fits = left > 0.0 and self.expected + self._reserve <= left
-        if first and not fits and left > 0.0:
-            self._times.remove(max(self._times))
-        return fits
+        if fits:
+            self._skipped = 0
+            return True
+        self._started = None  # no iteration runs that `end` could time
+        if first and left > 0.0:
+            self._skipped += 1
+            if self._skipped > _PATIENCE:
+                self._times.remove(max(self._times))
+        return False
 
     def end(self, pending: Tensor) -> None:
         """The last iteration, which computed `pending`, is over."""

@@ -23,7 +23,7 @@ class Plan:
         dt: control period, s.
         created: time at which row 0 starts, s, on the clock that `action` is asked with.
         value: predicted discounted return of the plan, reward units; NaN where the planner has none.
-        iterations: MPPI iterations that were completed.
+        iterations: iterations of the planner that were completed.
         ended_by: why planning stopped: converged | budget | deadline | policy | hold.
     """
 

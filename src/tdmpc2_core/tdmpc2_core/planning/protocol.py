@@ -19,7 +19,7 @@ class PlanBatch:
         value: (B,) predicted discounted return of the plan, reward units.
         iterations: iterations that were completed.
         ended_by: converged | budget | deadline | policy.
-        trace: per completed iteration the values (B, N) of all candidates.
+        trace: per completed iteration the values (B, N) of all candidates; an ascent adds its starts.
     """
 
     action: Tensor
