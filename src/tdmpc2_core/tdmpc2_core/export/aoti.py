@@ -96,7 +96,9 @@ class CompiledPlanner(MPPI):
         shape = (cfg.horizon, self.robots, self.action_dim)
         usable = self._mean is not None and self._mean.shape == shape
         previous = self._mean if usable else obs.new_zeros(shape)
-        noise = self._draw(draws and draws.prior, (cfg.horizon, self.robots, own, self.action_dim))
+        noise = self._draw(
+            None if draws is None else draws.prior, (cfg.horizon, self.robots, own, self.action_dim)
+        )
         terminal = self._terminal(0, draws)
         heads = self._pair(0, draws)
         latent, prior, mean, std, known = self._start(
@@ -110,7 +112,7 @@ class CompiledPlanner(MPPI):
                 ended_by = "deadline"
                 break
             rows = (cfg.horizon, self.robots, cfg.num_samples - own, self.action_dim)
-            noise = self._draw(draws and draws.samples[i], rows)
+            noise = self._draw(None if draws is None else draws.samples[i], rows)
             if i:
                 terminal = self._terminal(i, draws)
                 heads = heads if cfg.reuse_prior_values else self._pair(i, draws)
@@ -135,7 +137,7 @@ class CompiledPlanner(MPPI):
 
     def _terminal(self, i: int, draws: PlanDraws | None) -> Tensor:
         shape = (self.robots, self.config.num_samples, self.action_dim)
-        return self._draw(draws and draws.terminal[i], shape)
+        return self._draw(None if draws is None else draws.terminal[i], shape)
 
     def _pair(self, i: int, draws: PlanDraws | None) -> Tensor:
         """Two distinct value heads (2,)."""

@@ -108,6 +108,7 @@ def export_onnx(model: WorldModel, path: str | Path) -> None:
                 dynamo=True,
                 verbose=False,
             )
+        assert program is not None  # it is with dynamo=True
         program.model.metadata_props["tdmpc2"] = json.dumps(
             {"obs_dim": c.obs_dim, "action_dim": c.action_dim}
         )
