@@ -1,4 +1,4 @@
-"""Write the measured tables of benchmarks/results/*.json into README.md, between their markers."""
+"""Write the measured tables of benchmarks/results/*.json into the pages that show them, between markers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from common import RESULTS, parser
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "reference" / "performance.md")
 
 # name: heading, command, columns (all where empty)
 TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -46,6 +47,32 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("step", "return_per_step", "velocity_error", "distance_ratio", "falls", "episodes"),
     ),
     "startup": ("From a fresh clone to the first command", "python benchmarks/startup.py", ()),
+    "against_official": (
+        "A plan with the paper's settings and an update of 256 windows, O 24, A 6, one thread on each side",
+        "python benchmarks/against_official.py --official DIR --python PY",
+        (),
+    ),
+    "against_official_2_threads": (
+        "The same with two threads on each side",
+        "python benchmarks/against_official.py --official DIR --python PY --threads 2",
+        (),
+    ),
+    "replay": (
+        "Replay memory of a robot with 48 observations and 12 actions, the planner's Gaussians included; "
+        "batches of 256 windows of 4 decisions",
+        "python benchmarks/replay.py",
+        (),
+    ),
+    "scaling_exponents": (
+        "Slope of log time over log multiply-adds (proportional growth is 1) and memory per added unit",
+        "python benchmarks/scaling.py",
+        (),
+    ),
+    "scaling": (
+        "One iteration of a plan around size 1, 512 samples, horizon 3, one robot; one thread",
+        "python benchmarks/scaling.py",
+        (),
+    ),
 }
 
 
@@ -72,16 +99,21 @@ def _cell(value: Any) -> str:
 def main() -> int:
     """Replace the text between the markers of every table whose JSON file exists."""
     parser(__doc__ or "", "python benchmarks/fill_readme.py").parse_args()
-    text = README.read_text(encoding="utf-8")
+    blocks: dict[str, str] = {}
     for name in TABLES:
         path = RESULTS / f"{name}.json"
         if not path.exists():
             print(f"{path.name}: not measured yet, left as it is")
             continue
-        block = f"<!-- begin {name} -->\n{table(name, json.loads(path.read_text()))}\n<!-- end {name} -->"
-        pattern = rf"<!-- begin {name} -->.*?<!-- end {name} -->"
-        text = re.sub(pattern, lambda _, block=block: block, text, flags=re.S)
-    README.write_text(text, encoding="utf-8")
+        blocks[name] = (
+            f"<!-- begin {name} -->\n{table(name, json.loads(path.read_text()))}\n<!-- end {name} -->"
+        )
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for name, block in blocks.items():
+            pattern = rf"<!-- begin {name} -->.*?<!-- end {name} -->"
+            text = re.sub(pattern, lambda _, block=block: block, text, flags=re.S)
+        page.write_text(text, encoding="utf-8")
     return 0
 
 
