@@ -43,16 +43,13 @@ class ReplayBuffer:
     ) -> None:
         self.lanes, self.capacity, self.device = lanes, capacity, torch.device(device)
         self.generator = generator or torch.Generator().manual_seed(0)
-        rows = lanes * capacity
-
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(rows, *shape, device=self.device)
-
-        self._observation = zeros(observation_dim)
-        self._action = zeros(action_dim)
-        self._plan_mean = zeros(action_dim)
-        self._plan_std = zeros(action_dim)
-        self._scalars = zeros(4)  # reward, terminated, is a decision (not a closing row), has a plan
+        # one row holds all of a decision, so that a window is read from one place in memory
+        sizes = (observation_dim, action_dim, action_dim, action_dim, 4)
+        self._rows = torch.zeros(lanes * capacity, sum(sizes), device=self.device)
+        self._sizes = sizes
+        self._observation, self._action, self._plan_mean, self._plan_std, self._scalars = self._rows.split(
+            sizes, 1
+        )  # scalars: reward, terminated, is a decision (not a closing row), has a plan
         self._is_decision = torch.zeros(lanes, capacity, dtype=torch.bool)  # host copy, for drawing starts
         self._head = np.zeros(lanes, dtype=np.int64)  # next row to write
         self._filled = np.zeros(lanes, dtype=np.int64)
@@ -173,17 +170,18 @@ class ReplayBuffer:
             lane, column = self._index.draw(batch_size, window, self.generator)
         columns = (column[None] + torch.arange(window + 1)[:, None]) % self.capacity
         rows = (lane[None] * self.capacity + columns).to(self.device, non_blocking=True)
-        body = rows[:-1]
-        scalars = self._scalars[body]
+        drawn = self._rows.index_select(0, rows.view(-1)).view(*rows.shape, -1)
+        observation, action, plan_mean, plan_std, scalars = drawn.split(self._sizes, -1)
+        scalars = scalars[:-1]
         valid = torch.cumprod(scalars[..., 2:3], dim=0)
         return Batch(
-            obs=self._observation[rows],
-            action=self._action[body],
+            obs=observation,
+            action=action[:-1],
             reward=scalars[..., 0:1] * valid,
             terminated=scalars[..., 1:2] * valid,
             valid=valid,
-            plan_mean=self._plan_mean[body],
-            plan_std=self._plan_std[body],
+            plan_mean=plan_mean[:-1],
+            plan_std=plan_std[:-1],
             has_plan=scalars[..., 3:4] * valid,
         )
 

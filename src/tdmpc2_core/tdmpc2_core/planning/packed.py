@@ -71,9 +71,8 @@ class RolloutWeights:
         self.value = others[: model.config.num_q]
         self.termination = None if termination is None else others[-1]
         self.bounded = False
-        if (
-            self.folded
-        ):  # elsewhere the softmax kernel is fast, and reading this bound would wait for the device
+        # elsewhere the softmax kernel is fast, and reading this bound would wait for the device
+        if self.folded:
             last = model.dynamics.layers[-1]
             gain, shift = (last.get_parameter(f"norm_{name}").detach() for name in ("weight", "bias"))
             self.bounded = bool(gain.abs().max() * gain.numel() ** 0.5 + shift.abs().max() < _SAFE_EXPONENT)
