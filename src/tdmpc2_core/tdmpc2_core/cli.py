@@ -12,6 +12,7 @@ from tdmpc2_core import __version__
 from tdmpc2_core.cli_checkpoint import add_commands
 from tdmpc2_core.config import apply_overrides, field_help, load_yaml, to_mapping
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.writing import check_writable
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -46,6 +47,8 @@ def _eval(args: argparse.Namespace) -> None:
     from tdmpc2_core.train.evaluate_task import TaskEvaluation, evaluate_task
     from tdmpc2_core.train.report import evaluation_table, task_table
 
+    if args.json:
+        check_writable(args.json, "--json")
     agent = Agent.load(args.bundle, device=args.device, planner=args.planner, seed=args.seed)
     name = agent.planner_config.method if args.planner is None else args.planner
     result: Evaluation | TaskEvaluation

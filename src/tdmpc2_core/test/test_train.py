@@ -149,6 +149,7 @@ def test_seed_phase_is_random_actions_then_as_many_updates(tmp_path):
         (["train", "out=/proc/nowhere"], "writable folder"),
         (["train", "--resume", "/nonexistent"], "no training run"),
         (["eval", "/nonexistent"], "/nonexistent"),
+        (["eval", "quadruped", "--json", "/proc/nowhere.json"], "cannot be written"),
         (["info", "/nonexistent"], "/nonexistent"),
     ],
 )

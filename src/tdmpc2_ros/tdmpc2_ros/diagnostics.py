@@ -16,8 +16,6 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from numpy.typing import NDArray
 
-from tdmpc2_core.errors import UserError
-
 WINDOW = 500
 """Commands that diagnostics look back on: 10 s at 50 Hz."""
 
@@ -131,20 +129,6 @@ def _text(value: Any) -> str:
 
 
 # ---- report file ----
-
-
-def check_report(path: str) -> None:
-    """Raise UserError when no report can be written to `path`, before a run rather than after it."""
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("a"):
-            pass
-    except OSError as problem:
-        reason = problem.strerror or problem
-        raise UserError(
-            f"report: {path} cannot be written ({reason}); name a file in a writable folder"
-        ) from None
 
 
 def write_report(path: str, content: Mapping[str, Any]) -> None:

@@ -15,7 +15,8 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import Trigger
 
 from tdmpc2_core.errors import UserError
-from tdmpc2_ros.diagnostics import Statistics, StopCause, check_report, resident_megabytes, write_report
+from tdmpc2_core.writing import check_writable
+from tdmpc2_ros.diagnostics import Statistics, StopCause, resident_megabytes, write_report
 from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.planner_decision import Decider
@@ -69,7 +70,7 @@ class PlannerNode(LifecycleNode):
         values = self.parameters.values
         try:
             if values.report:
-                check_report(values.report)
+                check_writable(values.report, "report")
             agent, calibration = load_agent(values)
             assert agent.embodiment is not None
             robot = prefixed(agent.embodiment, values.prefix)
@@ -129,7 +130,6 @@ class PlannerNode(LifecycleNode):
 
     def stop(self, cause: str) -> None:
         """Whatever the state: safe action if active, report, everything given up."""
-        self._model_services.stop()
         self._stop(cause)
         self._entered("finalized")
         self._release()
@@ -217,12 +217,15 @@ class PlannerNode(LifecycleNode):
 
     def run(self, stop: Stop) -> int:
         """Serve until `stop` is set, then safe action and end. 2 when autostart fails; the log says why."""
-        if self.parameters.values.autostart and not self._autostart():
-            return 2
-        with spin_in_background(self):
-            stop.wait()
-        self.stop("signal")
-        return 0
+        try:
+            if self.parameters.values.autostart and not self._autostart():
+                return 2
+            with spin_in_background(self):
+                stop.wait()
+            self.stop("signal")
+            return 0
+        finally:
+            self._model_services.stop()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from tdmpc2_core.agent import Agent
 
 
+_LOADING = 20.0  # s, longest load that the end of the process waits for
+
+
 class ModelServices:
     """Serves the planner node; nothing is offered without tdmpc2_msgs."""
 
@@ -56,7 +59,8 @@ class ModelServices:
             self._node.create_service(kind, name.replace("~", own), callback)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
-        threading.Thread(target=self._serve, name="model services", daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, name="model services", daemon=True)
+        self._thread.start()
 
     def _serve(self) -> None:
         assert self._executor is not None
@@ -64,9 +68,11 @@ class ModelServices:
             self._executor.spin()
 
     def stop(self) -> None:
-        """Offer them no longer; a load in progress is not waited for."""
+        """Offer them no longer, once a load in progress has ended: a thread that outlives the interpreter's
+        end would abort the process."""
         if self._executor is not None:
             self._executor.shutdown(timeout_sec=0.5)
+            self._thread.join(_LOADING)
             self._node.destroy_node()
             self._executor = None
 

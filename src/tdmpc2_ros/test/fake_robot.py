@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +58,13 @@ def random_bundle(folder: Path, robot: Embodiment = ROBOT, tasks: tuple[str, ...
 class FakeRobot:
     """Publishes joint_states (sorted by name) and imu at 100 Hz; records commands and when they came, s.
 
-    Switches: `joints`, `imu`: False stops the topic; `missing`: a joint left out; `nan`: rates of the IMU.
+    Switches: `joints`, `imu`: False stops the topic; `missing`: a joint left out; `nan`: rates of the IMU;
+    `spoil`: called with every JointState before it goes out.
     """
 
     def __init__(self, own: Domain) -> None:
         self.own, self.joints, self.imu, self.nan, self.missing = own, True, True, False, ""
+        self.spoil: Callable[[JointState], None] = lambda message: None
         self.position = np.array(ROBOT.default_position) + 0.05
         self.trajectories: list[tuple[float, JointTrajectory]] = []
         self.positions: list[tuple[float, Float64MultiArray]] = []
@@ -95,9 +98,9 @@ class FakeRobot:
                 names = [n for n in ROBOT.joint_names if n != self.missing]
                 pairs = sorted(zip(names, self.position[: len(names)], strict=True))
                 ordered = [name for name, _ in pairs]
-                self._joints.publish(
-                    joint_state_message(now, ordered, [p for _, p in pairs], np.zeros(len(pairs)))
-                )
+                message = joint_state_message(now, ordered, [p for _, p in pairs], np.zeros(len(pairs)))
+                self.spoil(message)
+                self._joints.publish(message)
             if self.imu:
                 rate = math.nan if self.nan else 0.0
                 self._imu.publish(imu_message(now, "imu_link", (0, 0, 0, 1), (0, 0, rate), (0, 0, 9.81)))

@@ -225,3 +225,18 @@ def test_without_the_package_the_node_says_so_once_and_works(bundles, tmp_path):
         assert not {"/planner/status", "/planner/plan", "/planner/trust"} & set(names)
         assert process.stop() == 0, process.log
         robot.close()
+
+
+def test_end_of_the_process_waits_for_a_load(bundles):
+    with domain() as own:
+        robot = FakeRobot(own)
+        process = own.start(PLANNER, {"model": bundles[0], "autostart": True})
+        robot.wait_for_commands(5, process=process)
+        client = own.node.create_client(LoadModel, "/planner/load_model")
+        assert client.wait_for_service(patience(10.0))
+        client.call_async(LoadModel.Request(path=bundles[1]))
+        time.sleep(0.05)
+        assert process.stop(timeout=40.0) == 0, process.log
+        assert "terminate called" not in process.log
+        assert robot.is_hold(robot.trajectories[-1][1])
+        robot.close()
