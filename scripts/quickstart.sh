@@ -24,6 +24,7 @@ ROBOT: ${robots[*]}
   --model PATH       checkpoint bundle instead of the one that comes with the robot
   --planner KIND     bundle (default), mppi, or policy: search or policy prior alone
   --deadline-ms MS   search time per decision
+  --robots N         as many of them, each in a namespace and with a command of its own (default: 1)
   --randomise        draws friction, mass and gains from the seed
   --record DIR       also writes a rosbag2 into this new folder
   --view             opens a window

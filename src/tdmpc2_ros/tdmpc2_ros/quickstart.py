@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tdmpc2_core.errors import UserError
-from tdmpc2_ros import quickstart_video
+from tdmpc2_ros import multi, quickstart_video
 from tdmpc2_ros.quickstart_metrics import Score, score
 from tdmpc2_ros.quickstart_options import Options, parse
 from tdmpc2_ros.quickstart_processes import Child, ChildDied, Children, own_domain
@@ -206,7 +206,8 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        return _run(parse(arguments))
+        options = parse(arguments)
+        return _run(options) if options.robots == 1 else multi.run(options)
     except UserError as error:
         print(f"quickstart: {error}", file=sys.stderr)
         return 2

@@ -34,8 +34,8 @@ _ODOMETRY = "simulator/floating_base_state"
 class Operator(Node):
     """Callbacks collect, mostly undecoded to leave the processor to others; `spin` serves them."""
 
-    def __init__(self, embodiment: Embodiment, idle: Callable[[], None]) -> None:
-        super().__init__("quickstart")
+    def __init__(self, embodiment: Embodiment, idle: Callable[[], None], namespace: str = "") -> None:
+        super().__init__("quickstart", namespace=namespace)
         self.embodiment, self._idle = embodiment, idle
         self.falls = FallCounter(embodiment)
         self.latency: dict[str, str] = {}

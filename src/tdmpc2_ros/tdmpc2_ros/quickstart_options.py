@@ -12,6 +12,8 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_ros.quickstart_course import Course
 
+MAX_ROBOTS = 8
+
 
 @dataclass(frozen=True)
 class Options:
@@ -28,6 +30,7 @@ class Options:
     randomise: bool
     view: bool
     video: bool
+    robots: int
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,6 +57,10 @@ def parse(arguments: list[str] | None) -> Options:
         raise UserError(
             f"{model}: no checkpoint bundle there; --model names the folder that holds bundle.json"
         )
+    if not 1 <= given.robots <= MAX_ROBOTS:
+        raise UserError(f"--robots is {given.robots}, must be from 1 to {MAX_ROBOTS}")
+    if given.robots > 1 and (given.record or given.view):
+        raise UserError("--record and --view are for one robot; leave them out with --robots")
     if given.record and given.record.exists():
         raise UserError(f"--record {given.record}: exists already; give a folder that does not exist yet")
     return Options(
@@ -68,6 +75,7 @@ def parse(arguments: list[str] | None) -> Options:
         randomise=given.randomise,
         view=given.view,
         video=not given.no_video,
+        robots=given.robots,
     )
 
 
@@ -105,6 +113,13 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         metavar="MS",
         help="search time per tick instead of the planner's default",
+    )
+    parser.add_argument(
+        "--robots",
+        type=int,
+        default=1,
+        metavar="N",
+        help="as many of them, each in a namespace and with a command of its own (default: %(default)s)",
     )
     parser.add_argument(
         "--randomise", action="store_true", help="draw friction, mass and gains from the seed"

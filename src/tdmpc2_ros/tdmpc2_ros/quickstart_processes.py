@@ -33,9 +33,13 @@ class ChildDied(Exception):
 class Child:
     """One node as a process, its output in a file."""
 
-    def __init__(self, name: str, module: str, parameters: Mapping[str, Any], folder: Path) -> None:
-        self.name, self.log = name, folder / f"{name}.log"
+    def __init__(
+        self, name: str, module: str, parameters: Mapping[str, Any], folder: Path, namespace: str = ""
+    ) -> None:
+        self.name = f"{namespace}_{name}" if namespace else name
+        self.log = folder / f"{self.name}.log"
         given = [part for key, value in parameters.items() for part in ("-p", f"{key}:={_text(value)}")]
+        given += ["-r", f"__ns:=/{namespace}"] if namespace else []
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RCUTILS_LOGGING_BUFFERED_STREAM": "0"}
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
@@ -91,9 +95,9 @@ class Children:
         self._folder = folder
         self.all: list[Child] = []
 
-    def start(self, name: str, module: str, parameters: Mapping[str, Any]) -> Child:
-        """Start `python -m module` as a node with ROS parameters; its log is `name`.log."""
-        child = Child(name, module, parameters, self._folder)
+    def start(self, name: str, module: str, parameters: Mapping[str, Any], namespace: str = "") -> Child:
+        """Start `python -m module` as a node with ROS parameters; its log is [namespace_]name.log."""
+        child = Child(name, module, parameters, self._folder, namespace)
         self.all.append(child)
         return child
 

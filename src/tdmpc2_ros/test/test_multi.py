@@ -1,0 +1,111 @@
+"""Two robots in two namespaces of one DDS domain, as processes: each follows its own command and no other."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import Twist
+from nav_msgs.msg import Odometry
+from processes import LOCAL, domain, patience, wait_until
+
+from tdmpc2_core.bundles import shipped_bundle
+from tdmpc2_core.robots import Embodiment
+from tdmpc2_ros import qos
+from tdmpc2_ros.multi import Mirrored
+from tdmpc2_ros.quickstart_course import Course
+
+ROBOT = Embodiment.load("quadruped")
+NAMES = ("a", "b")
+
+
+class Watched:
+    """One robot: its command, and where it is."""
+
+    def __init__(self, own, name: str) -> None:
+        self.states: list[Odometry] = []
+        self.speed = 0.0
+        self._publisher = own.node.create_publisher(Twist, f"/{name}/cmd_vel", qos.COMMAND)
+        own.node.create_subscription(
+            Odometry, f"/{name}/simulator/floating_base_state", self.states.append, qos.SENSOR_INPUT
+        )
+        own.node.create_timer(0.05, self._send)
+        remap = ["-r", f"__ns:=/{name}"]
+        self.simulation = own.start("tdmpc2_ros.mujoco_sim", {"sensor_noise": False}, remap)
+        parameters = {"model": str(shipped_bundle("quadruped")), "autostart": True, "method": "policy"}
+        self.planner = own.start("tdmpc2_ros.planner", parameters, remap)
+
+    def _send(self) -> None:
+        if self.speed:
+            message = Twist()
+            message.linear.x = self.speed
+            self._publisher.publish(message)
+
+    @property
+    def place(self) -> np.ndarray:
+        position = self.states[-1].pose.pose.position
+        return np.array([position.x, position.y])
+
+
+@pytest.mark.timeout(300)
+def test_commanding_one_robot_does_not_move_the_other():
+    with domain() as own:
+        robots = [Watched(own, name) for name in NAMES]
+        for robot in robots:
+            robot.planner.wait_for_log("planning: policy", 60.0)
+            wait_until(lambda r=robot: len(r.states) > 0, 20.0)
+        for walker, other in (robots, robots[::-1]):
+            start, still = walker.place, other.place
+            walker.speed = 0.5
+            say = f"no walk: {walker.planner.log}"
+            wait_until(lambda s=start, w=walker: math.dist(w.place, s) > 1.0, 40.0, say)
+            assert math.dist(other.place, still) < 0.15, "the other robot moved too"
+            walker.speed = 0.0
+            time.sleep(1.5)  # it stops
+        assert all(robot.states[-1].pose.pose.position.z > 0.2 for robot in robots)
+        nodes = set(own.node.get_node_names_and_namespaces())
+        assert {("planner", "/a"), ("planner", "/b"), ("mujoco_sim", "/a"), ("mujoco_sim", "/b")} <= nodes
+        assert [robot.planner.stop(signal.SIGINT) for robot in robots] == [0, 0]
+
+
+@pytest.mark.timeout(300)
+def test_one_command_starts_and_judges_two(tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "tdmpc2_ros.quickstart", "quadruped", "--robots", "2"]
+    command += ["--seconds", "8", "--planner", "policy", "--no-video", "--out", str(out)]
+    result = subprocess.run(
+        command, env={**os.environ, **LOCAL}, capture_output=True, text=True, timeout=patience(120.0)
+    )
+    assert result.returncode in (0, 1), result.stderr
+    content = json.loads((out / "results.json").read_text())
+    assert set(content["robots"]) == {"robot_1", "robot_2"}
+    for one in content["robots"].values():
+        assert one["complete"] and one["falls"] == 0 and one["distance"] > 0.5
+    assert (result.returncode == 0) == all(one["followed"] for one in content["robots"].values())
+    assert "robot_1" in result.stdout and "robot_2" in result.stdout
+    assert (out / "robot_2_planner.log").read_text().count("stopped: signal") == 1
+
+
+def test_second_course_turns_the_other_way():
+    left, right = Course(ROBOT, 30.0), Mirrored(ROBOT, 30.0)
+    turns = [[part.command[2] for part in course.segments] for course in (left, right)]
+    assert turns[0] == [-turn for turn in turns[1]] and any(turns[0])
+    assert left.distance == pytest.approx(right.distance)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [(["--robots", "0"], "--robots is 0"), (["--robots", "2", "--view"], "are for one robot")],
+)
+def test_mistakes_are_one_sentence(arguments, text, tmp_path):
+    command = [sys.executable, "-m", "tdmpc2_ros.quickstart", "quadruped", *arguments, "--out", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=patience(30.0))
+    assert result.returncode == 2 and text in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
