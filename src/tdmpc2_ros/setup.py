@@ -16,7 +16,7 @@ def manifest() -> dict[str, str]:
 
 about = manifest()
 name = about["name"]
-nodes = ["mujoco_sim", "planner", "recorder", "quickstart", "doctor"]
+nodes = ["mujoco_sim", "planner", "recorder", "quickstart", "doctor", "finetune"]
 
 setup(
     **about,
