@@ -103,7 +103,7 @@ def test_plan_is_what_the_controller_got(world):
         if chunk.ended_by in ("budget", "deadline"):
             assert len(chunk.std) == rows * 12 and min(chunk.std) >= 0.0
     stamps = np.array([to_seconds(chunk.header.stamp) for chunk in chunks])
-    assert np.median(np.diff(stamps)) == pytest.approx(PERIOD, abs=0.5 * PERIOD)
+    assert (np.diff(stamps) > 0.0).all() and np.median(np.diff(stamps)) > 0.5 * PERIOD
 
 
 def test_trust_is_judged_by_the_limits_set(world):
