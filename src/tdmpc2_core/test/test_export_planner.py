@@ -9,11 +9,12 @@ import pytest
 import torch
 from planning_support import generator, small_model
 from torch import Tensor
+from torch._inductor.exc import InductorError, InvalidCxxCompiler
 
 from tdmpc2_core.checkpoint import Bundle, save_bundle
 from tdmpc2_core.cli import main
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.export.aoti import CompiledPlanner
+from tdmpc2_core.export.aoti import CompiledPlanner, export_aoti
 from tdmpc2_core.export.planner_parts import Iterate, Start, check_exportable
 from tdmpc2_core.model import WorldModel
 from tdmpc2_core.planning import MPPI, PlanDraws, PlannerConfig
@@ -84,6 +85,15 @@ def test_package_plans_like_the_eager_planner(tmp_path: Path) -> None:
     assert torch.equal(*again) and bool((again[0].abs() <= 1).all())
     with pytest.raises(UserError, match="for 1 robots at a time, not 2"):
         compiled.plan(torch.zeros(2, 9), torch.tensor([True, True]), True)
+
+
+def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise InductorError(InvalidCxxCompiler(), None)
+
+    monkeypatch.setattr(torch._inductor, "aot_compile", refuse)
+    with pytest.raises(UserError, match="cannot be compiled here .*InvalidCxxCompiler.*is g.. or clang"):
+        export_aoti(small_model().eval(), replace(TINY, horizon=1), 0.9, tmp_path / "planner.pt2")
 
 
 def test_what_cannot_be_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,7 @@ def export_aoti(
     Raises:
         UserError: other planners than mppi, no compiler, or `path` cannot be written.
     """
+    from torch._dynamo.exc import BackendCompilerFailed
     from torch._inductor.package import package_aoti
 
     check_exportable(config)
@@ -61,8 +62,11 @@ def export_aoti(
         package_aoti(str(target), files)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror}); give a writable path") from None
-    except torch._inductor.exc.InvalidCxxCompiler as error:
-        raise UserError(f"export: no C++ compiler ({error}); install g++ or clang") from None
+    except BackendCompilerFailed as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"export: it cannot be compiled here ({reason}); is g++ or clang installed?"
+        ) from None
 
 
 class CompiledPlanner(MPPI):
