@@ -9,7 +9,7 @@ from torch import Tensor
 
 _REMEMBERED = 16  # iterations; a few plans, so that a change of the machine's load is seen within them
 _CAUTION = 1.2  # an iteration may take this much longer than expected
-_PATIENCE = 10  # plans without an iteration until the slowest times are forgotten, one per plan
+_PATIENCE, _MOST_PATIENCE = 10, 500  # plans without an iteration until the slowest times are forgotten
 _RETURN = 0.0005  # s from the end of the last iteration to the caller: choose the action, copy the plan
 
 
@@ -19,7 +19,7 @@ class IterationClock:
     An iteration is expected to take 1.2 times as long as the second slowest of the last 16: one that the
     operating system interrupted does not count, a busy machine does. After ten plans in a row without time
     for an iteration, each further one forgets the slowest, so that a planner tries again once the machine may
-    be faster, but seldom where iterations just do not fit.
+    be faster; a try that ended late doubles the ten, up to 500.
 
     Without any earlier time, the first iteration is started whenever the deadline has not passed: then, and
     when an iteration takes longer than expected, a plan is late by less than that iteration.
@@ -31,6 +31,7 @@ class IterationClock:
         self._deadline: float | None = None
         self._started: float | None = None
         self._skipped = 0  # plans without an iteration, in a row
+        self._patience = _PATIENCE
 
     @property
     def expected(self) -> float:
@@ -65,7 +66,7 @@ class IterationClock:
         self._started = None  # no iteration runs that `end` could time
         if first and left > 0.0:
             self._skipped += 1
-            if self._skipped > _PATIENCE:
+            if self._skipped > self._patience:
                 self._times.remove(max(self._times))
         return False
 
@@ -84,6 +85,8 @@ class IterationClock:
         now = time.monotonic()
         if self._started is not None:
             self._times.append(now - self._started)
+            late = self._deadline is not None and now > self._deadline
+            self._patience = min(2 * self._patience, _MOST_PATIENCE) if late else _PATIENCE
         self._started = now
         return True
 
