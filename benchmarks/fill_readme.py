@@ -46,6 +46,24 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "python benchmarks/training_curve.py runs/quadruped",
         ("step", "return_per_step", "velocity_error", "distance_ratio", "falls", "episodes"),
     ),
+    "pushes_scripted": (
+        "The humanoid's scripted controller, its teacher, which reads the true state: 16 robots with sensor "
+        "noise, random starts and randomisation in each row; pushes last 0.1 s at the torso, in random "
+        "directions",
+        "python benchmarks/pushes.py --scripted --robots 16 --seconds 5 --name pushes_scripted",
+        (),
+    ),
+    "pushes": (
+        "The humanoid's bundle: each row is 32 robots with sensor noise, random starts and randomisation; "
+        "pushes last 0.1 s at the torso, in random directions",
+        "python benchmarks/pushes.py",
+        (),
+    ),
+    "training_humanoid": (
+        "The training run of the humanoid's bundle",
+        "python benchmarks/training_curve.py runs/humanoid --name training_humanoid",
+        ("step", "return_per_step", "velocity_error", "distance_ratio", "falls", "episodes"),
+    ),
     "startup": ("From a fresh clone to the first command", "python benchmarks/startup.py", ()),
     "against_official": (
         "A plan with the paper's settings and an update of 256 windows, O 24, A 6, one thread on each side",

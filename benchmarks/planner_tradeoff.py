@@ -16,6 +16,7 @@ from common import figure, milliseconds, parser, print_table, save
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
+from tdmpc2_core.config import to_mapping
 from tdmpc2_core.planning import PlannerConfig, planner_preset
 from tdmpc2_core.train.evaluate import evaluate
 
@@ -42,6 +43,10 @@ def main() -> int:
         "--episodes", type=int, default=8, help="robots, each with one command of the course"
     )
     options.add_argument("--calls", type=int, default=100, help="decisions that latency is measured over")
+    options.add_argument("--name", default="planner_tradeoff", help="name of the JSON file and the plot")
+    options.add_argument(
+        "--store", action="store_true", help="also write the rows into the bundle (a folder)"
+    )
     args = options.parse_args()
     torch.set_num_threads(1)
     agent = Agent.load(args.bundle)
@@ -64,13 +69,20 @@ def main() -> int:
             }
         )
     print_table(rows)
-    save(args.out, "planner_tradeoff", rows, bundle=str(args.bundle), seconds=args.seconds)
+    if args.store:
+        chosen = settings(agent.planner_config)
+        stored = [
+            {**row, "settings": to_mapping(chosen[row["planner"]]), "return": row["reward/step"]}
+            for row in rows
+        ]
+        agent.save(args.bundle, measured=stored)
+    save(args.out, args.name, rows, bundle=str(args.bundle), seconds=args.seconds)
     fig, axes = figure("Planner settings", "latency p50 (ms), one thread", "reward per decision")
     axes.set_xscale("log")
     for row in rows:
         axes.plot(row["p50 ms"], row["reward/step"], "o")
         axes.annotate(row["planner"], (row["p50 ms"], row["reward/step"]), (5, 5), textcoords="offset points")
-    fig.savefig(args.out / "planner_tradeoff.png", dpi=110)
+    fig.savefig(args.out / f"{args.name}.png", dpi=110)
     return 0
 
 

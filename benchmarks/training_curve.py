@@ -19,6 +19,7 @@ def main() -> int:
     """Print the evaluations; write training.json and training.png."""
     options = parser(__doc__ or "", "python benchmarks/training_curve.py runs/quadruped")
     options.add_argument("run", type=Path, help="folder of a training run")
+    options.add_argument("--name", default="training", help="name of the JSON file and the plot")
     args = options.parse_args()
     evaluations, training = rows_of(args.run / "eval.csv"), rows_of(args.run / "train.csv")
     names = (
@@ -38,7 +39,7 @@ def main() -> int:
         "updates": last["updates"],
         "steps per second": last["steps_per_second"],
     }
-    save(args.out, "training", rows, pace=pace)
+    save(args.out, args.name, rows, pace=pace)
     fig, axes = figure("Training on the robot's own course", "agent steps", "reward per decision")
     axes.plot(
         [row["step"] for row in rows], [row["return_per_step"] for row in rows], "o-", label="evaluation"
@@ -46,7 +47,7 @@ def main() -> int:
     shown = [row for row in training if "return_per_step" in row]
     axes.plot([r["step"] for r in shown], [r["return_per_step"] for r in shown], alpha=0.5, label="training")
     axes.legend()
-    fig.savefig(args.out / "training.png", dpi=110)
+    fig.savefig(args.out / f"{args.name}.png", dpi=110)
     return 0
 
 
