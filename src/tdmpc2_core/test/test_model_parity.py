@@ -42,7 +42,7 @@ def test_two_hot(functions: dict[str, torch.Tensor]) -> None:
 
 def test_running_scale_and_discount(functions: dict[str, torch.Tensor]) -> None:
     scale = RunningScale(0.01)
-    values = [scale.update(functions[f"running_scale_q{i}"]) for i in range(6)]
+    values = [scale.update(functions[f"running_scale_q{i}"]).clone() for i in range(6)]
     assert_close(torch.stack(values), functions["running_scale_values"].flatten(), 1e-5, "scale")
     discounts = [discount_for(int(n)) for n in functions["discount_ep_len"]]
     assert_close(torch.tensor(discounts), functions["discount"].flatten(), 1e-6, "discount")
