@@ -1,4 +1,4 @@
-"""The command line: ``tdmpc2 train | eval | calibrate | info | import | export``."""
+"""The command line: ``tdmpc2 train | eval | calibrate | info | import | export | import-urdf``."""
 
 from __future__ import annotations
 
@@ -96,6 +96,13 @@ def _info(args: argparse.Namespace) -> None:
         print(f"measured    {json.dumps(dict(row))}")
 
 
+def _import_urdf(args: argparse.Namespace) -> None:
+    from tdmpc2_core.descriptions.from_urdf import import_urdf
+
+    path = import_urdf(args.urdf, args.folder, args.fixed)
+    print(f"{path}: review it, then: tdmpc2 train robot={args.folder} out=runs/{args.folder.name}")
+
+
 def _parser(settings: str = "") -> argparse.ArgumentParser:
     """The whole command line; `settings` is the end of the help of train."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -162,6 +169,16 @@ def _parser(settings: str = "") -> argparse.ArgumentParser:
     calibration.add_argument("--device", default="cpu", help="torch device (default cpu)")
     calibration.add_argument("--out", type=Path, help="also write the bundle with these settings here")
     calibration.set_defaults(run=_calibrate)
+
+    urdf = commands.add_parser(
+        "import-urdf",
+        help="make a robot folder from a URDF: MJCF and a draft of its embodiment.yaml",
+        epilog="example: tdmpc2 import-urdf crawler.urdf robots/crawler",
+    )
+    urdf.add_argument("urdf", type=Path, help="URDF of the robot, xacro resolved")
+    urdf.add_argument("folder", type=Path, help="folder to make")
+    urdf.add_argument("--fixed", action="store_true", help="the root link is bolted to the world")
+    urdf.set_defaults(run=_import_urdf)
 
     info = commands.add_parser(
         "info",
