@@ -1,6 +1,6 @@
 """ros2 launch tdmpc2_bringup arm.launch.py: the arm under its planner, in simulation by default.
 
-It keeps its pose until somebody publishes goal_pose. All arguments: ros2 launch tdmpc2_bringup arm.launch.py -s
+It keeps its pose until somebody publishes goal_pose. Arguments: ros2 launch tdmpc2_bringup arm.launch.py -s
 """
 
 from launch import LaunchDescription

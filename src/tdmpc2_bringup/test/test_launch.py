@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -108,7 +109,10 @@ def test_mujoco_and_mock_differ_in_the_manager_and_the_clock(tmp_path):
 def test_gazebo_runs_the_manager_itself(tmp_path):
     result = started(tmp_path, sim="gazebo")
     assert not any("ros2_control_node" in program for program in programs(result))
-    assert "flat.sdf" in result.includes[0].arguments["gz_args"]
+    world = result.includes[0].arguments["gz_args"].split()[-1]
+    systems = {each.get("name") for each in ElementTree.parse(world).getroot().iterfind("world/plugin")}
+    wanted = ("Physics", "UserCommands", "SceneBroadcaster", "Imu", "Contact")
+    assert systems == {f"gz::sim::systems::{name}" for name in wanted}
     assert " -s" in result.includes[0].arguments["gz_args"]
     assert " -s" not in started(tmp_path, sim="gazebo", headless=False).includes[0].arguments["gz_args"]
 
