@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 
 from tdmpc2_core import cli
 from tdmpc2_core.descriptions.from_urdf import import_urdf
+from tdmpc2_core.envs.robot import EnvOptions, RobotEnv
 from tdmpc2_core.envs.simulation import Simulation
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
@@ -59,6 +60,20 @@ def test_a_floating_robot_stands_where_its_lowest_shape_touches(write, tmp_path)
     assert acceleration[2] == pytest.approx(9.81, abs=0.2)
     assert not simulation.fallen()
     assert np.abs(simulation.joint_position()).max() < 0.05
+
+
+def test_rewards_take_the_command_by_name(write, tmp_path):
+    """The draft's command has no lateral term: the turn is its second one."""
+    robot = Embodiment.load(import_urdf(write(), tmp_path / "hopper"))
+    assert robot.twist_command.names == ("linear_x", "angular_z")
+    assert_allclose(robot.twist_command.velocity([0.2, 0.4]), [0.2, 0.0, 0.4])
+    rewards = []
+    for turn in (0.0, 0.5):
+        env = RobotEnv(robot, 0, EnvOptions(sensor_noise=False, randomise=False, random_reset=False))
+        env.set_command(np.array([0.0, turn]))
+        env.reset()
+        rewards.append(env.step(np.zeros(1)).reward)
+    assert rewards[1] < rewards[0] - 0.2  # standing still earns the whole term only without a turn
 
 
 def test_a_root_link_named_world_bolts_the_robot_down(write, tmp_path):

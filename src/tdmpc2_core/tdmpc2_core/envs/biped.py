@@ -68,9 +68,8 @@ class BipedController:
         if not self._legs:
             self._prepare(env)
         state = BipedState(env.simulation, self._legs)
-        spec = env.embodiment.command
-        asked = dict(zip(spec.names, env.assembler.command, strict=True)) if spec else {}
-        command = np.array([asked.get(name, 0.0) for name in ("linear_x", "linear_y", "angular_z")])
+        twist = env.embodiment.twist_command
+        command = twist.velocity(env.assembler.command) if twist else np.zeros(3)
         self._advance(state, env.assembler.phase)
         self._targets = self._stand(state) if self._phase is None else self._step(state, command)
         return self._targets

@@ -33,7 +33,7 @@ class RobotState:
     effort: np.ndarray  # (J,)
     action: np.ndarray  # (A,)
     previous_action: np.ndarray  # (A,)
-    command: np.ndarray  # (C,), zero inside the deadband
+    command: np.ndarray  # (3,) like mean_velocity, zero inside the deadband; (7,) a goal pose, (0,) none
     moving: bool
     foot_contact: np.ndarray  # (F,) bool
     foot_height: np.ndarray  # (F,) m

@@ -171,7 +171,7 @@ class RobotEnv:
     def _evaluate(self, action: np.ndarray) -> tuple[float, dict[str, float]]:
         simulation = self.simulation
         linear, angular = simulation.base_velocity()
-        command = self.assembler.command
+        command, twist = self.assembler.command, self.embodiment.twist_command
         velocity = np.array([linear[0], linear[1], angular[2]])
         self._mean_velocity += self._velocity_share * (velocity - self._mean_velocity)
         state = RobotState(
@@ -186,7 +186,7 @@ class RobotEnv:
             effort=simulation.joint_effort(),
             action=action,
             previous_action=self._previous_action,
-            command=command,
+            command=command if twist is None else twist.velocity(command),
             moving=bool(command.any()),
             foot_contact=simulation.foot_contact(),
             foot_height=simulation.foot_height(),
@@ -199,8 +199,8 @@ class RobotEnv:
         reward, info = self.reward(state)
         if self.embodiment.pose_command:
             info |= {"position_error": state.tool_distance, "rotation_error": state.tool_angle}
-        elif self.embodiment.command:
-            info["velocity_error"] = float(np.linalg.norm(linear[:2] - command[:2]))
+        elif twist is not None:
+            info["velocity_error"] = float(np.linalg.norm(linear[:2] - state.command[:2]))
         return reward, info
 
     def foot_stance(self) -> np.ndarray:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from tdmpc2_core.config import setting
 from tdmpc2_core.config_values import Place, convert
 from tdmpc2_core.config_words import closest, describe
@@ -117,6 +120,11 @@ class CommandSpec:
     def names(self) -> tuple[str, ...]:
         """Names of the terms in the order of the command vector."""
         return tuple(term.name for term in self.terms)
+
+    def velocity(self, command: ArrayLike) -> NDArray[np.float64]:
+        """Base velocity (3,) that a command (C,) asks for: forward and lateral, m/s, yaw rate, rad/s."""
+        asked = dict(zip(self.names, np.asarray(command, dtype=np.float64), strict=True))
+        return np.array([asked.get(name, 0.0) for name in ("linear_x", "linear_y", "angular_z")])
 
 
 @dataclass(frozen=True)

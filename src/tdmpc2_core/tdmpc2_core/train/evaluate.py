@@ -82,10 +82,10 @@ def evaluate(
             observations[index] = result.observation
             rewards.append(result.reward)
             alive[index] = not result.terminated
-            if step < settle or embodiment.command is None:
+            if step < settle or embodiment.twist_command is None:
                 continue
             linear, angular = env.simulation.base_velocity()
-            wanted = commands[index]
+            wanted = embodiment.twist_command.velocity(commands[index])
             speed = float(np.linalg.norm(wanted[:2]))
             errors.append(result.info["velocity_error"])
             yaw_errors.append(abs(angular[2] - wanted[2]))
