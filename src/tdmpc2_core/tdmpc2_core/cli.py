@@ -43,23 +43,14 @@ def _given(settings: Sequence[str], key: str) -> str | None:
 
 def _eval(args: argparse.Namespace) -> None:
     from tdmpc2_core.agent import Agent
-    from tdmpc2_core.train.evaluate import Evaluation, evaluate
-    from tdmpc2_core.train.evaluate_task import TaskEvaluation, evaluate_task
-    from tdmpc2_core.train.report import evaluation_table, task_table
+    from tdmpc2_core.train.evaluate_agent import evaluate_agent
+    from tdmpc2_core.train.report import evaluation_table
 
     if args.json:
         check_writable(args.json, "--json")
     agent = Agent.load(args.bundle, device=args.device, planner=args.planner, seed=args.seed)
-    name = agent.planner_config.method if args.planner is None else args.planner
-    result: Evaluation | TaskEvaluation
-    if agent.embodiment is not None:
-        result = evaluate(agent, agent.embodiment, args.seconds, args.episodes, seed=args.seed)
-        print(evaluation_table({name: result}))
-    elif len(agent.tasks) == 1:
-        result = evaluate_task(agent, agent.tasks[0], args.episodes, seed=args.seed)
-        print(task_table({name: result}))
-    else:
-        raise UserError(f"{args.bundle}: was trained on {len(agent.tasks)} tasks; eval needs a bundle of one")
+    result = evaluate_agent(agent, args.seconds, args.episodes, args.seed)
+    print(evaluation_table({args.planner or agent.planner_config.method: result}))
     if args.json:
         Path(args.json).write_text(json.dumps(vars(result), indent=2) + "\n")
 

@@ -3,14 +3,12 @@
 import csv
 import math
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from planning_support import small_model
+from train_support import events, start, wait_for_checkpoints
 
 from tdmpc2_core import cli
 from tdmpc2_core.agent import Agent
@@ -35,35 +33,10 @@ SETTINGS = [
 ]
 
 
-def start(folder: Path, *settings: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tdmpc2_core.cli", "train", f"out={folder}", *SETTINGS, *settings],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def events(folder: Path) -> list[tuple[int, str]]:
-    path = folder / "events.csv"
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        return [(int(row["step"]), row["event"]) for row in csv.DictReader(file)]
-
-
-def wait_for_checkpoints(process: subprocess.Popen, folder: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
-    while sum("checkpoint" in what for _, what in events(folder)) < count:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline, "no checkpoint in two minutes"
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def killed_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    process = start(folder)
+    process = start(folder, *SETTINGS)
     wait_for_checkpoints(process, folder, 3)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -74,7 +47,7 @@ def test_killed_run_goes_on_from_its_last_checkpoint_with_all_its_episodes(kille
     before, demonstrations = events(killed_run), len(EpisodeStore(killed_run / "demonstrations"))
     episodes = len(EpisodeStore(killed_run / "episodes"))
     last = max(step for step, what in before if "checkpoint" in what)
-    process = start(killed_run, f"steps={last + 150}")
+    process = start(killed_run, *SETTINGS, f"steps={last + 150}")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     after = events(killed_run)

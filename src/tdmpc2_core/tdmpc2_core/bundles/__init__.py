@@ -1,4 +1,4 @@
-"""The trained bundles that come with the suite, one folder per robot. Imports neither torch nor MuJoCo."""
+"""The trained bundles that come with the suite, one folder per robot or task; no torch, no MuJoCo."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from tdmpc2_core.errors import UserError
 
 
-def shipped_bundle(robot: str) -> Path:
-    """Folder of the trained bundle for ``robot``.
+def shipped_bundle(name: str) -> Path:
+    """Folder of the trained bundle for a robot or a benchmark task.
 
     Raises:
         UserError: none comes with the suite.
     """
-    folder = Path(str(files("tdmpc2_core.bundles"))) / robot
+    folder = Path(str(files("tdmpc2_core.bundles"))) / name
     if not (folder / "bundle.json").is_file():
-        raise UserError(f"{robot}: no trained bundle comes with the suite; train one with `tdmpc2 train`")
+        raise UserError(f"{name}: no trained bundle comes with the suite; train one with `tdmpc2 train`")
     return folder

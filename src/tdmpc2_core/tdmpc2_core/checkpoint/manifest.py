@@ -43,7 +43,7 @@ def whole(path: Path) -> Path | None:
 def find(path: Path) -> Path:
     """Directory to read: `path`, or the older bundle that an interrupted replacement left beside it.
 
-    A bare name that is no directory here, such as ``quadruped``, is the bundle shipped for that robot.
+    A bare name that is no directory here, such as ``quadruped``, is the shipped bundle of that robot or task.
 
     Raises:
         UserError: there is none.

@@ -21,9 +21,7 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.learning.memory import keep_freed_memory
 from tdmpc2_core.learning.replay import ReplayBuffer, concatenate
-from tdmpc2_core.train.evaluate import Evaluation, evaluate
-from tdmpc2_core.train.evaluate_reach import ReachEvaluation
-from tdmpc2_core.train.evaluate_task import TaskEvaluation, evaluate_task
+from tdmpc2_core.train.evaluate_agent import evaluate_agent
 from tdmpc2_core.train.report import summary
 from tdmpc2_core.train.run import Run
 
@@ -233,12 +231,8 @@ class OnlineTrainer:
         self.run.log.scalars("train", self.run.progress.steps, row)
 
     def _evaluate(self, bar: tqdm) -> None:
-        config, robot = self.config, self.spec.embodiment
-        result: Evaluation | ReachEvaluation | TaskEvaluation = (
-            evaluate(self.agent, robot, config.eval_seconds, config.eval_episodes, seed=EVALUATION_SEED)
-            if robot
-            else evaluate_task(self.agent, self.spec.name, config.eval_episodes, seed=EVALUATION_SEED)
-        )
+        config = self.config
+        result = evaluate_agent(self.agent, config.eval_seconds, config.eval_episodes, EVALUATION_SEED)
         self.agent.reset()
         self.run.log.scalars("eval", self.run.progress.steps, vars(result))
         self.run.keep_best(result)

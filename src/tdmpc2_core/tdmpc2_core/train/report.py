@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tdmpc2_core.train.evaluate import Evaluation
+from tdmpc2_core.train.evaluate_agent import AnyEvaluation
 from tdmpc2_core.train.evaluate_reach import ReachEvaluation
 from tdmpc2_core.train.evaluate_task import TaskEvaluation
 
 
-def evaluation_table(results: Mapping[str, Evaluation | ReachEvaluation]) -> str:
-    """One line per named evaluation; all are of one robot."""
+def evaluation_table(results: Mapping[str, AnyEvaluation]) -> str:
+    """One line per named evaluation; all are of one robot or task."""
     cells = {name: _cells(result) for name, result in results.items()}
     rows = [["planner", *next(iter(cells.values()), {})]]
     rows += [[name, *values.values()] for name, values in cells.items()]
@@ -20,25 +20,15 @@ def evaluation_table(results: Mapping[str, Evaluation | ReachEvaluation]) -> str
     )
 
 
-def task_table(results: Mapping[str, TaskEvaluation]) -> str:
-    """One line per named evaluation on a benchmark task."""
-    lines = [f"{'planner':<12}{'return':>10}{'std':>8}{'lowest':>10}{'episodes':>10}"]
-    for name, result in results.items():
-        lines.append(
-            f"{name:<12}{result.mean_return:>10.1f}{result.std_return:>8.1f}{result.lowest_return:>10.1f}"
-            f"{result.episodes:>10}"
-        )
-    return "\n".join(lines)
-
-
-def summary(result: Evaluation | ReachEvaluation | TaskEvaluation) -> str:
+def summary(result: AnyEvaluation) -> str:
     """One evaluation in one line, for the log."""
-    if isinstance(result, TaskEvaluation):
-        return f"return {result.mean_return:.0f} +- {result.std_return:.0f} over {result.episodes} episodes"
     return ", ".join(f"{name} {value}" for name, value in _cells(result).items())
 
 
-def _cells(result: Evaluation | ReachEvaluation) -> dict[str, str]:
+def _cells(result: AnyEvaluation) -> dict[str, str]:
+    if isinstance(result, TaskEvaluation):
+        cells = {"return": f"{result.mean_return:.1f}", "std": f"{result.std_return:.1f}"}
+        return cells | {"lowest": f"{result.lowest_return:.1f}", "episodes": str(result.episodes)}
     cells = {"reward/step": f"{result.return_per_step:.3f}"}
     if isinstance(result, ReachEvaluation):
         cells["goals reached and held"] = f"{100 * result.success:.1f} % of {result.goals}"

@@ -22,9 +22,7 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.model import WorldModel, world_model_config
 from tdmpc2_core.train.config import TrainConfig
-from tdmpc2_core.train.evaluate import Evaluation
-from tdmpc2_core.train.evaluate_reach import ReachEvaluation
-from tdmpc2_core.train.evaluate_task import TaskEvaluation
+from tdmpc2_core.train.evaluate_agent import AnyEvaluation
 from tdmpc2_core.train.logs import RunLog
 
 
@@ -138,7 +136,7 @@ class Run:
         self.progress = Progress(**json.loads(state["progress"]))
         self.progress.resumes += 1
 
-    def keep_best(self, result: Evaluation | ReachEvaluation | TaskEvaluation) -> None:
+    def keep_best(self, result: AnyEvaluation) -> None:
         """Keep the bundle in ``best/`` when this evaluation is the highest so far."""
         if result.return_per_step > self.progress.best_return_per_step:
             self.progress.best_return_per_step = result.return_per_step
