@@ -102,6 +102,7 @@ def test_seed_phase_is_random_actions_then_as_many_updates(tmp_path):
     short += [
         "planner.num_samples=32",
         "random_steps=60",
+        "replay_sampling=decisions",  # no episode ends in 60 steps
         "steps=62",
         "log_every=1000",
         "eval_every=1000",
