@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import Twist, TwistStamped
+from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from numpy.typing import ArrayLike, NDArray
 from sensor_msgs.msg import Imu, JointState
@@ -92,6 +92,18 @@ def twist_values(twist: Twist, names: Sequence[str]) -> Array:
     return np.array([getattr(getattr(twist, vector), axis) for vector, axis in parts])
 
 
+def goal_values(message: PoseStamped, frame: str) -> Array:
+    """Position (m) and quaternion xyzw (7,) of a pose in `frame`; a leading namespace of its frame is fine.
+
+    Raises SensorError when the pose is in another frame; the values are as they came.
+    """
+    given = message.header.frame_id
+    if given.strip("/").rpartition("/")[2] != frame:
+        raise SensorError(f"goal: frame is {given!r}, must be {frame!r}; transform the pose first")
+    p, q = message.pose.position, message.pose.orientation
+    return np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
+
+
 # ---- sensors out ----
 
 
@@ -139,6 +151,15 @@ def odometry_message(
     q.x, q.y, q.z, q.w = map(float, orientation_xyzw)
     v.x, v.y, v.z = map(float, linear)
     w.x, w.y, w.z = map(float, angular)
+    return message
+
+
+def pose_message(stamp: float, frame: str, pose: ArrayLike) -> PoseStamped:
+    """PoseStamped at `stamp` (s) in `frame` of a pose (7,): m, unit quaternion xyzw."""
+    message = PoseStamped()
+    message.header.stamp, message.header.frame_id = to_time(stamp), frame
+    p, q = message.pose.position, message.pose.orientation
+    p.x, p.y, p.z, q.x, q.y, q.z, q.w = map(float, np.asarray(pose))
     return message
 
 

@@ -1,7 +1,8 @@
 """Simulation node `mujoco_sim`: a robot in MuJoCo behind the topics of a ros2_control stack.
 
-    publishes   joint_states, imu_sensor_broadcaster/imu, simulator/floating_base_state (ground truth),
-                /diagnostics, /clock when asked
+    publishes   joint_states, imu_sensor_broadcaster/imu where the robot has one, ground truth in
+                simulator/floating_base_state and for an arm simulator/tool_pose, /diagnostics,
+                /clock when asked
     subscribes  joint_trajectory_controller/joint_trajectory, forward_position_controller/commands
     services    ~/reset, ~/push (std_srvs/Trigger)
 
@@ -16,6 +17,7 @@ import time
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
@@ -25,7 +27,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_ros import qos
-from tdmpc2_ros.conversions import imu_message, joint_state_message, odometry_message, to_time
+from tdmpc2_ros.conversions import imu_message, joint_state_message, odometry_message, pose_message, to_time
 from tdmpc2_ros.mujoco_sim_commands import CommandError, read_forward_command, read_trajectory
 from tdmpc2_ros.mujoco_sim_pacing import Pacer
 from tdmpc2_ros.mujoco_sim_parameters import SimulationSettings
@@ -56,7 +58,11 @@ class MujocoSim(Node):
         self._refused = 0
         self._warned: dict[str, float] = {}
         self._joints = self.create_publisher(JointState, "joint_states", qos.SENSOR_OUTPUT)
-        self._imu = self.create_publisher(Imu, "imu_sensor_broadcaster/imu", qos.SENSOR_OUTPUT)
+        self._imu = self._tool = None
+        if robot.imu_frame:
+            self._imu = self.create_publisher(Imu, "imu_sensor_broadcaster/imu", qos.SENSOR_OUTPUT)
+        if robot.pose_command:
+            self._tool = self.create_publisher(PoseStamped, "simulator/tool_pose", qos.SENSOR_OUTPUT)
         self._odometry = self.create_publisher(Odometry, "simulator/floating_base_state", qos.SENSOR_OUTPUT)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
         clock = self.settings.publish_clock
@@ -98,10 +104,10 @@ class MujocoSim(Node):
 
     def _on_push(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         change = self.robot.push()
-        response.success, response.message = (
-            True,
-            "base velocity changed by ({:.2f}, {:.2f}) m/s".format(*change),
-        )
+        text = "base velocity changed by ({:.2f}, {:.2f}) m/s"
+        if len(change) == 3:
+            text = "force of ({:.1f}, {:.1f}, {:.1f}) N on the tool"
+        response.success, response.message = True, text.format(*change)
         return response
 
     def _report(self) -> None:
@@ -145,8 +151,11 @@ class MujocoSim(Node):
             self._clock_publisher.publish(Clock(clock=to_time(stamp)))
         joints = (values[self._sorted] for values in (m.position, m.velocity, m.effort))
         self._joints.publish(joint_state_message(stamp, self._names, *joints))
-        frame = self.embodiment.imu_frame or self.embodiment.base_frame
-        self._imu.publish(imu_message(stamp, frame, m.orientation, m.angular_velocity, m.acceleration))
+        if self._imu:
+            frame = self.embodiment.imu_frame or ""
+            self._imu.publish(imu_message(stamp, frame, m.orientation, m.angular_velocity, m.acceleration))
+        if self._tool and m.tool is not None:
+            self._tool.publish(pose_message(stamp, self.embodiment.base_frame, m.tool))
         base = (m.base_position, m.base_orientation, m.base_linear, m.base_angular)
         self._odometry.publish(odometry_message(stamp, self.embodiment.base_frame, *base))
 

@@ -46,6 +46,7 @@ class Measurement(NamedTuple):
     base_orientation: Array
     base_linear: Array  # ground truth in the base frame
     base_angular: Array
+    tool: Array | None  # ground truth (7,) in the base frame: m, xyzw; None for a robot without a tool
 
 
 class SimulatedRobot:
@@ -112,7 +113,7 @@ class SimulatedRobot:
             self._standing = True
 
     def push(self) -> Array:
-        """Change the base's velocity as the embodiment's randomisation does; returns the change (2,), m/s."""
+        """Disturb the robot as the embodiment's randomisation does; see `envs.randomisation.push`."""
         with self._lock:
             return push(self.simulation, self._rng)
 
@@ -150,4 +151,5 @@ class SimulatedRobot:
             acceleration,
             *simulation.base_pose(),
             *simulation.base_velocity(),
+            simulation.tool_pose() if self.embodiment.pose_command else None,
         )

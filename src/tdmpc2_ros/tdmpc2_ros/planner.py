@@ -20,6 +20,7 @@ from tdmpc2_ros.diagnostics import Statistics, StopCause, resident_megabytes, wr
 from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.planner_decision import Decider
+from tdmpc2_ros.planner_goal import GoalInput
 from tdmpc2_ros.planner_model import DYNAMIC, PlannerParameters, load_agent
 from tdmpc2_ros.planner_output import CommandOutput
 from tdmpc2_ros.planner_report import Reporter, Situation
@@ -48,6 +49,7 @@ class PlannerNode(LifecycleNode):
         self._slot.retune(self.parameters.values)
         self.cause, self.statistics = StopCause(), Statistics()
         self._sensors: SensorInput | None = None
+        self._goals: GoalInput | None = None
         self._output: CommandOutput | None = None
         self._estop = False
         self._state = "unconfigured"
@@ -79,6 +81,8 @@ class PlannerNode(LifecycleNode):
             self.get_logger().error(str(problem))
             return FAILURE
         self._sensors = SensorInput(self, robot, self.now, values.cmd_vel_stamped)
+        if robot.pose_command:
+            self._goals = GoalInput(self, agent.embodiment, robot.base_frame, self.now, self._sensors)
         self._output = CommandOutput(self, values.output, robot)
         if calibration:
             self.get_logger().info(f"calibrated: {calibration}")
@@ -98,6 +102,8 @@ class PlannerNode(LifecycleNode):
         self.cause.clear()
         self.statistics.clear()
         self._sensors.clear()
+        if self._goals is not None:
+            self._goals.clear()
         slot.telemetry.restart()
         simulated = self.get_parameter("use_sim_time").value
         with slot.lock:
@@ -156,10 +162,10 @@ class PlannerNode(LifecycleNode):
             self._write_report(self.parameters.values.report)
 
     def _release(self) -> None:
-        for part in (self._sensors, self._output):
+        for part in (self._goals, self._sensors, self._output):
             if part is not None:
                 part.destroy()
-        self._sensors = self._output = None
+        self._goals = self._sensors = self._output = None
         self._slot.clear()
 
     def _write_report(self, path: str) -> None:

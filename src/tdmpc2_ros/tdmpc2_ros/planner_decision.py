@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tdmpc2_core.errors import StaleSource, UserError
 from tdmpc2_core.robots import ActionMapper, ObservationAssembler, SafetyFilter, SensorState
-from tdmpc2_ros.planner_types import Array, Decision, DecisionOptions
+from tdmpc2_ros.planner_types import NO_GOAL, Array, Decision, DecisionOptions
 from tdmpc2_ros.planner_worker import Outcome, PlanWorker, Request
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from tdmpc2_core.planning.trust import Insight, TrustMonitor
     from tdmpc2_core.robots import Snapshot
 
-NO_GOAL = "no goal"
 _ROUNDING = 1e-6  # s, far below a control period: a tick at the plan's end is past it
 _LATE = 0.85  # control periods after which a plan counts as late
 

@@ -13,7 +13,7 @@ from tdmpc2_core.robots import Embodiment
 from tdmpc2_ros import qos
 from tdmpc2_ros.diagnostics import WINDOW, Statistics, StopCause, diagnostic_message, resident_megabytes
 from tdmpc2_ros.planner_thread import ControlThread
-from tdmpc2_ros.planner_types import MODES
+from tdmpc2_ros.planner_types import MODES, NO_GOAL
 
 try:
     from tdmpc2_msgs.msg import PlannerStatus
@@ -96,6 +96,8 @@ class Reporter:
         problems = "; ".join([*now.refused.values(), *now.stale])
         if mode == "estop":
             return DiagnosticStatus.ERROR, "emergency stop; call ~/clear_estop to go on"
+        if mode == "hold" and reason == NO_GOAL and not problems:
+            return DiagnosticStatus.OK, f"holding: {NO_GOAL}"
         if mode == "hold":
             return DiagnosticStatus.ERROR, f"holding: {problems or reason}"
         if mode == "idle" or now.refused:

@@ -31,7 +31,7 @@ class SensorInput:
         self._node, self._now = node, now
         self._needed = tuple(embodiment.observation.max_ages)
         self._imu_frame, self._frame_checked = embodiment.imu_frame, False
-        self._command_names = embodiment.command.names if embodiment.command else ()
+        self._command_names = embodiment.twist_command.names if embodiment.twist_command else ()
         self._oldest = float("-inf")
         subscribe = node.create_subscription
         self._subscriptions = [subscribe(JointState, "joint_states", self._on_joints, qos.SENSOR_INPUT)]

@@ -14,11 +14,11 @@ from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
 from tdmpc2_ros import qos
 from tdmpc2_ros.diagnostics import Statistics, StopCause
-from tdmpc2_ros.planner_decision import NO_GOAL, Decider
+from tdmpc2_ros.planner_decision import Decider
 from tdmpc2_ros.planner_output import CommandOutput
 from tdmpc2_ros.planner_telemetry import Telemetry
 from tdmpc2_ros.planner_tick import Tick, Ticker
-from tdmpc2_ros.planner_types import Decision
+from tdmpc2_ros.planner_types import NO_GOAL, Decision
 
 if TYPE_CHECKING:
     from tdmpc2_core.agent import Agent

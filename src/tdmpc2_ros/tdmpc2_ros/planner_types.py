@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+NO_GOAL = "no goal"
+"""Why a robot with a pose command holds before it is given one."""
+
 MODES = ("idle", "plan", "replay", "policy", "hold", "estop")
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Twist, TwistStamped
+from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
@@ -54,6 +54,8 @@ class Recorder(Node):
             "joint_states": JointState,
             "imu_sensor_broadcaster/imu": Imu,
             "cmd_vel": TwistStamped if settings.cmd_vel_stamped else Twist,
+            "goal_pose": PoseStamped,
+            "simulator/tool_pose": PoseStamped,
             "joint_trajectory_controller/joint_trajectory": JointTrajectory,
             "forward_position_controller/commands": Float64MultiArray,
             "simulator/floating_base_state": Odometry,

@@ -1,0 +1,178 @@
+"""Goals of an arm: held without one, targets that continue from each other, and goal_pose over DDS."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from fake_robot import PLANNER, random_agent, random_bundle
+from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from processes import domain, wait_until
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from tdmpc2_core.errors import SensorError
+from tdmpc2_core.planning import Plan
+from tdmpc2_core.robots import Embodiment, SensorState
+from tdmpc2_ros import qos
+from tdmpc2_ros.conversions import goal_values, pose_message
+from tdmpc2_ros.planner_decision import Decider, DecisionOptions
+from tdmpc2_ros.planner_types import NO_GOAL
+
+ARM = Embodiment.load("arm")
+GOAL = (0.5, 0.1, 0.4, 1.0, 0.0, 0.0, 0.0)
+
+
+class Constant:
+    """An agent whose plans are the same action three times."""
+
+    def __init__(self, action: float) -> None:
+        agent = random_agent(ARM)
+        self.embodiment, self.planner_config, self.model = ARM, agent.planner_config, agent.model
+        self.action = action
+
+    def plan(self, obs, now, deadline=None, first=False, evaluate=True, task=None):
+        actions = np.full((3, 7), self.action, np.float32)
+        return Plan(actions, np.ones_like(actions), ARM.control_period, now, 0.0, 1, "budget")
+
+    def reset(self):
+        pass
+
+
+class Bench:
+    def __init__(self, action: float) -> None:
+        self.sensors, self.time = SensorState(ARM), 100.0
+        self.decider = Decider(Constant(action), self.sensors, DecisionOptions(deadline=0.5))
+
+    def tick(self, position=ARM.default_position, estop=False):
+        self.time += ARM.control_period
+        self.sensors.set_joints(self.time, ARM.joint_names, position, np.zeros(7))
+        return self.decider.decide(self.time, time.monotonic(), estop)
+
+
+@pytest.fixture
+def bench():
+    benches = []
+
+    def make(action):
+        benches.append(Bench(action))
+        return benches[-1]
+
+    yield make
+    for one in benches:
+        one.decider.stop()
+
+
+def test_without_a_goal_the_arm_holds_where_it_was_first_seen(bench):
+    here = bench(0.5)
+    for drift in (0.0, 0.01, 0.02):
+        decision = here.tick(ARM.default_position + drift)
+        assert (decision.mode, decision.reason) == ("hold", NO_GOAL)
+        assert decision.targets[-1] == pytest.approx(ARM.default_position)
+
+
+def test_rows_of_a_plan_continue_from_the_last_safe_targets(bench):
+    here = bench(0.5)
+    here.tick()
+    here.sensors.set_command(here.time, GOAL)
+    step = 0.5 * ARM.action_scale
+    for count in (1, 2):
+        decision = here.tick()
+        assert decision.mode == "plan"
+        wanted = ARM.default_position + np.outer(count + np.arange(3), step)
+        np.testing.assert_allclose(decision.targets, wanted, atol=1e-6)
+
+
+def test_targets_never_run_ahead_of_what_the_effort_limit_allows(bench):
+    here = bench(1.0)
+    here.tick()
+    here.sensors.set_command(here.time, GOAL)
+    for _ in range(20):
+        decision = here.tick()  # the arm is stuck
+    ahead = decision.targets[0] - ARM.default_position
+    assert (ahead <= ARM.effort_limit / ARM.kp + 1e-9).all() and "effort" in decision.interventions
+
+
+def test_emergency_stop_forgets_the_goal(bench):
+    here = bench(0.5)
+    here.sensors.set_command(100.0, GOAL)
+    assert here.tick().mode == "plan"
+    assert here.tick(estop=True).mode == "estop"
+    assert here.tick().reason == NO_GOAL
+
+
+def test_pose_messages_keep_their_values_and_say_when_the_frame_is_wrong():
+    message = pose_message(1.5, "base_link", GOAL)
+    np.testing.assert_array_equal(goal_values(message, "base_link"), GOAL)
+    message.header.frame_id = "/robot1/base_link"
+    np.testing.assert_array_equal(goal_values(message, "base_link"), GOAL)
+    for frame in ("map", "", "base_link2"):
+        message.header.frame_id = frame
+        with pytest.raises(SensorError, match=f"frame is '{frame}', must be 'base_link'"):
+            goal_values(message, "base_link")
+
+
+class World:
+    """A simulated arm and a planner with random weights as processes, and what they say."""
+
+    def __init__(self, own, bundle) -> None:
+        self.own, self.commands, self.summary, self.values = own, [], "", {}
+        self.tool: list[PoseStamped] = []
+        node = own.node
+        node.create_subscription(
+            JointTrajectory, "joint_trajectory_controller/joint_trajectory", self.commands.append, qos.STATUS
+        )
+        node.create_subscription(PoseStamped, "simulator/tool_pose", self.tool.append, qos.STATUS)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
+        self.goals = node.create_publisher(PoseStamped, "goal_pose", qos.COMMAND)
+        self.simulation = own.start("tdmpc2_ros.mujoco_sim", {"robot": str(ARM.directory)})
+        self.planner = own.start(PLANNER, {"model": bundle, "deadline_ms": 12.0})
+        for number in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+            request = ChangeState.Request(transition=Transition(id=number))
+            assert own.call("/planner/change_state", ChangeState, request, 60.0).success, self.planner.log
+        wait_until(lambda: self.goals.get_subscription_count(), 20.0, "no subscriber of goal_pose")
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        status = message.status[0]
+        if status.name == "planner: control":
+            self.summary, self.values = status.message, {v.key: v.value for v in status.values}
+
+    def says(self, text: str) -> None:
+        wait_until(lambda: text in self.summary, 20.0, lambda: f"{text!r} not in {self.summary!r}")
+
+    def send(self, frame: str = "base_link", **position: float) -> None:
+        message = pose_message(0.0, frame, GOAL)
+        for axis, value in position.items():
+            setattr(message.pose.position, axis, value)
+        self.goals.publish(message)
+
+
+def test_goals_over_dds_are_taken_refused_with_the_reason_and_cleared(tmp_path):
+    with domain() as own:
+        world = World(own, random_bundle(tmp_path, ARM))
+        world.says(f"holding: {NO_GOAL}")
+        wait_until(lambda: world.commands and world.tool, 20.0, "no commands or no tool pose")
+        held = np.array(world.commands[-1].points[-1].positions)
+        world.send(frame="map")
+        world.says("frame is 'map', must be 'base_link'")
+        world.send(x=float("nan"))
+        world.says("x is nan; finite values are needed")
+        world.send(x=2.0)
+        world.says("x is 2.000 m, must lie in [0.2, 0.8] m")
+        world.send(x=0.79, y=0.69, z=0.89)
+        world.says("out of reach")
+        assert world.values["mode"] == "hold"
+        # silence of the sensors on a slow machine begins a new hold at the measured position
+        np.testing.assert_allclose(world.commands[-1].points[-1].positions, held, atol=0.01)
+        world.send()
+        wait_until(lambda: world.values["mode"] in ("plan", "replay", "policy"), 20.0, "no plan for a goal")
+        assert own.call("/planner/clear_goal", Trigger).success
+        world.says(f"holding: {NO_GOAL}")
+        assert own.call("/mujoco_sim/push", Trigger).message.endswith("N on the tool")
+        assert world.tool[-1].header.frame_id == "base_link"
+        names = [name for name, _ in own.node.get_topic_names_and_types()]
+        assert "/imu_sensor_broadcaster/imu" not in names and "/cmd_vel" not in names
