@@ -1,4 +1,4 @@
-"""`python -m tdmpc2_ros.quickstart quadruped`: simulation and planner as ROS 2 processes, and a short walk.
+"""`python -m tdmpc2_ros.quickstart quadruped`: simulation and planner as ROS 2 processes, and a short course.
 
 Starts mujoco_sim, planner and, where asked for, recorder in a DDS domain of their own on this machine;
 commands the robot through a course; prints a table, writes results.json and, where rendering works, a film
@@ -20,9 +20,11 @@ import numpy as np
 
 from tdmpc2_core.errors import UserError
 from tdmpc2_ros import multi, quickstart_video
+from tdmpc2_ros.quickstart_course import Segment
 from tdmpc2_ros.quickstart_metrics import Score, score
 from tdmpc2_ros.quickstart_options import Options, parse
 from tdmpc2_ros.quickstart_processes import Child, ChildDied, Children, own_domain
+from tdmpc2_ros.quickstart_reach import Goal, ReachCourse, ReachScore, score_reach
 from tdmpc2_ros.quickstart_report import LiveLine, machine, table, verdict, write_json
 
 _START_SECONDS, _CONFIGURE_SECONDS = 30.0, 90.0
@@ -43,7 +45,7 @@ class Run:
         self._busy: dict[str, float] = {}
         self._realtime: dict[str, bool] = {}
 
-    def execute(self) -> Score:
+    def execute(self) -> Score | ReachScore:
         """Start everything, run the course, stop everything. Raises UserError, ChildDied."""
         planner = self._start_nodes()
         self._activate(planner)
@@ -52,7 +54,10 @@ class Run:
         self.children.stop(planner)
         for child in reversed(list(self.children.all)):
             self.children.stop(child)
-        return score(self.operator.motion(self.start), self.options.course, self.options.embodiment)
+        course = self.options.course
+        if isinstance(course, ReachCourse):
+            return score_reach(*self.operator.tool(self.start), course)
+        return score(self.operator.motion(self.start), course, self.options.embodiment)
 
     def _start_nodes(self) -> Child:
         options, robot = self.options, self.options.embodiment
@@ -96,7 +101,7 @@ class Run:
         while (elapsed := time.monotonic() - begin) < course.seconds:
             segment = course.at(elapsed)
             operator.command(segment.command)
-            live.show(self._line(elapsed, segment.name, segment.command))
+            live.show(self._line(elapsed, segment))
             tick += 1
             operator.spin(max(0.0, begin + tick * _COMMAND_PERIOD - time.monotonic()))
         operator.spin(0.1)
@@ -106,18 +111,29 @@ class Run:
         self._busy = {name: seconds / course.seconds for name, seconds in spent.items()}
         self._realtime = {child.name: child.realtime() for child in self.children.all}
 
-    def _line(self, elapsed: float, name: str, command: tuple[float, float, float]) -> str:
-        row = self.operator.newest
-        latency = self.operator.latency
+    def _line(self, elapsed: float, segment: Segment | Goal) -> str:
+        course, command, latency = self.options.course, segment.command, self.operator.latency
+        if isinstance(course, ReachCourse):
+            text = self._reaching(course, course.at(elapsed))
+        else:
+            row = self.operator.newest
+            text = (
+                f"command {command[0]:.2f} m/s {command[2]:+.2f} rad/s  "
+                f"speed {float(np.hypot(row[8], row[9])):.2f} m/s  distance {self.operator.walked:.1f} m  "
+                f"falls {self.operator.falls.count}"
+            )
         return (
-            f"{elapsed:5.1f}/{self.options.course.seconds:g} s  {name:5s}  "
-            f"command {command[0]:.2f} m/s {command[2]:+.2f} rad/s  "
-            f"speed {float(np.hypot(row[8], row[9])):.2f} m/s  distance {self.operator.walked:.1f} m  "
-            f"falls {self.operator.falls.count}  "
+            f"{elapsed:5.1f}/{course.seconds:g} s  {segment.name:5s}  {text}  "
             f"latency p50 {latency.get('latency_ms.p50', '-')} p99 {latency.get('latency_ms.p99', '-')} ms"
         )
 
-    def finish(self, result: Score) -> None:
+    def _reaching(self, course: ReachCourse, goal: Goal) -> str:
+        _, tool = self.operator.tool(self.start, newest=True)
+        distance, angle = course.error(tool[-1], goal) if len(tool) else (np.nan, np.nan)
+        x, y, z = goal.command[:3]
+        return f"({x:.2f}, {y:+.2f}, {z:.2f}) m  {1000 * distance:4.0f} mm {angle:.2f} rad away"
+
+    def finish(self, result: Score | ReachScore) -> None:
         """Print and write what came of it."""
         options = self.options
         report = options.out / _REPORT
@@ -149,14 +165,19 @@ class Run:
         times, joints = self.operator.joints(self.start)
         motion = self.operator.motion(self.start)
         nearest = np.clip(np.searchsorted(motion.time, times), 0, len(motion.time) - 1)
-        walk = next(segment for segment in self.options.course.segments if segment.name == "walk")
+        course, walks = self.options.course, [s for s in self.options.course.segments if s.name == "walk"]
+        shown = (walks or course.segments)[0]
+        goals = np.zeros((0, 7))
+        if isinstance(course, ReachCourse):
+            goals = np.array([course.at(time).command for time in times])
         recording = quickstart_video.Recording(
             robot=str(self.options.embodiment.directory),
             time=times,
             position=motion.position[nearest],
             orientation=motion.orientation[nearest],
             joints=joints,
-            picture_time=0.3 * walk.start + 0.7 * walk.end,
+            goals=goals,
+            picture_time=0.3 * shown.start + 0.7 * shown.end,
         )
         recording.save(self.options.out / "motion.npz")
         return self.options.out / "motion.npz"

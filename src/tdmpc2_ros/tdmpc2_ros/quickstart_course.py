@@ -34,7 +34,8 @@ class Course:
     """
 
     def __init__(self, embodiment: Embodiment, seconds: float) -> None:
-        terms = {term.name: term for term in embodiment.command.terms} if embodiment.command else {}
+        command = embodiment.twist_command
+        terms = {term.name: term for term in command.terms} if command else {}
         if "linear_x" not in terms:
             raise UserError(
                 f"{embodiment.name}: takes no velocity commands; quickstart is for walking robots"

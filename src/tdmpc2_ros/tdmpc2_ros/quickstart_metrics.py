@@ -47,6 +47,28 @@ class Score:
         stopped = self.stop_speed < MAX_STOP_SPEED
         return self.complete and not self.falls and self.covered >= MIN_COVERED and stopped
 
+    def problems(self) -> list[str]:
+        """What keeps the run from passing."""
+        problems = [] if self.complete else ["the run did not reach its end"]
+        if self.falls:
+            problems.append("the robot fell")
+        if self.covered < MIN_COVERED:
+            problems.append(f"less than {100 * MIN_COVERED:.0f} % of the commanded distance")
+        if self.stop_speed >= MAX_STOP_SPEED:
+            problems.append(f"faster than {MAX_STOP_SPEED:g} m/s after stop")
+        return problems
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Lines of the table."""
+        share = f"{100 * self.covered:.0f} %"
+        return [
+            ("distance", f"{self.distance:.2f} m of {self.commanded_distance:.2f} m ({share})"),
+            ("velocity error", f"{self.velocity_error:.3f} m/s (mean)"),
+            ("yaw rate error", f"{self.yaw_rate_error:.3f} rad/s (mean)"),
+            ("falls", str(self.falls)),
+            ("speed after stop", f"{self.stop_speed:.3f} m/s (last second)"),
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for results.json."""
         return {**asdict(self), "followed": self.followed}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Twist
+from geometry_msgs.msg import PoseStamped, Twist
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
@@ -20,7 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_ros import qos
-from tdmpc2_ros.conversions import to_seconds, twist_message
+from tdmpc2_ros.conversions import goal_values, pose_message, to_seconds, twist_message
 from tdmpc2_ros.quickstart_metrics import FallCounter, Motion
 
 _LIVE = 5  # every how many samples of odometry the live line is made: 100 Hz to 20 Hz
@@ -28,6 +28,7 @@ _CYCLE = 10  # live samples over which the distance is measured, so that sway wi
 _DECIMATION = 2  # of the joint states that are kept for the film: 100 Hz to 50 Hz
 
 
+_TOOL = "simulator/tool_pose"
 _ODOMETRY = "simulator/floating_base_state"
 
 
@@ -47,7 +48,14 @@ class Operator(Node):
         self._joint_count = 0
         self.recording = False
         self.walked = 0.0  # m, path of the base
-        self._cmd_vel = self.create_publisher(Twist, "cmd_vel", qos.COMMAND)
+        self._tool: list[bytes] = []
+        self._sent: tuple[float, ...] = ()
+        self._cmd_vel = self._goal = None
+        if embodiment.pose_command:
+            self._goal = self.create_publisher(PoseStamped, "goal_pose", qos.COMMAND)
+            self.create_subscription(PoseStamped, _TOOL, self._tool.append, 20, raw=True)
+        else:
+            self._cmd_vel = self.create_publisher(Twist, "cmd_vel", qos.COMMAND)
         topic = "joint_trajectory_controller/joint_trajectory"
         self.create_subscription(JointTrajectory, topic, self._on_command, qos.COMMAND, raw=True)
         self.create_subscription(Odometry, _ODOMETRY, self._on_odometry, 20, raw=True)
@@ -115,9 +123,13 @@ class Operator(Node):
             return None
         return future.result().success
 
-    def command(self, values: tuple[float, float, float]) -> None:
-        """Publish cmd_vel: x m/s, y m/s, yaw rate rad/s."""
-        self._cmd_vel.publish(twist_message(values, ("linear_x", "linear_y", "angular_z")))
+    def command(self, values: tuple[float, ...]) -> None:
+        """Publish cmd_vel: x m/s, y m/s, yaw rate rad/s; or goal_pose where it changed: m, xyzw."""
+        if self._cmd_vel is not None:
+            self._cmd_vel.publish(twist_message(values, ("linear_x", "linear_y", "angular_z")))
+        elif self._goal is not None and values != self._sent and self._goal.get_subscription_count():
+            self._goal.publish(pose_message(self.now(), self.embodiment.base_frame, values))
+            self._sent = values
 
     def ready(self) -> bool:
         """Whether the simulation sends its state."""
@@ -128,6 +140,13 @@ class Operator(Node):
         """Ground truth since the node's beginning, with times relative to `start`, s of the node clock."""
         rows = np.array([_row(data) for data in self._odometry])
         return Motion(rows[:, 0] - start, rows[:, 1:4], rows[:, 4:8], rows[:, 8:11], rows[:, 11:14])
+
+    def tool(self, start: float, newest: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Times (T,), s since `start`, and true poses (T, 7) of an arm's tool: m, xyzw in the base frame."""
+        messages = [deserialize_message(data, PoseStamped) for data in self._tool[-1 if newest else 0 :]]
+        times = np.array([to_seconds(message.header.stamp) - start for message in messages])
+        poses = [goal_values(message, self.embodiment.base_frame) for message in messages]
+        return times, np.array(poses).reshape(-1, 7)
 
     def joints(self, start: float) -> tuple[np.ndarray, np.ndarray]:
         """Times (T,), s since `start`, and joint positions (T, J), rad, in embodiment order."""

@@ -11,6 +11,7 @@ from tdmpc2_core.bundles import shipped_bundle
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_ros.quickstart_course import Course
+from tdmpc2_ros.quickstart_reach import ReachCourse
 
 MAX_ROBOTS = 8
 
@@ -20,7 +21,7 @@ class Options:
     """What the user asked for."""
 
     embodiment: Embodiment
-    course: Course
+    course: Course | ReachCourse
     model: Path
     out: Path
     record: Path | None
@@ -47,9 +48,13 @@ def parse(arguments: list[str] | None) -> Options:
     parser = _parser()
     given = parser.parse_args(arguments)
     embodiment = Embodiment.load(given.robot)
-    course = Course(embodiment, given.seconds)
     if not 0 <= given.seed < 2**31:
         raise UserError(f"--seed is {given.seed}, must be from 0 to {2**31 - 1}")
+    course: Course | ReachCourse
+    if embodiment.pose_command:
+        course = ReachCourse(embodiment, given.seconds, given.seed)
+    else:
+        course = Course(embodiment, given.seconds)
     if given.deadline_ms is not None and not 0.0 < given.deadline_ms <= 1000.0:
         raise UserError(f"--deadline-ms is {given.deadline_ms:g}, must be above 0, at most 1000")
     model = given.model or shipped_bundle(embodiment.name)
@@ -82,8 +87,8 @@ def parse(arguments: list[str] | None) -> Options:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="quickstart",
-        description="Start simulation and planner as ROS 2 nodes and let the robot walk a short course.",
-        epilog="Exit code: 0 the robot stayed up and followed, 1 it did not, 2 a mistake in the call.",
+        description="Start simulation and planner as ROS 2 nodes and take the robot through a short course.",
+        epilog="Exit code: 0 the robot followed, 1 it did not, 2 a mistake in the call.",
     )
     parser.add_argument("robot", nargs="?", default="quadruped", help="shipped robot (default: %(default)s)")
     parser.add_argument(

@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tdmpc2_ros.quickstart_metrics import MAX_STOP_SPEED, MIN_COVERED, Score
+from tdmpc2_ros.quickstart_metrics import Score
+from tdmpc2_ros.quickstart_reach import ReachScore
 
 _PACKAGES = ("tdmpc2-core", "torch", "numpy", "mujoco", "ros-rclpy")
 _PLAIN_PERIOD = 2.0  # s between lines where output is no terminal
@@ -68,18 +69,11 @@ def _clock() -> float | None:
         return None
 
 
-def table(score: Score, planner: dict[str, Any], memory: float | None) -> str:
+def table(score: Score | ReachScore, planner: dict[str, Any], memory: float | None) -> str:
     """The results as text."""
     latency = planner.get("latency_ms") or {}
     rows = [
-        (
-            "distance",
-            f"{score.distance:.2f} m of {score.commanded_distance:.2f} m ({100 * score.covered:.0f} %)",
-        ),
-        ("velocity error", f"{score.velocity_error:.3f} m/s (mean)"),
-        ("yaw rate error", f"{score.yaw_rate_error:.3f} rad/s (mean)"),
-        ("falls", str(score.falls)),
-        ("speed after stop", f"{score.stop_speed:.3f} m/s (last second)"),
+        *score.rows(),
         ("planning latency", f"p50 {_number(latency.get('p50'))} ms, p99 {_number(latency.get('p99'))} ms"),
         ("commands", f"{_number(planner.get('commands'))} sent, {_number(planner.get('missed'))} missed"),
         ("planner memory", f"{_number(memory)} MB"),
@@ -89,20 +83,9 @@ def table(score: Score, planner: dict[str, Any], memory: float | None) -> str:
     return "\n".join(f"  {name.ljust(width)}   {value}" for name, value in rows)
 
 
-def verdict(score: Score) -> str:
+def verdict(score: Score | ReachScore) -> str:
     """Passed, or what is wrong."""
-    if score.followed:
-        return "passed"
-    problems = []
-    if not score.complete:
-        problems.append("the run did not reach its end")
-    if score.falls:
-        problems.append("the robot fell")
-    if score.covered < MIN_COVERED:
-        problems.append(f"less than {100 * MIN_COVERED:.0f} % of the commanded distance")
-    if score.stop_speed >= MAX_STOP_SPEED:
-        problems.append(f"faster than {MAX_STOP_SPEED:g} m/s after stop")
-    return "failed: " + ", ".join(problems)
+    return "passed" if score.followed else "failed: " + ", ".join(score.problems())
 
 
 def _number(value: float | None) -> str:

@@ -38,6 +38,7 @@ class Recording:
     position: np.ndarray  # (T, 3)
     orientation: np.ndarray  # (T, 4)
     joints: np.ndarray  # (T, J)
+    goals: np.ndarray  # (T, 7) of an arm's tool; (0, 7) for other robots
     picture_time: float  # s, of the picture
 
     def save(self, path: Path) -> None:
@@ -107,6 +108,8 @@ class _Scene:
         # shadows are drawn around the light: it goes along with the robot
         self._simulation.model.light_pos[:] = self._look_at[index] - _LIGHT * self._simulation.model.light_dir
         self._camera.azimuth = self._azimuth[index]
+        if len(r.goals):
+            self._simulation.show_goal(r.goals[index])
         self._simulation.place(r.position[index], r.orientation[index], r.joints[index])
         self._renderer.update_scene(self._simulation.data, self._camera)
         self._renderer.scene.flags[flags.mjRND_SHADOW] = shadow

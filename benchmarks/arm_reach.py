@@ -1,0 +1,123 @@
+"""An arm's bundle on random goals: reached within 2 s to 2 cm, error while holding, recovery from a push.
+
+Every goal is an episode of its own from a random start, in simulation at the control rate, with sensor noise,
+random gains and delay, and no exploration noise. After the goal's time a force pushes the tool in a random
+horizontal direction; recovered is the time until the tool is, and stays, within the tolerance again.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import torch
+from common import parser, print_table, save
+from tqdm import tqdm
+
+from tdmpc2_core.agent import Agent
+from tdmpc2_core.envs.demonstrator import Demonstrator
+from tdmpc2_core.envs.goals import GoalSampler
+from tdmpc2_core.envs.robot import EnvOptions, RobotEnv
+from tdmpc2_core.planning import planner_preset
+from tdmpc2_core.robots import Embodiment
+
+AFTER_PUSH = 2.0  # s that are watched from the beginning of a push
+HOLD = 0.5  # s before the push over which holding is judged
+
+
+class Bench:
+    """Many arms side by side, one goal each. `step` returns distances (m) and angles (rad), both (E,)."""
+
+    def __init__(self, embodiment: Embodiment, goals: int, seed: int) -> None:
+        quiet = replace(embodiment, randomisation=replace(embodiment.randomisation, push_interval=None))
+        object.__setattr__(quiet, "directory", embodiment.directory)
+        self.environments = [RobotEnv(quiet, seed + k, EnvOptions()) for k in range(goals)]
+        for env in self.environments:
+            env.set_command(GoalSampler(quiet).draw(env.rng))
+        self.observations = np.stack([env.reset() for env in self.environments])
+        self.first = np.ones(goals, dtype=bool)
+
+    def push(self, force: float, seconds: float) -> None:
+        """Force (N) for some time on every tool, each in its own horizontal direction."""
+        for env in self.environments:
+            angle = env.rng.uniform(0.0, 2.0 * np.pi)
+            env.simulation.push_tool(force * np.array([np.cos(angle), np.sin(angle), 0.0]), seconds)
+
+    def step(self, controller: Agent | Demonstrator) -> np.ndarray:
+        """One decision of every arm; (E, 2)."""
+        if isinstance(controller, Demonstrator):
+            actions = np.array([controller.action(env) for env in self.environments])
+        else:
+            actions = controller.act(self.observations, self.first, evaluate=True).action
+        self.first[:] = False
+        results = [env.step(action) for env, action in zip(self.environments, actions, strict=True)]
+        self.observations = np.stack([result.observation for result in results])
+        return np.array([[r.info["position_error"], r.info["rotation_error"]] for r in results])
+
+
+def measure(
+    controller: Agent | Demonstrator,
+    embodiment: Embodiment,
+    goals: int,
+    force: float,
+    seconds: float,
+    seed: int,
+) -> dict[str, float | str]:
+    """The row of one controller."""
+    spec, rate = embodiment.pose_command, embodiment.control_rate
+    bench = Bench(embodiment, goals, seed)
+    if isinstance(controller, Agent):
+        controller.reset()
+    before = round(spec.resample_seconds * rate)
+    errors = np.array([bench.step(controller) for _ in range(before)])  # (T, E, 2)
+    bench.push(force, seconds)
+    after = np.array([bench.step(controller) for _ in range(round(AFTER_PUSH * rate))])[..., 0]
+    in_time = errors[: round(spec.reach_seconds * rate), :, 0] <= spec.position_tolerance
+    reached, hold = in_time.any(axis=0), errors[-round(HOLD * rate) :]
+    held = reached & (hold[..., 0] <= spec.position_tolerance).all(axis=0)
+    away = after > spec.position_tolerance
+    last_away = np.where(away.any(axis=0), len(away) - np.argmax(away[::-1], axis=0), 0) / rate
+    first = np.argmax(in_time, axis=0)[reached] / rate
+    return {
+        "goals": goals,
+        "reached in 2 s %": 100.0 * float(reached.mean()),
+        "reached and held %": 100.0 * float(held.mean()),
+        "time to reach s": float(np.median(first)) if len(first) else float("nan"),
+        "hold error mm": 1000.0 * float(np.median(hold[..., 0])),
+        "hold error p95 mm": 1000.0 * float(np.percentile(hold[..., 0].mean(axis=0), 95)),
+        "hold angle rad": float(np.median(hold[..., 1])),
+        "push moved mm": 1000.0 * float(np.median(after.max(axis=0))),
+        "recovered in 1 s %": 100.0 * float((last_away <= 1.0).mean()),
+    }
+
+
+def main() -> int:
+    """Print the table; write arm_reach.json."""
+    options = parser(__doc__ or "", "python benchmarks/arm_reach.py --goals 200")
+    options.add_argument("--bundle", default="arm", help="bundle folder or a shipped robot")
+    options.add_argument("--goals", type=int, default=200, help="random goals, each from a random start")
+    options.add_argument("--seed", type=int, default=1000, help="of the first goal's environment")
+    options.add_argument("--force", type=float, default=30.0, help="of the push, N")
+    options.add_argument("--push-seconds", type=float, default=0.2, help="length of the push, s")
+    args = options.parse_args()
+    torch.set_num_threads(1)
+    agent = Agent.load(args.bundle)
+    controllers = {
+        "policy prior": agent.fork(planner_preset("policy")),
+        "bundle": agent,
+        "scripted": Demonstrator(agent.embodiment),
+    }
+    rows = []
+    for name, controller in tqdm(controllers.items(), unit="controller", file=sys.stderr):
+        push = (args.force, args.push_seconds)
+        rows.append(
+            {"controller": name, **measure(controller, agent.embodiment, args.goals, *push, args.seed)}
+        )
+    print_table(rows)
+    save(args.out, "arm_reach", rows, seed=args.seed, force_n=args.force, push_seconds=args.push_seconds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
