@@ -64,6 +64,8 @@ def parse(arguments: list[str] | None) -> Options:
         )
     if not 1 <= given.robots <= MAX_ROBOTS:
         raise UserError(f"--robots is {given.robots}, must be from 1 to {MAX_ROBOTS}")
+    if given.robots > 1 and embodiment.pose_command:
+        raise UserError(f"--robots is for walking robots; {embodiment.name} goes alone")
     if given.robots > 1 and (given.record or given.view):
         raise UserError("--record and --view are for one robot; leave them out with --robots")
     if given.record and given.record.exists():
