@@ -106,7 +106,7 @@ def score_reach(time: Array, tool: Array, course: ReachCourse) -> ReachScore:
     """Judge tool poses (T, 7) at times (T,), s since the start of the course."""
     reached, held, reach_times, ends = 0, 0, list[float](), list[tuple[float, float]]()
     for goal in course.segments:
-        inside = (time >= goal.start) & (time <= goal.end)
+        inside = (time >= goal.start) & (time < goal.end)
         if not inside.any():
             continue
         since = time[inside] - goal.start
