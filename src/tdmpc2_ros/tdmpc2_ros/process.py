@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import threading
@@ -43,6 +44,7 @@ def run_node(
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
+        gc.freeze()  # with torch loaded the interpreter's last collection takes seconds; launch gives it five
 
 
 @contextmanager
