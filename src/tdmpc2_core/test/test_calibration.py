@@ -14,7 +14,7 @@ from tdmpc2_core.checkpoint.bundle import load_bundle
 from tdmpc2_core.cli import main
 from tdmpc2_core.config import to_mapping
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.planning import PlannerConfig, planner_preset
+from tdmpc2_core.planning import GradientConfig, PlannerConfig, planner_preset
 
 OWN = PlannerConfig(num_samples=128, num_elites=16, num_pi_trajs=24, iterations=3)
 
@@ -75,8 +75,9 @@ def test_best_measured_settings_that_fit_are_taken_and_the_fastest_of_equals(spe
 
 
 def test_settings_shrink_step_by_step_to_the_prior() -> None:
+    large = replace(planner_preset("large"), prior_weight=0.5, gradient=GradientConfig(seeds=8, iterations=6))
     for method in ("mppi", "gradient", "mppi+gradient"):
-        config, steps = replace(planner_preset("large"), method=method, prior_weight=0.5), 0
+        config, steps = replace(large, method=method), 0
         while (smaller := reduced(config)) is not None:
             cost = [
                 c.num_samples * c.iterations + 10 * c.gradient.iterations + c.gradient.seeds
