@@ -6,6 +6,8 @@ as MuJoCo compiled it, so that its defaults, classes and angle units need no sec
 
 from __future__ import annotations
 
+from typing import Literal
+
 import mujoco
 import numpy as np
 
@@ -14,7 +16,10 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.rotations import rotate, wxyz_to_xyzw
 
-_KINDS = {mujoco.mjtJoint.mjJNT_HINGE: "revolute", mujoco.mjtJoint.mjJNT_SLIDE: "prismatic"}
+_KINDS: dict[int, Literal["revolute", "prismatic"]] = {
+    mujoco.mjtJoint.mjJNT_HINGE: "revolute",
+    mujoco.mjtJoint.mjJNT_SLIDE: "prismatic",
+}
 
 
 def read_tree(embodiment: Embodiment) -> Tree:

@@ -205,7 +205,7 @@ def _actuators(scene: Element, drives: list[Drive]) -> None:
     for drive in drives:
         limit = f"{-drive.effort:g} {drive.effort:g}"
         gains = {"kp": f"{drive.kp:g}", "kv": f"{drive.kd:g}", "forcerange": limit}
-        SubElement(actuator, "position", name=drive.name, joint=drive.name, **gains)
+        SubElement(actuator, "position", gains, name=drive.name, joint=drive.name)
 
 
 def _posed(model: mujoco.MjModel, drives: list[Drive]) -> mujoco.MjData:
