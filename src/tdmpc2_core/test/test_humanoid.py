@@ -4,6 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.demonstrator import Demonstrator
 from tdmpc2_core.envs.leg import Leg
 from tdmpc2_core.envs.robot import EnvOptions, RobotEnv
@@ -134,3 +135,16 @@ def test_teacher_survives_a_push_of_100_newtons(embodiment, angle):
 def test_teacher_steps_the_way_it_is_told(embodiment, command):
     env, velocities = run(embodiment, command, 4.0)
     np.testing.assert_allclose(velocities[100:].mean(axis=0), command, atol=0.1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shipped_bundle_stands(embodiment, seed):
+    agent = Agent.load("humanoid", embodiment=embodiment)
+    env = RobotEnv(embodiment, seed, EnvOptions(randomise=False))
+    env.set_command(np.zeros(3))
+    observation, first = env.reset(), np.ones(1, dtype=bool)
+    for _ in range(200):
+        result = env.step(agent.act(observation[None], first, evaluate=True).action[0])
+        observation, first = result.observation, np.zeros(1, dtype=bool)
+        assert not result.terminated
+    assert env.simulation.gravity()[2] < -0.98
