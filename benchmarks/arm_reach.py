@@ -22,6 +22,7 @@ from tdmpc2_core.envs.robot import EnvOptions, RobotEnv
 from tdmpc2_core.planning import planner_preset
 from tdmpc2_core.robots import Embodiment
 
+CONTROLLERS = ("policy prior", "bundle", "scripted")
 AFTER_PUSH = 2.0  # s that are watched from the beginning of a push
 HOLD = 0.5  # s before the push over which holding is judged
 
@@ -100,6 +101,9 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=1000, help="of the first goal's environment")
     options.add_argument("--force", type=float, default=30.0, help="of the push, N")
     options.add_argument("--push-seconds", type=float, default=0.2, help="length of the push, s")
+    options.add_argument(
+        "--controllers", nargs="+", choices=CONTROLLERS, default=CONTROLLERS, help="rows that are measured"
+    )
     args = options.parse_args()
     torch.set_num_threads(1)
     agent = Agent.load(args.bundle)
@@ -109,13 +113,14 @@ def main() -> int:
         "scripted": Demonstrator(agent.embodiment),
     }
     rows = []
-    for name, controller in tqdm(controllers.items(), unit="controller", file=sys.stderr):
+    for name in tqdm(args.controllers, unit="controller", file=sys.stderr):
+        controller = controllers[name]
         push = (args.force, args.push_seconds)
         rows.append(
             {"controller": name, **measure(controller, agent.embodiment, args.goals, *push, args.seed)}
         )
-    print_table(rows)
-    save(args.out, "arm_reach", rows, seed=args.seed, force_n=args.force, push_seconds=args.push_seconds)
+        print_table(rows)
+        save(args.out, "arm_reach", rows, seed=args.seed, force_n=args.force, push_seconds=args.push_seconds)
     return 0
 
 

@@ -46,6 +46,12 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "python benchmarks/training_curve.py runs/quadruped",
         ("step", "return_per_step", "velocity_error", "distance_ratio", "falls", "episodes"),
     ),
+    "arm_reach": (
+        "The arm on random goals: position within 2 cm after at most 2 s, and still there at the end of 4 s; "
+        "then a push of 30 N for 0.2 s on the tool",
+        'python benchmarks/arm_reach.py --goals 40 --controllers "policy prior"',
+        (),
+    ),
     "pushes_scripted": (
         "The humanoid's scripted controller, its teacher, which reads the true state: 16 robots with sensor "
         "noise, random starts and randomisation in each row; pushes last 0.1 s at the torso, in random "
