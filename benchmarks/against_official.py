@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tqdm import tqdm
 from tdmpc2_core.learning import Batch, Learner, LearnerConfig
 from tdmpc2_core.learning.memory import keep_freed_memory
 from tdmpc2_core.model import WorldModel, WorldModelConfig, world_model_config
+from tdmpc2_core.model.kernels import KernelChoice
 from tdmpc2_core.planning import planner_preset
 from tdmpc2_core.planning.factory import make_planner
 
@@ -58,12 +60,12 @@ class Official:
         return float(self._answer())
 
 
-def ours(size: int) -> dict[str, Callable[[], Any]]:
+def ours(size: int, kernels: KernelChoice) -> dict[str, Callable[[], Any]]:
     """The two calls of this suite."""
     random = torch.Generator().manual_seed(0)
     model = WorldModel(world_model_config(size, OBS, ACTION), random)
-    planner = make_planner(model, planner_preset("paper"), 0.99, random)
-    learner = Learner(model, LearnerConfig(horizon=HORIZON, batch_size=BATCH), random)
+    planner = make_planner(model, replace(planner_preset("paper"), kernels=kernels), 0.99, random)
+    learner = Learner(model, LearnerConfig(horizon=HORIZON, batch_size=BATCH, kernels=kernels), random)
     obs, first = torch.randn(1, OBS), torch.tensor([False])
     batch = Batch(
         obs=torch.randn(HORIZON + 1, BATCH, OBS),
@@ -114,12 +116,13 @@ def main() -> int:
     options.add_argument("--sizes", type=int, nargs="+", default=[1, 5], help="model sizes")
     options.add_argument("--threads", type=int, default=1, help="threads of both sides")
     options.add_argument("--calls", type=int, default=15, help="timed calls of each kind on each side")
+    options.add_argument("--kernels", choices=["off", "auto"], default="auto", help="compiled kernels, ours")
     args = options.parse_args()
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     official, rows = Official(args.official, args.python, args.threads), []
     for size in args.sizes:
-        mine, config = ours(size), world_model_config(size, OBS, ACTION)
+        mine, config = ours(size, args.kernels), world_model_config(size, OBS, ACTION)
         for kind in ("plan", "update"):
             times: dict[str, list[float]] = {"ours": [], "official": [], "floor": [], "rate": []}
             for turn in tqdm(range(args.calls + 2), desc=f"size {size} {kind}", file=sys.stderr):
@@ -135,7 +138,15 @@ def main() -> int:
             rows.append(_row(size, kind, {k: np.array(v) for k, v in times.items()}))
     print_table(rows)
     name = "against_official" if args.threads == 1 else f"against_official_{args.threads}_threads"
-    save(args.out, name, rows, threads=args.threads, calls=args.calls, torch=torch.__version__)
+    save(
+        args.out,
+        name,
+        rows,
+        threads=args.threads,
+        calls=args.calls,
+        kernels=args.kernels,
+        torch=torch.__version__,
+    )
     _plot(rows, args.threads, args.out / f"{name}.png")
     return 0
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from tdmpc2_core.checkpoint.official import load_official
 from tdmpc2_core.learning import Batch, LearnerConfig, UpdateDraws
 from tdmpc2_core.model import WorldModel
+from tdmpc2_core.model.kernels import KernelChoice, kernels
 
 HERE = Path(__file__).parent
 SHIPPED = HERE / "fixtures"
@@ -30,6 +31,13 @@ def folder_of(stem: str) -> Path | None:
         if (folder / f"{stem}.npz").is_file():
             return folder
     return None
+
+
+def available(choice: KernelChoice) -> KernelChoice:
+    """The choice; skips the test where compiled kernels are asked for and cannot be compiled."""
+    if choice == "auto" and kernels(choice) is None:
+        pytest.skip("no C compiler here: no compiled kernels to compare")
+    return choice
 
 
 @dataclass(frozen=True)

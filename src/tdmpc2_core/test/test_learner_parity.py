@@ -6,11 +6,12 @@ from functools import partial
 
 import pytest
 import torch
-from parity import TRAINED, Fixture, assert_close
+from parity import TRAINED, Fixture, assert_close, available
 
 from tdmpc2_core.checkpoint.official_layouts import to_current, to_package
 from tdmpc2_core.learning import Learner
 from tdmpc2_core.model import WorldModel
+from tdmpc2_core.model.kernels import KernelChoice
 
 LOSSES = (
     "consistency_loss",
@@ -37,11 +38,12 @@ def _assert_statistics(model: WorldModel, statistics: dict[str, list[float]]) ->
         assert_close(actual, reference, 1e-4, name)
 
 
+@pytest.mark.parametrize("kernels", ["off", "auto"])
 @pytest.mark.parametrize("stem", TRAINED)
-def test_three_updates(stem: str) -> None:
+def test_three_updates(stem: str, kernels: KernelChoice) -> None:
     f = Fixture.load(stem)
     model = f.model()
-    learner = Learner(model, f.learner_config(), torch.Generator().manual_seed(0))
+    learner = Learner(model, f.learner_config(kernels=available(kernels)), torch.Generator().manual_seed(0))
     for update in range(3):
         draws = f.draws(update)
         _, target = learner.targets(f.batch().prepare(learner.config.window), draws)
@@ -58,12 +60,14 @@ def test_three_updates(stem: str) -> None:
             _assert_statistics(model, f.settings[f"param_stats_after_update_{update}"])
 
 
+@pytest.mark.parametrize("kernels", ["off", "auto"])
 @pytest.mark.parametrize("stem", TRAINED)
-def test_gradient_of_every_tensor(stem: str) -> None:
+def test_gradient_of_every_tensor(stem: str, kernels: KernelChoice) -> None:
     f = Fixture.load(stem)
     model = f.model()
     reference = f.settings["grad_norms_update_0"]
-    learner = Learner(model, f.learner_config(grad_clip_norm=1e9), torch.Generator().manual_seed(0))
+    config = f.learner_config(grad_clip_norm=1e9, kernels=available(kernels))
+    learner = Learner(model, config, torch.Generator().manual_seed(0))
     norms: dict[str, torch.Tensor] = {}
 
     def keep(name: str, parameter: torch.Tensor) -> None:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tdmpc2_core.model.functional import mish, mish_and_slope
 from tdmpc2_core.model.hidden import EPS, composed, dropped_entries, hidden, uses_hidden
+from tdmpc2_core.model.kernels import kernels, using
+
+
+@pytest.fixture(params=["off", "auto"], autouse=True)
+def _kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test with library operations and with compiled kernels."""
+    library = kernels(request.param)
+    if request.param == "auto" and library is None:
+        pytest.skip("no C compiler here: nothing to compare")
+    with using(library):
+        yield
 
 
 def rand(*shape: int, seed: int = 0) -> torch.Tensor:

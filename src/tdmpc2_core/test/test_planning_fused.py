@@ -9,6 +9,7 @@ from planning_support import generator, small_model
 from tdmpc2_core.learning.batch import Batch
 from tdmpc2_core.learning.config import LearnerConfig
 from tdmpc2_core.learning.learner import Learner
+from tdmpc2_core.model.kernels import Kernels, kernels
 from tdmpc2_core.planning.fused import FusedRollout
 from tdmpc2_core.planning.rollout import ModelRollout, discounted_return
 
@@ -39,6 +40,21 @@ def compare(plain: ModelRollout, fused: FusedRollout, heads: tuple[int, ...] = (
     return max(float(((a - b).abs() / (1 + a.abs())).max()) for a, b in zip(want, have, strict=True))
 
 
+def compiled() -> Kernels:
+    library = kernels("auto")
+    if library is None:
+        pytest.skip("no C compiler here: nothing to compare")
+    return library
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_compiled_kernels_equal_to_rounding(changes: dict[str, Any]) -> None:
+    model = small_model(**changes)
+    heads = (3, 1) if model.config.num_q == 5 else (0, 1)
+    fused = FusedRollout(model, 0.97, kernels=compiled())
+    assert compare(ModelRollout(model, 0.97), fused, heads) < 2e-5
+
+
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 def test_equal_to_rounding(changes: dict[str, Any], soft: bool) -> None:
@@ -51,9 +67,20 @@ def test_large_layer_norm_weights_take_the_safe_simnorm() -> None:
     model = small_model()
     with torch.no_grad():
         model.dynamics.layers[-1].norm_weight.mul_(1000.0)
-    fused = FusedRollout(model, 0.97)
-    assert not fused.weights.bounded
-    assert compare(ModelRollout(model, 0.97), fused) < 2e-5
+    for fused in (FusedRollout(model, 0.97), FusedRollout(model, 0.97, kernels=compiled())):
+        assert not fused.weights.bounded
+        assert compare(ModelRollout(model, 0.97), fused) < 2e-5
+
+
+def test_compiled_kernels_keep_nan() -> None:
+    model = small_model()
+    with torch.no_grad():
+        model.reward_head.layers[-1].bias[0] = torch.nan
+    fused, g = FusedRollout(model, 0.97, kernels=compiled()), generator()
+    actions, noise = torch.zeros(2, 1, 3, 4), torch.zeros(1, 3, 4)
+    with torch.inference_mode():
+        latent = fused.encode(torch.randn(1, 9, generator=g))
+        assert fused.returns(latent, actions, noise, (0, 1)).isnan().all()
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD])

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from parity import STEMS, Fixture, assert_close
+from parity import STEMS, Fixture, assert_close, available
 from torch import Tensor
 
+from tdmpc2_core.model.kernels import KernelChoice
 from tdmpc2_core.planning import MPPI, PlanDraws, PlannerConfig, planner_preset
 from tdmpc2_core.planning.rollout import Rollout
 
@@ -56,11 +57,13 @@ def draws(f: Fixture, prefix: str) -> PlanDraws:
     )
 
 
-@pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize(
+    ("fused", "kernels"), [(True, "off"), (True, "auto"), (False, "off")], ids=["fused", "compiled", "plain"]
+)
 @pytest.mark.parametrize("stem", STEMS)
-def test_calls_in_sequence(stem: str, fused: bool) -> None:
+def test_calls_in_sequence(stem: str, fused: bool, kernels: KernelChoice) -> None:
     f = Fixture.load(stem)
-    model, config = f.model(), settings(f)
+    model, config = f.model(), replace(settings(f), kernels=available(kernels))
     tasks = range(model.config.num_tasks) if model.config.num_tasks else [None]
     recorded = 0
     for task in tasks:

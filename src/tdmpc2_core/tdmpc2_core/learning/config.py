@@ -8,6 +8,7 @@ from typing import Literal
 from tdmpc2_core.config import check_fields, setting
 from tdmpc2_core.learning.actor import ActorOptions
 from tdmpc2_core.learning.losses import LossWeights
+from tdmpc2_core.model.kernels import KERNELS_WHY, KernelChoice
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class LearnerConfig:
         True,
         why="task embedding also gets the policy loss gradient, at the next step, as in the official code",
     )
+    kernels: KernelChoice = setting("off", why=KERNELS_WHY)
     precision: Literal["float32", "bfloat16"] = setting(
         "float32", why="matrix products; losses and norms stay float32"
     )

@@ -26,6 +26,7 @@ from tdmpc2_core.learning.losses import (
 from tdmpc2_core.learning.returns import n_step_returns
 from tdmpc2_core.learning.scale import RunningScale
 from tdmpc2_core.model import WorldModel
+from tdmpc2_core.model.kernels import kernels, using
 
 
 class Learner:
@@ -61,6 +62,7 @@ class Learner:
         self.policy_optimiser = torch.optim.Adam(
             self._policy_params, lr=config.lr, eps=config.policy_adam_eps, **adam
         )
+        self._kernels = kernels(config.kernels)
         self._online = [p.data for p in model.q_heads.parameters()]
         self._target = [p.data for p in model.target_q_heads.parameters()]
 
@@ -103,18 +105,16 @@ class Learner:
         draws: random numbers to use instead of fresh ones. Raises ValueError when the batch does not fit the
         config.
         """
-        batch = (batch if batch.obs.device == self.device else batch.to(self.device)).prepare(
-            self.config.window
-        )
+        batch = batch if batch.obs.device == self.device else batch.to(self.device)
+        batch = batch.prepare(self.config.window)
         if self.config.actor.objective in NEEDS_PLAN and batch.plan_mean is None:
-            raise ValueError(
-                f"actor objective {self.config.actor.objective!r} needs plan fields in the batch"
-            )
+            raise ValueError(f"objective {self.config.actor.objective!r} needs plan fields in the batch")
         draws = self.draw(batch.size) if draws is None else draws
-        with self._precision():
-            next_z, target = self.targets(batch, draws)
-        losses, metrics = self._world_model_step(batch, next_z, target, draws)
-        metrics |= self._policy_step(batch, losses, draws)
+        with using(self._kernels):
+            with self._precision():
+                next_z, target = self.targets(batch, draws)
+            losses, metrics = self._world_model_step(batch, next_z, target, draws)
+            metrics |= self._policy_step(batch, losses, draws)
         torch._foreach_lerp_(self._target, self._online, self.config.tau)
         self.updates += 1
         return metrics

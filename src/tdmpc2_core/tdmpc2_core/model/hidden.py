@@ -15,9 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tdmpc2_core.model.functional import mish, mish_and_slope
-
-EPS = 1e-5
-"""LayerNorm's epsilon, as everywhere in TD-MPC2."""
+from tdmpc2_core.model.kernels import EPS, active
 
 _aten = torch.ops.aten
 
@@ -61,13 +59,20 @@ class _Hidden(torch.autograd.Function):
         *parts: Tensor,
     ) -> Tensor:
         x, before = _linear(weight, bias, dropped, parts)
-        y, slope = torch.empty_like(before), torch.empty_like(before)
+        ctx.eps, ctx.kernels = eps, active.get()
+        ctx.sizes = [part.shape[-1] for part in parts]
+        y = torch.empty_like(before)
+        if ctx.kernels is not None:
+            for h, row in enumerate(before):
+                ctx.kernels.forward(row, gain[h], shift[h], eps, y[h])
+            ctx.save_for_backward(x, before, before, weight, gain, shift, *dropped)
+            return y
+        slope = torch.empty_like(before)
         statistics: list[Tensor] = []
         for h, row in enumerate(before):
             u, mean, inverse = _aten.native_layer_norm(row, row.shape[-1:], gain[h], shift[h], eps)
             mish_and_slope(u, y[h], slope[h])
             statistics += [mean, inverse]
-        ctx.sizes = [part.shape[-1] for part in parts]
         ctx.save_for_backward(x, before, slope, weight, gain, shift, *statistics, *dropped)
         return y
 
@@ -76,7 +81,8 @@ class _Hidden(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, before, slope, weight, gain, shift, *others = ctx.saved_tensors
         heads, train, needed = len(before), ctx.needs_input_grad[0], ctx.needs_input_grad[6:]
-        statistics, dropped = others[: 2 * heads], others[2 * heads :]
+        known = 0 if ctx.kernels is not None else 2 * heads
+        statistics, dropped = others[:known], others[known:]
         columns = weight.split(ctx.sizes, -1)
         d_parts = [
             x.new_empty(len(x), x.shape[1], size) if need else None
@@ -86,16 +92,21 @@ class _Hidden(torch.autograd.Function):
             torch.empty_like(t) if train else None for t in (weight, gain, gain, gain)
         )
         for h in range(heads):
-            d, dg, ds = _aten.native_layer_norm_backward(
-                grad_outputs[0][h] * slope[h],
-                before[h],
-                before.shape[-1:],
-                statistics[2 * h],
-                statistics[2 * h + 1],
-                gain[h],
-                shift[h],
-                (True, train, train),
-            )
+            grad, db = grad_outputs[0][h], None
+            if ctx.kernels is not None:
+                d, (dg, ds, db) = ctx.kernels.backward(
+                    grad.contiguous(), before[h], gain[h], shift[h], ctx.eps
+                )
+            else:
+                d, dg, ds = _aten.native_layer_norm_backward(
+                    grad * slope[h],
+                    before[h],
+                    before.shape[-1:],
+                    *statistics[2 * h : 2 * h + 2],
+                    gain[h],
+                    shift[h],
+                    (True, train, train),
+                )
             if dropped:
                 d.view(-1).index_fill_(0, dropped[h], 0.0)
             own = h if len(x) > 1 else 0
@@ -104,7 +115,7 @@ class _Hidden(torch.autograd.Function):
                     torch.addmm(part[own], d, block[h], beta=float(own != h), out=part[own])
             if d_weight is not None and d_bias is not None and d_gain is not None and d_shift is not None:
                 torch.mm(d.t(), x[own], out=d_weight[h])
-                torch.sum(d, 0, out=d_bias[h])
+                d_bias[h] = torch.sum(d, 0) if db is None or dropped else db
                 d_gain[h], d_shift[h] = dg, ds
         return d_weight, d_bias, d_gain, d_shift, None, None, *d_parts
 
@@ -144,7 +155,11 @@ def hidden(
     if torch.is_grad_enabled() and any(t.requires_grad for t in (weight, bias, gain, shift, *parts)):
         return _Hidden.apply(weight, bias, gain, shift, dropped, eps, *parts)
     _, y = _linear(weight, bias, dropped, parts)
+    kernels = active.get()
     for h, row in enumerate(y):
+        if kernels is not None:
+            kernels.forward(row, gain[h], shift[h], eps, row)
+            continue
         mish(F.layer_norm(row, row.shape[-1:], gain[h], shift[h], eps), out=row)
     return y
 

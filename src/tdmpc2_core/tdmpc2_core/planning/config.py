@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tdmpc2_core.config import check_fields, setting
+from tdmpc2_core.model.kernels import KERNELS_WHY, KernelChoice
 from tdmpc2_core.planning.gradient_config import GradientConfig
 
 MANY_ACTIONS = 20  # the paper plans two iterations longer from this action dimension on
@@ -54,6 +55,7 @@ class PlannerConfig:
     reuse_prior_values: bool = setting(
         False, why="score policy trajectories once per plan, not once per iteration"
     )
+    kernels: KernelChoice = setting("off", why=KERNELS_WHY)
     score: Literal["terminal", "depth_average"] = setting("terminal", why=_SCORE)
     soft_termination: bool = setting(False, why="discount by survival probability, not by a threshold at 0.5")
     augment_pixels: bool = setting(

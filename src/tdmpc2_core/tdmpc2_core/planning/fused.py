@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tdmpc2_core.model.distributions import squashed_gaussian
 from tdmpc2_core.model.functional import symexp
+from tdmpc2_core.model.kernels import Kernels
 from tdmpc2_core.planning.packed import Head, Layer, RolloutWeights, Workspace
 from tdmpc2_core.planning.rollout import Discount, discount_of, discount_table, discounted_return
 
@@ -31,7 +32,13 @@ _ROWS = 2048  # candidates that are pushed through a layer's tail together: boun
 class FusedRollout:
     """`Rollout` without gradients; see the module's first lines."""
 
-    def __init__(self, model: WorldModel, discount: Discount, soft_termination: bool = False) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        discount: Discount,
+        soft_termination: bool = False,
+        kernels: Kernels | None = None,
+    ) -> None:
         config = model.config
         self.model = model
         self.discount = discount_table(discount, model)
@@ -39,6 +46,7 @@ class FusedRollout:
         self.weights = RolloutWeights(model)
         self._group = config.simnorm_dim
         self._space = Workspace()
+        self._kernels = kernels
 
     def encode(self, obs: Tensor, task: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
         """See `Rollout.encode`. Takes up changed weights: called once per plan, before the other methods."""
@@ -111,21 +119,37 @@ class FusedRollout:
         """First layer before its LayerNorm (H, B*N, M): action part of all steps, latent part of step 0."""
         horizon, robots, count, _ = shape
         pre = self._space.take(name, flat, len(flat), head.action.shape[1])
-        pre = torch.addmm(head.layers[0].bias, flat, head.action, out=pre).view(horizon, robots, count, -1)
+        pre = self._linear(head.layers[0].bias, flat, head.action, pre).view(horizon, robots, count, -1)
         pre[0] += (latent @ head.latent).unsqueeze(1)
         pre = pre.view(horizon, robots * count, -1)
         return pre if context is None else pre.add_(context @ head.task)
 
     def _first(self, head: Head, z: Tensor, context: Tensor | None, name: str) -> Tensor:
-        """First layer's latent and task part, bias included, (R, M), in the buffer `name`."""
+        """First layer's latent and task part (R, M) in the buffer `name`."""
         pre = self._space.take(name, z, len(z), head.latent.shape[1])
-        torch.addmm(head.layers[0].bias, z, head.latent, out=pre)
+        self._linear(head.layers[0].bias, z, head.latent, pre)
         return pre if context is None else pre.addmm_(context, head.task)
+
+    def _linear(self, bias: Tensor, x: Tensor, weight: Tensor, out: Tensor) -> Tensor:
+        """x W + b; without b where a compiled kernel adds it later, which saves a pass over `out`."""
+        if self._compiled is None:
+            return torch.addmm(bias, x, weight, out=out)
+        return torch.mm(x, weight, out=out)
+
+    @property
+    def _compiled(self) -> Kernels | None:
+        return self._kernels if self.weights.compilable else None
 
     def _next(self, hidden: Tensor, z: Tensor) -> None:
         """z (R, L) <- latent of the dynamics' first pre-activation (R, M), which is consumed."""
         self._tail(self.weights.dynamics, hidden, z)
         groups = z.view(len(z), -1, self._group)
+        if self._compiled is not None:
+            last = self.weights.dynamics.layers[-1]
+            if self.weights.bounded:
+                self._compiled.norm_simnorm(z, last, self._group)
+                return
+            z.copy_(self._normed(z.add_(last.bias), last))
         if not self.weights.bounded:
             torch.ops.aten._softmax.out(
                 groups * math.log(2.0) if self.weights.folded else groups, -1, False, out=groups
@@ -148,6 +172,9 @@ class FusedRollout:
             zip(hidden.split(_ROWS), out.split(_ROWS), strict=True) if len(out) > _ROWS else ((hidden, out),)
         )
         for x, result in parts:
+            if self._compiled is not None:
+                self._compiled_layers(self._compiled, head, x, result)
+                continue
             x = self._normed(x, first)
             for layer in others:
                 y = result if layer is last else self._space.take("hidden", x, len(x), layer.weight.shape[1])
@@ -156,6 +183,19 @@ class FusedRollout:
             if x is not result:
                 result.copy_(x)
         return out
+
+    def _compiled_layers(self, kernels: Kernels, head: Head, x: Tensor, out: Tensor) -> None:
+        """As `_tail`, `x` without bias; a last layer that is normed comes without bias and norm."""
+        before, *others, last = head.layers
+        for layer in others:
+            kernels.norm_mish(x, before)
+            x = torch.mm(x, layer.weight, out=self._space.take("hidden", x, len(x), layer.weight.shape[1]))
+            before = layer
+        kernels.norm_mish(x, before)
+        if last.gain is None:
+            torch.addmm(last.bias, x, last.weight, out=out)
+        else:
+            torch.mm(x, last.weight, out=out)
 
     def _normed(self, x: Tensor, layer: Layer) -> Tensor:
         """LayerNorm, in place where x is large: with folded weights its rows have mean zero already."""
@@ -188,6 +228,8 @@ class FusedRollout:
 
     def _decode(self, logits: Tensor) -> Tensor:
         """Expected value (R,) of two-hot logits (R, bins), which are consumed."""
+        if self._compiled is not None:
+            return symexp(self._compiled.expected_bin(logits, self.model.get_buffer("bins")))
         torch.ops.aten._softmax.out(logits, -1, False, out=logits)
         return symexp(logits @ self.model.get_buffer("bins"))
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tdmpc2_core.model.encoder import draw_shifts
+from tdmpc2_core.model.kernels import kernels
 from tdmpc2_core.planning.clock import IterationClock
 from tdmpc2_core.planning.config import PlannerConfig
 from tdmpc2_core.planning.fused import FusedRollout
@@ -246,4 +247,4 @@ def _rollout(model: WorldModel, config: PlannerConfig, discount: Discount, fused
         return ModelRollout(model, discount, config.soft_termination, averaged)
     if averaged:
         return GradientRollout(model, discount, config.soft_termination, averaged)
-    return FusedRollout(model, discount, config.soft_termination)
+    return FusedRollout(model, discount, config.soft_termination, kernels(config.kernels))

@@ -59,6 +59,7 @@ class RolloutWeights:
         model, split = self._model, self._split
         self._seen = seen
         self.folded = self._parameters[0].device.type == "cpu"
+        self.compilable = self.folded and self._parameters[0].dtype == torch.float32
         termination = model.termination_head
         heads = [split(part.layers) for part in (model.dynamics, model.reward_head, model.policy_head)]
         heads += [split(model.q_heads.layers, head) for head in range(model.config.num_q)]

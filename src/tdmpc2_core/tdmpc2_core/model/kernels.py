@@ -1,0 +1,164 @@
+"""Row-wise kernels in C for float32 on a CPU, compiled where a C compiler is installed: see `kernels.c`.
+
+The library is kept in the user's cache folder, by content, processor and compiler: only the first start on a
+machine compiles (under a second). Rows are shared out to PyTorch's threads, in its own OpenMP runtime.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+EPS = 1e-5
+"""LayerNorm's epsilon, as everywhere in TD-MPC2."""
+
+KernelChoice = Literal["off", "auto"]
+KERNELS_WHY = "auto: LayerNorm, Mish and softmax in compiled C on a CPU where a C compiler is installed"
+
+active: ContextVar[Kernels | None] = ContextVar("active", default=None)
+"""Kernels that the model's hidden layers use in this context."""
+
+
+@contextmanager
+def using(kernels: Kernels | None) -> Iterator[None]:
+    """Run the model's hidden layers with these kernels, forward and backward."""
+    token = active.set(kernels)
+    try:
+        yield
+    finally:
+        active.reset(token)
+
+
+_SOURCE = Path(__file__).with_suffix(".c")
+_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+_LOG2_E = 1.0 / math.log(2.0)
+_SMALL = 65536  # elements; below, waking threads costs more than they save
+_POINTER, _LONG, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
+_SIGNATURES: dict[str, Sequence[type]] = {
+    "norm_mish": [_POINTER] * 5 + [_LONG] * 2 + [_FLOAT] * 2 + [_INT],
+    "norm_mish_backward": [_POINTER] * 6 + [_LONG] * 2 + [_FLOAT, _INT],
+    "norm_simnorm": [_POINTER] * 5 + [_LONG] * 3 + [_FLOAT] * 2 + [_INT],
+    "expected_bin": [_POINTER] * 4 + [_LONG] * 2 + [_INT],
+}
+
+
+class NormedBias(Protocol):
+    """What surrounds a LayerNorm: bias before it, gain and shift after it, (M,) each."""
+
+    @property
+    def bias(self) -> Tensor: ...  # noqa: D102
+    @property
+    def gain(self) -> Tensor | None: ...  # noqa: D102
+    @property
+    def shift(self) -> Tensor | None: ...  # noqa: D102
+
+
+class Kernels:
+    """The compiled library. All tensors: float32, contiguous, on the CPU."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        for name, types in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = types, None
+        self._library = library
+
+    def norm_mish(self, x: Tensor, layer: NormedBias) -> None:
+        """x (R, M) <- log2(e) Mish(LayerNorm(x + b)), in place; gain and shift carry log2(e)."""
+        rows, width = x.shape
+        place = x.data_ptr()
+        self._library.norm_mish(
+            place, *_pointers(layer.bias, layer.gain, layer.shift), place, rows, width, EPS, 1.0, _threads(x)
+        )
+
+    def forward(self, x: Tensor, gain: Tensor, shift: Tensor, eps: float, out: Tensor) -> None:
+        """out <- Mish(LayerNorm(x)), both (R, M)."""
+        pointers = (x.data_ptr(), None, *_pointers(gain, shift, out))
+        self._library.norm_mish(*pointers, *x.shape, eps, _LOG2_E, _threads(x))
+
+    def backward(
+        self, grad: Tensor, x: Tensor, gain: Tensor, shift: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of `forward`: of x (R, M), and of gain, shift and a bias added to x (3, M)."""
+        threads = _threads(x)
+        d, sums = torch.empty_like(x), x.new_zeros(threads, 3, x.shape[1])
+        self._library.norm_mish_backward(*_pointers(grad, x, gain, shift, d, sums), *x.shape, eps, threads)
+        return d, sums[0] if threads == 1 else sums.sum(0)
+
+    def norm_simnorm(self, x: Tensor, layer: NormedBias, group: int) -> None:
+        """x (R, L) <- SimNorm(LayerNorm(x + b)), in place; gain and shift carry log2(e)."""
+        rows, width = x.shape
+        place = x.data_ptr()
+        pointers = (place, *_pointers(layer.bias, layer.gain, layer.shift), place)
+        self._library.norm_simnorm(*pointers, rows, width, group, EPS, 1.0, _threads(x))
+
+    def expected_bin(self, logits: Tensor, bins: Tensor) -> Tensor:
+        """softmax(logits) . bins, (R,), of logits (R, bins)."""
+        out = logits.new_empty(len(logits))
+        pointers = (logits.data_ptr(), None, *_pointers(bins, out))
+        self._library.expected_bin(*pointers, *logits.shape, _threads(logits))
+        return out
+
+
+def _pointers(*tensors: Tensor | None) -> list[int | None]:
+    return [None if t is None else t.data_ptr() for t in tensors]
+
+
+def _threads(x: Tensor) -> int:
+    return torch.get_num_threads() if x.numel() >= _SMALL else 1
+
+
+def kernels(choice: KernelChoice) -> Kernels | None:
+    """The kernels, or None: not wanted, or they cannot be compiled here (said once, as a warning)."""
+    return None if choice == "off" else _load()
+
+
+@cache
+def _load() -> Kernels | None:
+    try:
+        return Kernels(ctypes.CDLL(str(_library())))
+    except (OSError, subprocess.SubprocessError) as error:
+        logging.getLogger(__name__).warning("no compiled kernels, PyTorch's serve: %s", error)
+        return None
+
+
+def _library() -> Path:
+    """Path of the library, compiled if it is not there. Raises OSError, SubprocessError."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise FileNotFoundError("no C compiler (cc, gcc or clang) is installed")
+    cpu = platform.processor() + platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    content = "\0".join([_SOURCE.read_text(), *_FLAGS, cpu, compiler])
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tdmpc2"
+    path = folder / f"kernels-{hashlib.sha256(content.encode()).hexdigest()[:16]}.so"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as build:
+        unit, library = Path(build) / "kernels.o", Path(build) / "kernels.so"
+        # linked without -fopenmp: its functions are then those of the runtime that PyTorch has loaded
+        for command in (
+            [*_FLAGS, "-c", str(_SOURCE), "-o", str(unit)],
+            ["-shared", str(unit), "-o", str(library), "-lm"],
+        ):
+            subprocess.run([compiler, *command], check=True, capture_output=True, timeout=60)
+        library.replace(path)
+    return path
