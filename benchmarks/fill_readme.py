@@ -49,7 +49,7 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "arm_reach": (
         "The arm on random goals: position within 2 cm after at most 2 s, and still there at the end of 4 s; "
         "then a push of 30 N for 0.2 s on the tool",
-        'python benchmarks/arm_reach.py --goals 40 --controllers "policy prior"',
+        'python benchmarks/arm_reach.py --goals 200 --controllers "policy prior"',
         (),
     ),
     "pushes_scripted": (
