@@ -58,7 +58,7 @@ class LearnerConfig:
         True,
         why="task embedding also gets the policy loss gradient, at the next step, as in the official code",
     )
-    kernels: KernelChoice = setting("off", why=KERNELS_WHY)
+    kernels: KernelChoice = setting("auto", why=KERNELS_WHY)
     precision: Literal["float32", "bfloat16"] = setting(
         "float32", why="matrix products; losses and norms stay float32"
     )

@@ -55,7 +55,7 @@ class PlannerConfig:
     reuse_prior_values: bool = setting(
         False, why="score policy trajectories once per plan, not once per iteration"
     )
-    kernels: KernelChoice = setting("off", why=KERNELS_WHY)
+    kernels: KernelChoice = setting("auto", why=KERNELS_WHY)
     score: Literal["terminal", "depth_average"] = setting("terminal", why=_SCORE)
     soft_termination: bool = setting(False, why="discount by survival probability, not by a threshold at 0.5")
     augment_pixels: bool = setting(
