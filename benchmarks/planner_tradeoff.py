@@ -26,6 +26,7 @@ def settings(shipped: PlannerConfig) -> dict[str, PlannerConfig]:
     return {
         "policy prior": planner_preset("policy"),
         "bundle": shipped,
+        "96 x 2": replace(shipped, num_samples=96, num_elites=12, iterations=2),
         "64 x 2": replace(shipped, num_samples=64, num_elites=8, iterations=2),
         "128 x 3": replace(shipped, num_samples=128, num_elites=16, iterations=3),
         "256 x 3": replace(shipped, num_samples=256, num_elites=32, iterations=3),

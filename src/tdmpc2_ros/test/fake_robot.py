@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,14 @@ from trajectory_msgs.msg import JointTrajectory
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.model.sizes import world_model_config
 from tdmpc2_core.model.world_model import WorldModel
+from tdmpc2_core.planning import PlannerConfig, planner_preset
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_ros import qos
 from tdmpc2_ros.conversions import imu_message, joint_state_message
 
 PLANNER = "tdmpc2_ros.planner"
+QUICK = replace(planner_preset("tiny"), num_samples=32, num_elites=4, num_pi_trajs=8, iterations=1)
+"""A search that fits the node's deadline on slow cores too."""
 ROBOT = Embodiment.load("quadruped")
 TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
@@ -38,7 +42,10 @@ TRANSITIONS = {
 
 
 def random_agent(
-    robot: Embodiment = ROBOT, planner: str = "tiny", tasks: tuple[str, ...] = (), seed: int = 0
+    robot: Embodiment = ROBOT,
+    planner: PlannerConfig | str = QUICK,
+    tasks: tuple[str, ...] = (),
+    seed: int = 0,
 ) -> Agent:
     """An untrained agent for `robot`; with `tasks` one whose model knows several."""
     sizes = (robot.observation_dim, robot.action_dim)
