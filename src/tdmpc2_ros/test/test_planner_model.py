@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fake_robot import random_bundle
+from fake_robot import random_agent
 
 from tdmpc2_core.errors import UserError
 from tdmpc2_ros.planner_model import PlannerParameters, load_agent
@@ -11,7 +11,9 @@ from tdmpc2_ros.planner_model import PlannerParameters, load_agent
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return random_bundle(tmp_path_factory.mktemp("model"))
+    path = tmp_path_factory.mktemp("model") / "bundle"
+    random_agent(planner="tiny").save(path)
+    return str(path)
 
 
 def test_parameters_override_the_bundle(bundle):
