@@ -33,6 +33,7 @@ except ImportError:
     FineTune = PlannerStatus = LoadModel = None
 
 _LOADING = 60.0  # s, longest load of a bundle in the planner
+_DISCOVERY = 3.0  # s, longest wait for the planner's latched status after this node's start
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,13 @@ class FineTuneNode(Node):
     def _on_status(self, message: Any) -> None:
         self._model = message.model
 
+    def _planner_model(self) -> str:
+        """The bundle that the planner tells of; a goal may come before its status has. Empty: no status."""
+        end = time.monotonic() + _DISCOVERY
+        while not self._model and time.monotonic() < end:
+            self._stopping.wait(0.05)
+        return self._model
+
     def _on_goal(self, request: Any) -> GoalResponse:
         if self._busy.locked():
             self.get_logger().warning("goal refused: another one runs; cancel it or wait for its end")
@@ -101,7 +109,7 @@ class FineTuneNode(Node):
     def _work(self, handle: ServerGoalHandle, result: Any) -> None:
         """Fill in the result. Raises UserError."""
         request = handle.request
-        base = request.base or self._model
+        base = request.base or self._planner_model()
         if not base:
             raise UserError(f"base is empty and {self._parameters.planner} tells of no model; name a bundle")
         if not request.output:
