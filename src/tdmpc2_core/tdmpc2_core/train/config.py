@@ -67,10 +67,22 @@ class TrainConfig:
         0.1, low=0, high=1, why="of every batch from demonstration_anneal on"
     )
     demonstration_anneal: int = setting(
-        60_000, low=1, unit="agent steps", why="the share falls linearly until then"
+        60_000, low=1, unit="agent steps", why="demonstration_share and dagger_share fall linearly until then"
     )
     demonstration_std: float = setting(
         0.05, above=0, unit="normalised action", why="spread of the demonstrated plan"
+    )
+    dagger_steps: int = setting(
+        0,
+        low=0,
+        unit="agent steps",
+        why="until then the scripted controller labels what the policy prior does; no planner acts (DAgger)",
+    )
+    dagger_share: float = setting(
+        0.5,
+        low=0,
+        high=1,
+        why="of those decisions, made by the scripted controller itself at first; 0 at last",
     )
     pretrain_updates: int = setting(3_000, low=0, why="on demonstrations alone, before the first own step")
     random_steps: int = setting(

@@ -16,18 +16,16 @@ from tdmpc2_core.agent import Agent
 from tdmpc2_core.data.episodes import Episode
 from tdmpc2_core.envs.demonstrator import Demonstrator, EpisodeRecorder, demonstrate
 from tdmpc2_core.envs.registry import make_env
-from tdmpc2_core.envs.robot import RobotEnv
-from tdmpc2_core.errors import UserError
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.learning.memory import keep_freed_memory
 from tdmpc2_core.learning.replay import ReplayBuffer, concatenate
+from tdmpc2_core.train.decisions import Decider
 from tdmpc2_core.train.evaluate_agent import evaluate_agent
 from tdmpc2_core.train.report import summary
 from tdmpc2_core.train.run import Run
+from tdmpc2_core.train.teachers import robot_env
 
 EVALUATION_SEED = 10_000
-NO_PLAN = None, None, float("nan")
-"""Mean, spread and value of a decision that no planner made."""
 
 
 def set_matmul_precision(precision: str) -> None:
@@ -56,7 +54,7 @@ class OnlineTrainer:
         self.window = config.learner.window
         self.replay = self._buffer(config.num_envs, config.replay_capacity // config.num_envs, seed=1)
         self.demonstrations = self._buffer(1, max(2 * config.demonstration_steps, 2), seed=2)
-        self._held = np.zeros((config.num_envs, self.spec.action_dim), dtype=np.float32)
+        self._decider = Decider(config, self.agent, self.environments, self.rng)
         self._sums: dict[str, torch.Tensor] = {}  # learner metrics since the last log row, on the device
         self._summed = 0
         self._finished: list[
@@ -95,9 +93,7 @@ class OnlineTrainer:
         config = self.config
         if not config.demonstration_steps:
             return
-        env = self.environments[0]
-        if not isinstance(env, RobotEnv):
-            raise UserError(f"{self.spec.name}: has no scripted controller; train with demonstration_steps=0")
+        env = robot_env(self.environments[0])
         demonstrator = Demonstrator(env.embodiment)
         with tqdm(total=config.demonstration_steps, desc="demonstrate", unit="step") as bar:
             bar.update(min(len(self.demonstrations), config.demonstration_steps))
@@ -151,21 +147,12 @@ class OnlineTrainer:
         self, observations: np.ndarray, first: np.ndarray, recorders: list[EpisodeRecorder]
     ) -> tuple[np.ndarray, np.ndarray]:
         """One decision everywhere, into the replay; returns the next observations and episode starts."""
-        config, progress = self.config, self.run.progress
-        random = progress.steps < config.random_steps
-        planned = not random and progress.steps >= config.planner_from
-        if random:
-            actions, plans = self._random_actions(), None
-        else:
-            result = self.agent.act(observations, first, evaluate=False, use_prior=not planned)
-            actions, plans = result.action, result if planned else None
-        following, begins = np.empty_like(observations), np.zeros(config.num_envs, dtype=bool)
+        decision = self._decider.decide(observations, first, self.run.progress.steps)
+        following, begins = np.empty_like(observations), np.zeros(len(first), dtype=bool)
         for lane, env in enumerate(self.environments):
-            mean, std, value = (
-                (plans.plan_mean[lane], plans.plan_std[lane], float(plans.value[lane])) if plans else NO_PLAN
-            )
-            outcome = env.step(actions[lane])
-            done = actions[lane], outcome.reward, outcome.terminated, mean, std
+            action, (mean, std, value) = decision.action[lane], decision.plan(lane)
+            outcome = env.step(action)
+            done = action, outcome.reward, outcome.terminated, mean, std
             self.replay.add(lane, observations[lane], *done)
             recorders[lane].add(outcome.observation, *done, value)
             following[lane] = outcome.observation
@@ -175,15 +162,8 @@ class OnlineTrainer:
                 following[lane] = env.reset()
                 recorders[lane] = EpisodeRecorder(following[lane])
                 begins[lane] = True
+                self._decider.restart(lane)
         return following, begins
-
-    def _random_actions(self) -> np.ndarray:
-        """Uniform actions (B, A) float32, drawn anew every `random_hold` decisions."""
-        config = self.config
-        if self.run.progress.steps // config.num_envs % config.random_hold == 0:
-            shape = config.num_envs, self.spec.action_dim
-            self._held = self.rng.uniform(-1.0, 1.0, shape).astype(np.float32)
-        return self._held
 
     def _finish(self, episode: Episode, lane: int) -> None:
         self.run.episodes.append(episode, source="online", lane=lane, step=self.run.progress.steps)

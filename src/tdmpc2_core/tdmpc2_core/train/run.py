@@ -82,7 +82,8 @@ class Run:
             "eval_episodes",
         )
         if path.exists():
-            stored = read_yaml(path)
+            # A setting that is newer than the run had what is its default now.
+            stored = to_mapping(from_mapping(TrainConfig, read_yaml(path), str(path)))
             for key, value in wanted.items():
                 if key not in free and stored.get(key) != value:
                     raise UserError(
