@@ -139,15 +139,16 @@ class _Gates:
         self.activate: EmitEvent | None = None
 
     def add(self, name: str) -> Callable[[ProcessExited, LaunchContext], Entities]:
-        """What a process of role gate does when it ends."""
-        self.closed.add(name)
+        """What a process of role gate does when it ends; two of one name are two gates."""
+        gate = f"{name} {len(self.closed)}"
+        self.closed.add(gate)
 
         def ended(event: ProcessExited, context: LaunchContext) -> Entities:
             if context.is_shutdown:
                 return []
             if event.returncode:
                 return [LogInfo(msg=f"{name} failed, for the reason above; the planner stays inactive")]
-            return self.open(name)
+            return self.open(gate)
 
         return ended
 
