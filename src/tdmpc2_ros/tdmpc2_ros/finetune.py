@@ -53,10 +53,10 @@ class FineTuneNode(Node):
         super().__init__("finetune")
         if FineTune is None:
             raise UserError("finetune needs tdmpc2_msgs; build it with scripts/setup.sh --msgs or colcon")
-        self._parameters = Parameters(self, FineTuneParameters).values
+        self._settings = Parameters(self, FineTuneParameters).values
         self._model, self._stopping, self._busy = "", threading.Event(), threading.Lock()
         others = MutuallyExclusiveCallbackGroup()
-        planner = self._parameters.planner
+        planner = self._settings.planner
         self._status = self.create_subscription(
             PlannerStatus, f"{planner}/status", self._on_status, qos.LATCHED, callback_group=others
         )
@@ -111,15 +111,15 @@ class FineTuneNode(Node):
         request = handle.request
         base = request.base or self._planner_model()
         if not base:
-            raise UserError(f"base is empty and {self._parameters.planner} tells of no model; name a bundle")
+            raise UserError(f"base is empty and {self._settings.planner} tells of no model; name a bundle")
         if not request.output:
             raise UserError("output is empty; name a folder that does not exist yet")
-        os.environ["OMP_NUM_THREADS"] = str(self._parameters.threads)
+        os.environ["OMP_NUM_THREADS"] = str(self._settings.threads)
         import torch
 
         from tdmpc2_core.train.finetune import FineTuneConfig, Progress, fine_tune
 
-        torch.set_num_threads(self._parameters.threads)
+        torch.set_num_threads(self._settings.threads)
         try:
             config = FineTuneConfig(request.updates, request.max_seconds, request.seed)
         except ValueError as problem:
@@ -167,12 +167,12 @@ class FineTuneNode(Node):
     def _hand_over(self, path: str) -> str:
         """What the planner says to the new bundle."""
         if not self._load.wait_for_service(timeout_sec=5.0):
-            return f"{self._parameters.planner} does not offer load_model"
+            return f"{self._settings.planner} does not offer load_model"
         future = self._load.call_async(LoadModel.Request(path=os.path.abspath(path)))
         answered = threading.Event()
         future.add_done_callback(lambda _: answered.set())
         if not answered.wait(_LOADING):
-            return f"{self._parameters.planner} does not answer to load_model"
+            return f"{self._settings.planner} does not answer to load_model"
         return future.result().message
 
     def run(self, stop: Stop) -> None:

@@ -14,6 +14,7 @@ from tdmpc2_ros import qos
 pytest.importorskip("tdmpc2_msgs", reason="tdmpc2_msgs is not built: no C++ compiler")
 
 from action_msgs.msg import GoalStatus  # noqa: E402
+from rcl_interfaces.srv import GetParameters  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 from tdmpc2_msgs.action import FineTune  # noqa: E402
 from tdmpc2_msgs.msg import PlannerStatus  # noqa: E402
@@ -81,6 +82,15 @@ def test_goal_is_trained_and_handed_to_the_planner(data, tmp_path):
         assert Agent.load(tmp_path / "new", embodiment=ROBOT).provenance["fine_tuned"]["updates"] == 8
         assert process.stop() == 0, process.log
         robot.close()
+
+
+def test_parameters_are_readable():
+    with domain() as own:
+        process = own.start(NODE, {"threads": 2})
+        request = GetParameters.Request(names=["planner", "threads"])
+        planner, threads = own.call("/finetune/get_parameters", GetParameters, request, timeout=60.0).values
+        assert (planner.string_value, threads.integer_value) == ("planner", 2)
+        assert process.stop() == 0, process.log
 
 
 def test_cancel_second_goal_and_refusals(data, tmp_path):
