@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from tdmpc2_core.robots import Embodiment
 
+CommandInterface = Literal["position", "effort"]
+
 BROADCASTERS = ("joint_state_broadcaster", "imu_sensor_broadcaster")
-COMMAND_CONTROLLERS = {
+COMMAND_CONTROLLERS: dict[str, CommandInterface] = {
     "joint_trajectory_controller": "position",
     "forward_position_controller": "position",
     "effort_trajectory_controller": "effort",

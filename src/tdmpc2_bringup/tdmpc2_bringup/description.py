@@ -15,6 +15,7 @@ from xml.etree.ElementTree import Comment, Element, SubElement
 
 import xacro
 
+from tdmpc2_bringup.controllers import CommandInterface
 from tdmpc2_core.descriptions import read_stance, read_tree, urdf_elements
 from tdmpc2_core.descriptions.urdf import document
 from tdmpc2_core.errors import UserError
@@ -32,7 +33,7 @@ class Backend:
     sim: Sim = "mock"
     prefix: str = ""
     namespace: str = ""
-    command_interface: Literal["position", "effort"] = "position"
+    command_interface: CommandInterface = "position"
     mujoco_model: str = ""
     headless: bool = True
     controllers_file: str = ""
@@ -75,7 +76,7 @@ def xacro_text(embodiment: Embodiment, shared: str = SHARED, links: list[Element
     SubElement(root, f"{_XACRO}tdmpc2_gazebo")
     if embodiment.imu_frame:
         SubElement(root, f"{_XACRO}tdmpc2_gazebo_imu", link=embodiment.imu_frame)
-    fixed = {_child(joint): joint.get("name") for joint in links if joint.get("type") == "fixed"}
+    fixed = {_child(joint): joint.get("name", "") for joint in links if joint.get("type") == "fixed"}
     for foot in stance.feet:
         joint = fixed.get("${prefix}" + foot, "").removeprefix("${prefix}")
         SubElement(root, f"{_XACRO}tdmpc2_gazebo_foot", link=foot, joint=joint)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ament_index_python.packages import (
     PackageNotFoundError,
@@ -112,7 +113,7 @@ def _node(spec: NodeSpec, namespace: str, log_level: str, gates: _Gates) -> Node
     )
 
 
-def _typed(parameters: str | dict) -> str | dict:
+def _typed(parameters: str | Mapping[str, Any]) -> str | dict[str, Any]:
     """Texts stay texts: launch would read a robot description as YAML."""
     if isinstance(parameters, str):
         return parameters

@@ -64,11 +64,14 @@ class Argument:
 def arguments() -> tuple[Argument, ...]:
     """The fields of `Settings` as launch takes them."""
     hints = typing.get_type_hints(Settings)
+    defaults = Settings()
     result = []
     for field in dataclasses.fields(Settings):
         hint = hints[field.name]
         choices = ("true", "false") if hint is bool else typing.get_args(hint)
-        result.append(Argument(field.name, _text(field.default), field.metadata["why"], choices))
+        result.append(
+            Argument(field.name, _text(getattr(defaults, field.name)), field.metadata["why"], choices)
+        )
     return tuple(result)
 
 

@@ -112,9 +112,13 @@ def convert(hint: Any, value: Any, place: Place) -> Any:
     return _scalar(hint, value, place)
 
 
-@functools.cache
 def type_hints(cls: type) -> dict[str, Any]:
     """The resolved annotations of a dataclass."""
+    return _type_hints(cls)
+
+
+@functools.cache
+def _type_hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
@@ -156,7 +160,8 @@ def _union(options: tuple[Any, ...], value: Any, place: Place) -> Any:
     real = [o for o in options if o is not type(None)]
     if len(real) == 1:
         return convert(real[0], value, place)
-    tagged = [o for o in real if dataclasses.is_dataclass(o) and "kind" in type_hints(o)]
+    sections = [o for o in real if isinstance(o, type) and dataclasses.is_dataclass(o)]
+    tagged = [o for o in sections if "kind" in type_hints(o)]
     if tagged == real and isinstance(value, Mapping):
         return convert(_of_kind(tagged, value, place), value, place)
     for option in real:

@@ -6,7 +6,7 @@ What reads a message raises SensorError with one sentence when it cannot be used
 from __future__ import annotations
 
 import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
@@ -120,9 +120,9 @@ def joint_state_message(
 def imu_message(
     stamp: float,
     frame: str,
-    orientation_xyzw: ArrayLike,
-    angular_velocity: ArrayLike,
-    acceleration: ArrayLike,
+    orientation_xyzw: Iterable[float],
+    angular_velocity: Iterable[float],
+    acceleration: Iterable[float],
 ) -> Imu:
     """Imu at `stamp` (s) in `frame`: unit quaternion xyzw, rad/s, m/s^2 (gravity included, REP-145)."""
     message = Imu()
@@ -137,10 +137,10 @@ def imu_message(
 def odometry_message(
     stamp: float,
     child_frame: str,
-    position: ArrayLike,
-    orientation_xyzw: ArrayLike,
-    linear: ArrayLike,
-    angular: ArrayLike,
+    position: Iterable[float],
+    orientation_xyzw: Iterable[float],
+    linear: Iterable[float],
+    angular: Iterable[float],
 ) -> Odometry:
     """Odometry at `stamp` (s): pose of `child_frame` in odom (m, xyzw), twist in `child_frame` (REP-105)."""
     message = Odometry(child_frame_id=child_frame)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from std_msgs.msg import Float64MultiArray
-from trajectory_msgs.msg import JointTrajectory
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
@@ -93,7 +93,7 @@ def _joint_order(names: list[str], embodiment: Embodiment) -> list[int]:
     return [names.index(name) for name in wanted]
 
 
-def _check_point(index: int, point, count: int) -> None:
+def _check_point(index: int, point: JointTrajectoryPoint, count: int) -> None:
     if len(point.positions) != count:
         raise CommandError(
             f"joint_trajectory: point {index} has {len(point.positions)} positions, "

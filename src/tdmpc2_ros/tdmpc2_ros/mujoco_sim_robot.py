@@ -65,6 +65,7 @@ class SimulatedRobot:
         self._lock = threading.Lock()
         self._period = 1.0 / embodiment.physics_rate
         self._steps = 0
+        self._command_end: float | None = None  # s, simulated; None: no command since the reset
         falls = embodiment.termination
         can_fall = falls.max_tilt is not None or falls.min_base_height is not None
         self._stands = options.timeout_action == "stand" or (options.timeout_action == "auto" and can_fall)
@@ -109,7 +110,7 @@ class SimulatedRobot:
                 restore(self.simulation)
             self.simulation.reset(randomise=self.options.reset_noise)
             self._player.reset(self.embodiment.default_position)
-            self._command_end: float | None = None
+            self._command_end = None
             self._standing = True
 
     def push(self) -> Array:

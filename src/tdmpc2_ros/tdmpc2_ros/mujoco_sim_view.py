@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
 from tdmpc2_ros.mujoco_sim_robot import SimulatedRobot
 
 _PERIOD = 1.0 / 30.0  # s between two pictures
@@ -13,7 +15,7 @@ _PERIOD = 1.0 / 30.0  # s between two pictures
 class Viewer:
     """A window where there is a display; elsewhere one warning and nothing more."""
 
-    def __init__(self, robot: SimulatedRobot, logger) -> None:
+    def __init__(self, robot: SimulatedRobot, logger: RcutilsLogger) -> None:
         self._robot, self._handle, self._next = robot, None, 0.0
         display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
         if sys.platform.startswith("linux") and not display:

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 import typing
 from collections.abc import Callable, Collection
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import ParameterException
@@ -17,7 +17,10 @@ from tdmpc2_core.config import from_mapping, to_mapping
 from tdmpc2_core.config_values import type_hints
 from tdmpc2_core.errors import UserError
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 _INT_MAX = 2**63 - 1
 
 

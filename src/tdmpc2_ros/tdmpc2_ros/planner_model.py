@@ -84,7 +84,8 @@ def load_agent(
     from tdmpc2_core.calibration import calibrate
 
     agent = Agent.load(path, embodiment=robot, seed=parameters.seed)
-    if agent.embodiment is None:
+    driven = agent.embodiment
+    if driven is None:
         raise UserError(f"{path}: this bundle is for no robot; train one with an embodiment")
     config = _overridden(agent.planner_config, parameters)
     own = config == agent.planner_config
@@ -96,7 +97,7 @@ def load_agent(
         )
     if parameters.calibrate:
         measured = agent.measured if own else ()  # settings given as parameters are reduced, not replaced
-        found = calibrate(agent, agent.embodiment.control_rate, 1e-3 * parameters.deadline_ms, measured)
+        found = calibrate(agent, driven.control_rate, 1e-3 * parameters.deadline_ms, measured)
         agent, line = agent.fork(found.config, parameters.seed), str(found)
     warm_up(agent)
     return agent, line
@@ -147,16 +148,18 @@ def _prepare_torch(threads: int) -> None:
 
 def _overridden(config: PlannerConfig, parameters: PlannerParameters) -> PlannerConfig:
     """`config` with the parameters that are given; elites and policy trajectories shrink with the samples."""
-    changes: dict[str, int | str] = {}
-    if parameters.method != "bundle":
-        changes["method"] = parameters.method
-    if parameters.iterations:
-        changes["iterations"] = parameters.iterations
+    samples, elites, trajectories = config.num_samples, config.num_elites, config.num_pi_trajs
     if parameters.samples:
-        samples = changes["num_samples"] = parameters.samples
-        changes["num_elites"] = max(1, min(config.num_elites, samples // 4))
-        changes["num_pi_trajs"] = min(config.num_pi_trajs, samples // 2)
+        samples = parameters.samples
+        elites, trajectories = max(1, min(elites, samples // 4)), min(trajectories, samples // 2)
     try:
-        return replace(config, **changes)
+        return replace(
+            config,
+            method=config.method if parameters.method == "bundle" else parameters.method,
+            iterations=parameters.iterations or config.iterations,
+            num_samples=samples,
+            num_elites=elites,
+            num_pi_trajs=trajectories,
+        )
     except ValueError as problem:
         raise UserError(f"parameters of planner: {problem}") from None

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.specs import CommandTerm
 
 MIN_SECONDS = 6.0
 _COMPONENTS = ("linear_x", "linear_y", "angular_z")
@@ -34,8 +35,8 @@ class Course:
     """
 
     def __init__(self, embodiment: Embodiment, seconds: float) -> None:
-        command = embodiment.twist_command
-        terms = {term.name: term for term in command.terms} if command else {}
+        spec = embodiment.twist_command
+        terms: dict[str, CommandTerm] = {term.name: term for term in spec.terms} if spec else {}
         if "linear_x" not in terms:
             raise UserError(
                 f"{embodiment.name}: takes no velocity commands; quickstart is for walking robots"
@@ -47,10 +48,10 @@ class Course:
         self.segments = [Segment("stand", 0.0, stand, (0.0, 0.0, 0.0))]
         for wanted, name, share in _SHARES:
             start = self.segments[-1].end
-            command = tuple(
+            x, y, yaw = (
                 _inside(terms.get(key), value) for key, value in zip(_COMPONENTS, wanted, strict=True)
             )
-            self.segments.append(Segment(name, start, start + share * (seconds - stand - stop), command))
+            self.segments.append(Segment(name, start, start + share * (seconds - stand - stop), (x, y, yaw)))
         self.segments.append(Segment("stop", seconds - stop, seconds, (0.0, 0.0, 0.0)))
 
     def at(self, time: float) -> Segment:
@@ -67,5 +68,5 @@ class Course:
         return sum((part.end - part.start) * float(np.hypot(*part.command[:2])) for part in self.segments)
 
 
-def _inside(term, value: float) -> float:
+def _inside(term: CommandTerm | None, value: float) -> float:
     return 0.0 if term is None else min(max(value, term.lower), term.upper)

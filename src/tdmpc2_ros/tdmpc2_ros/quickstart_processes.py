@@ -68,9 +68,10 @@ class Child:
         """Largest resident memory so far, MB; None where /proc does not tell."""
         try:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
-            return int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) * 1024 / 1e6
-        except (OSError, AttributeError):
+        except OSError:
             return None
+        found = re.search(r"VmHWM:\s+(\d+)", status)
+        return int(found.group(1)) * 1024 / 1e6 if found else None
 
     def realtime(self) -> bool:
         """Whether the system let it run before ordinary processes (SCHED_RR)."""

@@ -138,7 +138,8 @@ def _film(scene: _Scene, recording: Recording, path: Path) -> None:
     share = _BUDGET * max(1.0, length / 30.0) / len(times)  # s for each frame
     shadow = _seconds_per_frame(scene, recording) < 0.8 * share
     picture, start = None, time.monotonic()
-    with imageio.get_writer(path, fps=_RATE, codec="libx264", quality=7, macro_block_size=8) as film:
+    film = imageio.get_writer(path, fps=_RATE, codec="libx264", quality=7, macro_block_size=8)
+    with film:
         for number, instant in enumerate(tqdm(times, desc="video", unit="frame", leave=False)):
             if picture is None or time.monotonic() - start < share * (number + 1):
                 picture = scene.picture(instant, shadow)

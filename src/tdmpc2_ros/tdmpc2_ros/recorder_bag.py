@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
 from rosbags.typesys import Stores, get_typestore
 
 from tdmpc2_core.errors import UserError
 
+T = TypeVar("T")
 _SCHEMA = """
 CREATE TABLE schema(schema_version INTEGER PRIMARY KEY, ros_distro TEXT NOT NULL);
 CREATE TABLE metadata(id INTEGER PRIMARY KEY, metadata_version INTEGER NOT NULL, metadata TEXT NOT NULL);
@@ -108,10 +111,10 @@ class BagWriter:
         temporary.write_text(text)
         temporary.replace(self.path / "metadata.yaml")
 
-    def _execute(self, statement: str, values: tuple) -> None:
+    def _execute(self, statement: str, values: tuple[object, ...]) -> None:
         self._guarded(lambda: self._database.execute(statement, values))
 
-    def _guarded(self, action):
+    def _guarded(self, action: Callable[[], T]) -> T:
         try:
             return action()
         except (OSError, sqlite3.Error) as error:
@@ -119,7 +122,7 @@ class BagWriter:
                 f"{self.path}: the bag cannot be written any more ({error}); free the disk"
             ) from None
 
-    def _information(self) -> dict:
+    def _information(self) -> dict[str, Any]:
         start = {"nanoseconds_since_epoch": self._first}
         duration = {"nanoseconds": self._last - self._first}
         count = sum(topic.count for topic in self._topics)
@@ -141,7 +144,7 @@ class BagWriter:
         }
 
     @staticmethod
-    def _topic(topic: _Topic) -> dict:
+    def _topic(topic: _Topic) -> dict[str, Any]:
         metadata = {
             "name": topic.name,
             "type": topic.kind,

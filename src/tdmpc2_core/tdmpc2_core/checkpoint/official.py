@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -131,7 +132,7 @@ def _action_dims(
 
 
 def _config(
-    raw: Mapping[str, Tensor], state: Mapping[str, Tensor], values: Mapping[str, object], path: str | Path
+    raw: Mapping[str, Tensor], state: Mapping[str, Tensor], values: Mapping[str, Any], path: str | Path
 ) -> WorldModelConfig:
     task_dim = _shape(state, "_task_emb.weight", 2, path)[1] if "_task_emb.weight" in state else 0
     heads, num_bins, mlp_dim = _shape(state, "_Qs.params.2.weight", 3, path)
@@ -148,14 +149,14 @@ def _config(
             log_std_max=2.0 if span is None else log_std_min + span,
             episodic="_termination.2.weight" in state,
             task_dim=task_dim,
-            **_encoder(state, task_dim, path),  # type: ignore[arg-type]
-            **values,  # type: ignore[arg-type]
+            **_encoder(state, task_dim, path),
+            **values,
         )
     except ValueError as error:
         raise UserError(f"{path} does not describe a TD-MPC2 model: {error}") from None
 
 
-def _encoder(state: Mapping[str, Tensor], task_dim: int, path: str | Path) -> dict[str, int | str]:
+def _encoder(state: Mapping[str, Tensor], task_dim: int, path: str | Path) -> dict[str, Any]:
     pixels = f"_encoder.rgb.{PIXEL_LAYERS[0]}.weight"
     if pixels in state:
         channels, inputs = _shape(state, pixels, 4, path)[:2]

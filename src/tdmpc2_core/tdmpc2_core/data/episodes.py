@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -93,12 +94,12 @@ class EpisodeStore:
         self._next += 1
         return path
 
-    def __iter__(self) -> Iterator[tuple[Episode, dict]]:
+    def __iter__(self) -> Iterator[tuple[Episode, dict[str, Any]]]:
         for path in self.paths():
             yield read_episode(path)
 
 
-def read_episode(path: Path) -> tuple[Episode, dict]:
+def read_episode(path: Path) -> tuple[Episode, dict[str, Any]]:
     """One stored episode and its metadata.
 
     Raises:

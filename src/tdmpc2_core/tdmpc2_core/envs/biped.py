@@ -194,9 +194,10 @@ class BipedController:
         duty = self._clock.duty
         share = (self._leg_phase()[index] - duty) / (1.0 - duty)
         early = min(1.0, share + lead / self._swing_seconds)
-        if self._lift[index] is None:
-            self._lift[index] = (state.soles[index].copy(), state.foot_yaw[index])
-        start, turned = self._lift[index]
+        lift = self._lift[index]
+        if lift is None:
+            lift = self._lift[index] = (state.soles[index].copy(), state.foot_yaw[index])
+        start, turned = lift
         landing = self._landing(index, state, command, (1.0 - share) * self._swing_seconds)
         blend = 0.5 - 0.5 * np.cos(np.pi * early)
         ground = start[:2] + blend * (landing - start[:2])

@@ -39,7 +39,7 @@ class EpisodeRecorder:
 
     def __init__(self, first_observation: np.ndarray) -> None:
         self._observations = [first_observation]
-        self._rows: list[tuple] = []
+        self._rows: list[tuple[np.ndarray, float, bool, np.ndarray | None, np.ndarray | None, float]] = []
 
     def __len__(self) -> int:
         return len(self._rows)

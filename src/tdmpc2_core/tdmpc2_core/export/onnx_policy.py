@@ -65,7 +65,7 @@ def _layers(layers: Iterable[nn.Module], x: Tensor, config: WorldModelConfig) ->
             continue
         gain, shift = layer.get_parameter("norm_weight"), layer.get_parameter("norm_bias")
         x = F.layer_norm(x, (x.shape[-1],), gain, shift, _LAYER_NORM_EPS)
-        if layer.simnorm_dim is None:
+        if getattr(layer, "simnorm_dim", None) is None:
             x = F.mish(x)
         else:
             x = x.unflatten(-1, (-1, config.simnorm_dim)).softmax(-1).flatten(-2)

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -60,8 +58,7 @@ class Start(_Part):
         planner._mean = None
         values = prior.new_zeros(prior.shape[1:3])
         if self._reuse:
-            chosen: Any = heads  # `ModelRollout` indexes with a tensor as well
-            values = planner.rollout.returns(latent, prior, terminal, chosen, task).nan_to_num(nan=0.0)
+            values = planner.rollout.returns(latent, prior, terminal, heads, task).nan_to_num(nan=0.0)
         return latent, prior, mean, std, values
 
 
@@ -90,8 +87,7 @@ class Iterate(_Part):
         draws = PlanDraws(noise, noise.unsqueeze(0), terminal, heads)
         samples = planner._sample(mean, std, mask, 0, draws)
         known = prior_values if self._reuse else None
-        chosen: Any = heads  # see `Start`
-        values, _ = planner._values(latent, prior, samples, terminal, chosen, known, task)
+        values, _ = planner._values(latent, prior, samples, terminal, heads, known, task)
         candidates = torch.cat([prior, samples], dim=2)
         elites, weight, mean, std, value = planner._refit(candidates, values, mask)
         return mean, std, value, values, elites[0], weight

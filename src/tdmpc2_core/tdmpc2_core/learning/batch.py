@@ -61,7 +61,7 @@ class Batch:
                 f"batch windows have {self.window} steps, the learner needs {window} (horizon + n_step - 1)"
             )
         count, lead = self.size, (window, self.size)
-        fields: dict[str, Tensor | None] = {"obs": self.obs[: window + 1], "task": self.task}
+        fields: dict[str, Any] = {"obs": self.obs[: window + 1], "task": self.task}
         for name in ("action", "reward", "terminated", "valid", "plan_mean", "plan_std", "has_plan"):
             value = getattr(self, name)
             fields[name] = value if value is None else value[:window].to(self.action.dtype)
@@ -80,4 +80,4 @@ class Batch:
         plan = [fields[name] is None for name in ("plan_mean", "plan_std", "has_plan")]
         if any(plan) and not all(plan):
             raise ValueError("plan_mean, plan_std and has_plan go together: give all three or none")
-        return Batch(**fields)  # type: ignore[arg-type]
+        return Batch(**fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,16 +53,13 @@ class Learner:
         self._policy_params = [p for p in model.policy_head.parameters() if p.requires_grad]
         owned = {id(p) for p in model.policy_head.parameters()}
         self._model_params = [p for p in model.parameters() if p.requires_grad and id(p) not in owned]
-        adam = {"fused": self.device.type in ("cpu", "cuda"), "capturable": self.device.type == "cuda"}
-        self.optimiser = torch.optim.Adam(
-            parameter_groups(model, config.lr, config.enc_lr_scale),
-            lr=config.lr,
-            eps=config.adam_eps,
-            **adam,
+        kind = self.device.type
+        adam = partial(
+            torch.optim.Adam, lr=config.lr, fused=kind in ("cpu", "cuda"), capturable=kind == "cuda"
         )
-        self.policy_optimiser = torch.optim.Adam(
-            self._policy_params, lr=config.lr, eps=config.policy_adam_eps, **adam
-        )
+        groups = parameter_groups(model, config.lr, config.enc_lr_scale)
+        self.optimiser = adam(groups, eps=config.adam_eps)
+        self.policy_optimiser = adam(self._policy_params, eps=config.policy_adam_eps)
         self._kernels = kernels(config.kernels)
         self._online = [p.data for p in model.q_heads.parameters()]
         self._target = [p.data for p in model.target_q_heads.parameters()]

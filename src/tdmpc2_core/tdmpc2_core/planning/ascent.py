@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tdmpc2_core.planning.clock import IterationClock
 from tdmpc2_core.planning.gradient_config import GradientConfig
+from tdmpc2_core.planning.rollout import Chosen
 
 _BETA_MEAN, _BETA_SQUARE = 0.9, 0.99  # Adam's decays; the second is short, as few iterations are
 _EPS = 1e-8  # return per normalised action, added to the root of Adam's second moment
@@ -18,13 +19,13 @@ class Slope(Protocol):
     """Predicted returns and their gradient, as `GradientRollout` computes them."""
 
     def returns(
-        self, latent: Tensor, actions: Tensor, noise: Tensor, heads: tuple[int, ...], task: Tensor | None
+        self, latent: Tensor, actions: Tensor, noise: Tensor, heads: Chosen, task: Tensor | None
     ) -> Tensor:
         """See `Rollout.returns`."""
         ...
 
     def gradient(
-        self, latent: Tensor, actions: Tensor, heads: tuple[int, ...], task: Tensor | None
+        self, latent: Tensor, actions: Tensor, heads: Chosen, task: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """See `GradientRollout.gradient`."""
         ...
@@ -56,7 +57,7 @@ def ascend(
     latent: Tensor,
     starts: Tensor,
     anchor: Tensor,
-    heads: tuple[int, ...],
+    heads: Chosen,
     task: Tensor | None,
     mask: Tensor | None,
     settings: GradientConfig,

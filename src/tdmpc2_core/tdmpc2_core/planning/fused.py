@@ -19,7 +19,7 @@ from tdmpc2_core.model.distributions import squashed_gaussian
 from tdmpc2_core.model.functional import symexp
 from tdmpc2_core.model.kernels import Kernels
 from tdmpc2_core.planning.packed import Head, Layer, RolloutWeights, Workspace
-from tdmpc2_core.planning.rollout import Discount, discount_of, discount_table, discounted_return
+from tdmpc2_core.planning.rollout import Chosen, Discount, discount_of, discount_table, discounted_return
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
@@ -81,7 +81,7 @@ class FusedRollout:
         latent: Tensor,
         actions: Tensor,
         noise: Tensor,
-        heads: tuple[int, ...] | Tensor,
+        heads: Chosen,
         task: Tensor | None = None,
     ) -> Tensor:
         """See `Rollout.returns`."""

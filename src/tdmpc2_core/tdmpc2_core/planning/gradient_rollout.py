@@ -10,7 +10,7 @@ from torch import Tensor
 from tdmpc2_core.model.functional import symexp
 from tdmpc2_core.planning.fused import FusedRollout
 from tdmpc2_core.planning.reverse import ReversibleMLP, Tape
-from tdmpc2_core.planning.rollout import Discount, discount_of, discount_table
+from tdmpc2_core.planning.rollout import Chosen, Discount, discount_of, discount_table
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
@@ -22,13 +22,12 @@ class _Pass(NamedTuple):
     latents: Tensor  # (H + 1, R, L)
     dynamics: list[Tape]
     reward: tuple[Tape, Tensor, Tensor]  # tape, bin probabilities, symlog reward
-    termination: Tape | None
+    termination: tuple[Tape, Tensor] | None  # tape, and (H, R) probability that step t ended the episode
     policy: Tape
     terminal: Tensor  # (D * R, A) policy actions that are valued
     values: list[tuple[Tape, Tensor, Tensor]]  # as `reward`, per head
     rewards: Tensor  # (H, R)
     value: Tensor  # (D, R) mean of the heads
-    ended: Tensor | None  # (H, R) probability that step t ended the episode
     alive: Tensor  # (H + 1, R) before step t
     weights: tuple[Tensor, Tensor]  # of the rewards (H, R or 1) and of the values (D, R or 1)
     mask: Tensor | None
@@ -65,7 +64,7 @@ class GradientRollout:
         latent: Tensor,
         actions: Tensor,
         noise: Tensor,
-        heads: tuple[int, ...],
+        heads: Chosen,
         task: Tensor | None = None,
     ) -> Tensor:
         """See `Rollout.returns`; terminal noise serves every depth of a depth-averaged score."""
@@ -73,7 +72,7 @@ class GradientRollout:
             return self._total(self._forward(latent, actions, noise, heads, task)).view(actions.shape[1:3])
 
     def gradient(
-        self, latent: Tensor, actions: Tensor, heads: tuple[int, ...], task: Tensor | None = None
+        self, latent: Tensor, actions: Tensor, heads: Chosen, task: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Returns (B, N) of actions (H, B, N, A) from latents (B, L), and their gradient (H, B, N, A).
 
@@ -91,7 +90,7 @@ class GradientRollout:
         latent: Tensor,
         actions: Tensor,
         noise: Tensor | None,
-        heads: tuple[int, ...],
+        heads: Chosen,
         task: Tensor | None,
     ) -> _Pass:
         horizon, robots, count, size = actions.shape
@@ -111,8 +110,9 @@ class GradientRollout:
         reward = self._decoded(*self._reward.forward(_join(before, _times(context, horizon), steps)))
         ended, termination = None, None
         if self._termination is not None:
-            logits, termination = self._termination.forward(after)
+            logits, tape = self._termination.forward(after)
             ended = logits.sigmoid().view(horizon, -1)
+            termination = tape, ended
         depths = horizon if self.depth_average else 1
         valued = after if self.depth_average else stacked[-1]
         deep = _times(context, depths)
@@ -123,7 +123,7 @@ class GradientRollout:
         value = torch.stack([symexp(found[2]) for found in values]).mean(0).view(depths, -1)
         alive = self._alive(ended, stacked)
         rewards = symexp(reward[2]).view(horizon, -1)
-        parts = (stacked, dynamics, reward, termination, policy, terminal, values, rewards, value, ended)
+        parts = (stacked, dynamics, reward, termination, policy, terminal, values, rewards, value)
         return _Pass(*parts, alive, self._weights(horizon, depths, count, task, alive), mask)
 
     def _decoded(self, logits: Tensor, tape: Tape) -> tuple[Tape, Tensor, Tensor]:
@@ -188,9 +188,10 @@ class GradientRollout:
         latents = torch.zeros_like(made.latents)
         latents[:-1] = joined[..., :width]
         if made.termination is not None and self._termination is not None and self.soft_termination:
+            tape, ended = made.termination
             later = (self._terms(made) * made.alive)[1:].flip(0).cumsum(0).flip(0)
-            logits = (-made.ended * later).view(-1, 1)
-            latents[1:] += self._termination.backward(logits, made.termination).view(horizon, -1, width)
+            logits = (-ended * later).view(-1, 1)
+            latents[1:] += self._termination.backward(logits, tape).view(horizon, -1, width)
         slope = made.alive[-depths:] * of_values
         latents[-depths:] += self._value_backward(made, slope / len(made.values), size, width)
         for t in reversed(range(horizon)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -57,16 +57,15 @@ class PlanDraws:
 
     def to(self, reference: Tensor) -> PlanDraws:
         """Same draws on the device and in the precision of `reference`; `heads` stay on the host."""
-        moved = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            whole = item.name == "shifts"
-            moved[item.name] = (
-                value
-                if not isinstance(value, Tensor) or item.name == "heads"
-                else (value.to(reference.device if whole else reference))
-            )
-        return PlanDraws(**moved)
+        return replace(
+            self,
+            prior=self.prior.to(reference),
+            samples=self.samples.to(reference),
+            terminal=self.terminal.to(reference),
+            elite=None if self.elite is None else self.elite.to(reference),
+            final=None if self.final is None else self.final.to(reference),
+            shifts=None if self.shifts is None else self.shifts.to(reference.device),
+        )
 
 
 class Planner(Protocol):

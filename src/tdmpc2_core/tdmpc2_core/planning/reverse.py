@@ -31,7 +31,7 @@ class _Layer(NamedTuple):
 class Tape(NamedTuple):
     """What the reverse pass of one call needs; see `ReversibleMLP.__call__`."""
 
-    head: int
+    head: int | Tensor
     parts: list[tuple[Tensor, ...]]
 
 
@@ -45,8 +45,8 @@ class ReversibleMLP:
         self._ensemble = ensemble
         self._layers = [_packed(layer) for layer in layers]
 
-    def forward(self, x: Tensor, head: int = 0) -> tuple[Tensor, Tape]:
-        """x (R, in) -> output (R, out), and the tape for `backward`."""
+    def forward(self, x: Tensor, head: int | Tensor = 0) -> tuple[Tensor, Tape]:
+        """x (R, in) -> output (R, out), and the tape for `backward`; head: an index, or a tensor () of it."""
         tape: list[tuple[Tensor, ...]] = []
         for layer in self._layers:
             weight, bias, gain, shift = self._pick(layer, head)
@@ -77,7 +77,7 @@ class ReversibleMLP:
             grad = grad @ weight
         return grad
 
-    def _pick(self, layer: _Layer, head: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    def _pick(self, layer: _Layer, head: int | Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         if not self._ensemble:
             return layer[:4]
         gain, shift = layer.gain, layer.shift

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
 
 
+Chosen = tuple[int, ...] | Tensor
+"""Value heads whose mean is the terminal value: indices, or a tensor (k,) of them on the model's device."""
+
 Discount = float | Sequence[float]
 """Per-decision discount of predicted returns: one number, or one per task of a multi-task model."""
 
@@ -28,7 +31,7 @@ class Rollout(Protocol):
         ...
 
     def returns(
-        self, latent: Tensor, actions: Tensor, noise: Tensor, heads: tuple[int, ...], task: Tensor | None
+        self, latent: Tensor, actions: Tensor, noise: Tensor, heads: Chosen, task: Tensor | None
     ) -> Tensor:
         """Predicted returns (B, N) of actions (H, B, N, A) from latents (B, L); terminal noise (B, N, A)."""
         ...
@@ -134,7 +137,7 @@ class ModelRollout:
         latent: Tensor,
         actions: Tensor,
         noise: Tensor,
-        heads: tuple[int, ...],
+        heads: Chosen,
         task: Tensor | None = None,
     ) -> Tensor:
         """See `Rollout.returns`."""

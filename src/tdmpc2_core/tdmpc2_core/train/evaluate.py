@@ -29,7 +29,7 @@ def course(embodiment: Embodiment, episodes: int) -> list[np.ndarray]:
 
     Each is inside the robot's range; they are empty for a robot that takes none.
     """
-    terms = embodiment.command.terms if embodiment.command else ()
+    terms = embodiment.twist_command.terms if embodiment.twist_command else ()
     wanted: list[dict[str, float]] = [
         {"linear_x": 0.5},
         {},

@@ -6,7 +6,7 @@ A run is a folder. Killed at any time, it goes on from its last checkpoint, ever
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from tdmpc2_core.agent import Agent
 from tdmpc2_core.data.episodes import Episode
 from tdmpc2_core.envs.demonstrator import Demonstrator, EpisodeRecorder, demonstrate
 from tdmpc2_core.envs.registry import make_env
+from tdmpc2_core.learning.batch import Batch
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.learning.memory import keep_freed_memory
 from tdmpc2_core.learning.replay import ReplayBuffer, concatenate
@@ -31,7 +32,7 @@ EVALUATION_SEED = 10_000
 def set_matmul_precision(precision: str) -> None:
     """Precision of float32 matrix products, on GPUs and (medium only) in the CPU library."""
     torch.set_float32_matmul_precision(precision)
-    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # torch puts an object there
     matmul.fp32_precision = "bf16" if precision == "medium" else "ieee"
 
 
@@ -170,7 +171,7 @@ class OnlineTrainer:
         self.run.progress.episodes += 1
         self._finished.append((float(episode.reward.mean()), len(episode)))
 
-    def _sample(self):
+    def _sample(self) -> Batch:
         """One batch, part demonstrations, part own experience."""
         config = self.config
         share = 0.0
@@ -189,7 +190,7 @@ class OnlineTrainer:
             parts.append(self.demonstrations.sample(shown, self.window))
         return concatenate(parts)
 
-    def _update(self, batch) -> None:
+    def _update(self, batch: Batch) -> None:
         for name, value in self.learner.update(batch).items():
             if name in self._sums:
                 self._sums[name] += value
@@ -199,7 +200,7 @@ class OnlineTrainer:
         self.run.progress.updates += 1
 
     # ---- reporting ----
-    def _log_row(self, rate: float, bar: tqdm) -> None:
+    def _log_row(self, rate: float, bar: tqdm[NoReturn]) -> None:
         row = {name: float(total) / self._summed for name, total in self._sums.items()}
         self._sums, self._summed = {}, 0
         if self._finished:
@@ -210,7 +211,7 @@ class OnlineTrainer:
         row |= {"updates": self.run.progress.updates, "steps_per_second": rate}
         self.run.log.scalars("train", self.run.progress.steps, row)
 
-    def _evaluate(self, bar: tqdm) -> None:
+    def _evaluate(self, bar: tqdm[NoReturn]) -> None:
         config = self.config
         result = evaluate_agent(self.agent, config.eval_seconds, config.eval_episodes, EVALUATION_SEED)
         self.agent.reset()

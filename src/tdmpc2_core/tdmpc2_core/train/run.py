@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -145,7 +146,7 @@ class Run:
                 self.folder / "best", provenance=self.provenance() | {"evaluation": asdict(result)}
             )
 
-    def provenance(self) -> dict:
+    def provenance(self) -> dict[str, Any]:
         """How these weights came about: command, steps, updates, wall time; no folder of this machine."""
         words = [word for word in sys.argv[1:] if not word.startswith("out=")]
         settings = to_mapping(self.config)
