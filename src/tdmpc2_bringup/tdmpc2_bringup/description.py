@@ -103,7 +103,9 @@ def robot_description(source: Path, backend: Backend) -> str:
 
 
 def maker_links(source: Path, embodiment: Embodiment) -> list[Element] | None:
-    """Links, joints and materials of a maker's URDF or xacro; None when it has its own control block.
+    """Links, joints and materials of a maker's URDF or xacro, `${prefix}` before names of links and joints.
+
+    None when it has its own control block.
 
     Raises:
         UserError: it lacks a joint of the embodiment.
@@ -114,7 +116,12 @@ def maker_links(source: Path, embodiment: Embodiment) -> list[Element] | None:
         raise UserError(f"{source}: no joint {sorted(missing)[0]!r}, which {embodiment.name} moves")
     if root.find("ros2_control") is not None:
         return None
-    return [element for element in root if element.tag in ("link", "joint", "material")]
+    links = [element for element in root if element.tag in ("link", "joint", "material")]
+    for element in (each for each in links if each.tag != "material"):
+        for part, key in (".", "name"), ("parent", "link"), ("child", "link"), ("mimic", "joint"):
+            for named in element.findall(part):
+                named.set(key, "${prefix}" + named.get(key, ""))
+    return links
 
 
 def hardware_parameters(text: str) -> dict[str, str]:

@@ -109,11 +109,12 @@ class RobotFiles:
             given = str(beside) if beside.is_file() else ""
         if not given:
             return Path(self._write("robot.urdf.xacro", xacro_text(self.embodiment, shared)))
-        if self.prefix:
-            raise UserError(
-                f"prefix: {given} is used as it is; leave prefix empty or write it into that file"
-            )
         links = maker_links(Path(given), self.embodiment)
+        if links is None and self.prefix:
+            raise UserError(
+                f"prefix {self.prefix!r}: {given} has a ros2_control block and is used as it is; "
+                "leave prefix empty, for one robot"
+            )
         if links is None:
             return Path(given)
         return Path(self._write("robot.urdf.xacro", xacro_text(self.embodiment, shared, links)))

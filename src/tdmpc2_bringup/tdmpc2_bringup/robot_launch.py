@@ -1,8 +1,8 @@
-"""The launch description of every robot: what `layout` says, as launch actions."""
+"""The launch descriptions, of one robot and of several: what `layout` says, as launch actions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,15 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
 
+from tdmpc2_bringup.gates import CONFIGURED, Gates
 from tdmpc2_bringup.layout import layout
+from tdmpc2_bringup.multi_robot import ARGUMENTS, each_robot, own_clock
 from tdmpc2_bringup.robot_files import RobotFiles
-from tdmpc2_bringup.settings import arguments, settings_from
-from tdmpc2_bringup.specs import Include, NodeSpec
+from tdmpc2_bringup.settings import Argument, Settings, arguments, settings_from
+from tdmpc2_bringup.specs import Include, Layout, NodeSpec
 
 Entities = list[LaunchDescriptionEntity]
+OnExit = Callable[[ProcessExited, LaunchContext], Entities]
 
 
 def robot_launch_description(robot: str = "") -> LaunchDescription:
@@ -44,35 +47,60 @@ def robot_launch_description(robot: str = "") -> LaunchDescription:
     Without a name there is one argument more, `robot`, which has no default.
     """
     own = [] if robot else [DeclareLaunchArgument("robot", description="folder with embodiment.yaml")]
-    declared = [
+
+    def start(context: LaunchContext) -> Entities:
+        given = context.launch_configurations
+        settings = settings_from(given)
+        return _start([(settings, _plan(robot or given["robot"], settings))])
+
+    return LaunchDescription([*own, *_declared(arguments()), OpaqueFunction(function=start)])
+
+
+def multi_robot_launch_description() -> LaunchDescription:
+    """The same for several robots of a kind, which two arguments more name and count."""
+
+    def start(context: LaunchContext) -> Entities:
+        given = context.launch_configurations
+        members = each_robot(settings_from(given), given["robots"])
+        return _start([(one, own_clock(_plan(given["robot"], one), one)) for one in members])
+
+    return LaunchDescription([*_declared(ARGUMENTS), *_declared(arguments()), OpaqueFunction(function=start)])
+
+
+def _declared(launch_arguments: Iterable[Argument]) -> Entities:
+    return [
         DeclareLaunchArgument(
             each.name,
             default_value=each.default,
             description=each.why,
             choices=list(each.choices) or None,
         )
-        for each in arguments()
+        for each in launch_arguments
     ]
-    return LaunchDescription([*own, *declared, OpaqueFunction(function=_start, args=[robot])])
 
 
-def _start(context: LaunchContext, robot: str) -> Entities:
-    """Everything, once the arguments are known. A UserError becomes launch's own one-line error."""
-    given = context.launch_configurations
-    settings = settings_from(given)
+def _plan(robot: str, settings: Settings) -> Layout:
+    """What is started for a robot. A UserError becomes launch's own one-line error."""
     share = Path(get_package_share_directory("tdmpc2_bringup"))
-    plan = layout(RobotFiles(robot or given["robot"], settings, share), _installed)
-    gates = _Gates()
-    actions: Entities = [LogInfo(msg=note) for note in plan.notes]
-    actions += [_include(each) for each in plan.includes]
-    planner: LifecycleNode | None = None
-    for spec in plan.nodes:
-        node = _node(spec, settings.namespace, settings.log_level, gates)
-        actions.append(node)
-        if spec.role == "planner":
-            planner = node
-    if planner is not None and plan.autostart:
-        actions += _bring_to_active(planner, gates)
+    return layout(RobotFiles(robot, settings, share), _installed)
+
+
+def _start(robots: list[tuple[Settings, Layout]]) -> Entities:
+    """Everything of all robots, once all of them are known to be right."""
+    notes = dict.fromkeys(note for _, plan in robots for note in plan.notes)
+    actions: Entities = [LogInfo(msg=note) for note in notes]
+    essentials = _Essentials()
+    for settings, plan in robots:
+        gates = _PlannerGates(settings.namespace)
+        actions += [_include(each) for each in plan.includes]
+        planner: LifecycleNode | None = None
+        for spec in plan.nodes:
+            node = _node(spec, settings, essentials, gates)
+            actions.append(node)
+            if spec.role == "planner":
+                planner = node
+        if planner is not None and plan.autostart:
+            actions += _bring_to_active(planner, gates)
     return actions
 
 
@@ -90,19 +118,19 @@ def _include(include: Include) -> IncludeLaunchDescription:
     return IncludeLaunchDescription(source, launch_arguments=list(include.arguments.items()))
 
 
-def _node(spec: NodeSpec, namespace: str, log_level: str, gates: _Gates) -> Node:
+def _node(spec: NodeSpec, settings: Settings, essentials: _Essentials, gates: _PlannerGates) -> Node:
     kind = LifecycleNode if spec.role == "planner" else Node
-    log = ["--log-level", log_level] if spec.ours else []
+    log = ["--log-level", settings.log_level] if spec.ours else []
     on_exit = None
     if spec.role == "essential":
-        on_exit = _end(f"{spec.executable} ended")
+        on_exit = essentials.add(_named(settings.namespace, spec.executable))
     elif spec.role == "gate":
         on_exit = gates.add(spec.executable)
     return kind(
         package=spec.package,
         executable=spec.executable,
         name=spec.name or None,
-        namespace=namespace,
+        namespace=settings.namespace,
         parameters=[_typed(each) for each in spec.parameters],
         arguments=list(spec.arguments),
         remappings=list(spec.remappings),
@@ -123,53 +151,68 @@ def _typed(parameters: str | Mapping[str, Any]) -> str | dict[str, Any]:
     }
 
 
-def _end(reason: str) -> Callable[[ProcessExited, LaunchContext], Entities]:
-    """Shut down when a process ends, unless that is why it ends: launch fails on a second shutdown."""
-
-    def ended(_: ProcessExited, context: LaunchContext) -> Entities:
-        return [] if context.is_shutdown else [Shutdown(reason=reason)]
-
-    return ended
+def _named(namespace: str, name: str) -> str:
+    """A process in messages: by its namespace too, where it has one."""
+    return f"{namespace}/{name}".strip("/")
 
 
-class _Gates:
-    """What must happen before the planner is activated: its configuration, the processes of role gate."""
+class _Essentials:
+    """Processes of role essential: the first that ends ends the launch, with all its robots."""
 
     def __init__(self) -> None:
-        self.closed: set[str] = {"configured"}
+        self.ended = False
+
+    def add(self, name: str) -> OnExit:
+        """What a process does when it ends. Launch fails on a second shutdown, so there is one at most."""
+
+        def ended(_: ProcessExited, context: LaunchContext) -> Entities:
+            if self.ended or context.is_shutdown:
+                return []
+            self.ended = True
+            return [Shutdown(reason=f"{name} ended")]
+
+        return ended
+
+
+class _PlannerGates:
+    """What must happen before the planner in a namespace is activated: its configuration, the gates."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace, self.gates = namespace, Gates()
         self.activate: EmitEvent | None = None
 
-    def add(self, name: str) -> Callable[[ProcessExited, LaunchContext], Entities]:
-        """What a process of role gate does when it ends; two of one name are two gates."""
-        gate = f"{name} {len(self.closed)}"
-        self.closed.add(gate)
+    def add(self, name: str) -> OnExit:
+        """What a process of role gate does when it ends."""
+        gate = self.gates.add(name)
 
         def ended(event: ProcessExited, context: LaunchContext) -> Entities:
             if context.is_shutdown:
                 return []
             if event.returncode:
-                return [LogInfo(msg=f"{name} failed, for the reason above; the planner stays inactive")]
+                named = _named(self.namespace, name)
+                return [LogInfo(msg=f"{named} failed, for the reason above; the planner stays inactive")]
             return self.open(gate)
 
         return ended
 
-    def open(self, name: str) -> Entities:
+    def open(self, gate: str) -> Entities:
         """Note that something has happened; the activation when it was the last."""
-        self.closed.discard(name)
-        return [self.activate] if not self.closed and self.activate is not None else []
+        last = self.gates.open(gate)
+        return [self.activate] if last and self.activate is not None else []
 
 
-def _bring_to_active(node: LifecycleNode, gates: _Gates) -> Entities:
+def _bring_to_active(node: LifecycleNode, gates: _PlannerGates) -> Entities:
     """Configure the node now, and activate it once it is configured and the gates are open."""
     gates.activate = _change_state(node, Transition.TRANSITION_ACTIVATE)
-    refused = "the planner refused its configuration, for the reason above; it stays idle"
+    name = _named(gates.namespace, "planner")
+    refused = f"{name} refused its configuration, for the reason above; it stays idle"
     return [
         RegisterEventHandler(
             OnStateTransition(
                 target_lifecycle_node=node,
                 start_state="configuring",
                 goal_state="inactive",
-                entities=[OpaqueFunction(function=lambda _: gates.open("configured"))],
+                entities=[OpaqueFunction(function=lambda _: gates.open(CONFIGURED))],
             )
         ),
         RegisterEventHandler(

@@ -52,9 +52,9 @@ def _programs(folder: Path, index: Path, package: str, commands: dict[str, list[
         file.chmod(0o755)
 
 
-def processes_of(domain: int) -> list[str]:
-    """Command lines of the nodes in a ROS domain that are running, this process left out."""
-    found = []
+def processes_of(domain: int) -> dict[int, str]:
+    """Ids and command lines of what runs in a ROS domain, this process left out."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -64,5 +64,5 @@ def processes_of(domain: int) -> list[str]:
         except OSError:
             continue
         if f"ROS_DOMAIN_ID={domain}".encode() in variables and command:
-            found.append(command)
+            found[int(entry.name)] = command
     return found

@@ -97,6 +97,16 @@ def test_the_makers_links_stay_and_its_own_control_block_is_respected(launch, tm
     files, _ = launch(sim="none", hardware_plugin="maker/System", description_file=str(own))
     assert files.description().count("<ros2_control") == 1
     assert "maker/System" in files.description()
+    with pytest.raises(UserError, match="leave prefix empty"):
+        launch(sim="none", hardware_plugin="maker/System", description_file=str(own), prefix="left_")
+
+
+@pytest.mark.parametrize("sim", ["mujoco", "mock"])
+def test_the_makers_links_take_a_prefix(launch, sim):
+    files, result = launch(sim=sim, prefix="left_")
+    assert layout_problems(result, EXECUTABLES, SETTINGS) == []
+    assert description_problems(files.description(), files.embodiment, "left_") == []
+    assert 'name="left_imu_fixed"' in files.description()
 
 
 def test_without_the_makers_file_the_urdf_comes_from_the_mjcf(place, launch):
@@ -106,5 +116,3 @@ def test_without_the_makers_file_the_urdf_comes_from_the_mjcf(place, launch):
         assert description_problems(files.description(), files.embodiment, "left_") == []
     finally:
         (place / "aside.urdf").rename(place / "robots/crawler/crawler.urdf")
-    with pytest.raises(UserError, match="leave prefix empty"):
-        launch(sim="mock", prefix="left_")

@@ -28,7 +28,8 @@ from tdmpc2_ros.recorder import RecorderSettings  # noqa: E402
 
 BRINGUP = SOURCE / "tdmpc2_bringup"
 LAUNCH_FILES = sorted((BRINGUP / "launch").glob("*.py"))
-ROBOTS = [file.name.removesuffix(".launch.py") for file in LAUNCH_FILES if file.name != "robot.launch.py"]
+OTHERS = {"robot": "robot_launch_description()", "multi_robot": "multi_robot_launch_description()"}
+ROBOTS = [name for file in LAUNCH_FILES if (name := file.name.removesuffix(".launch.py")) not in OTHERS]
 SETTINGS = {"mujoco_sim": SimulationSettings, "planner": PlannerParameters, "recorder": RecorderSettings}
 NODES = re.search(
     r"^nodes = (\[.*\])$", (SOURCE / "tdmpc2_ros" / "setup.py").read_text("utf-8"), re.MULTILINE
@@ -63,12 +64,12 @@ def planner(result) -> dict:
     return next(each for each in node.parameters if isinstance(each, dict))
 
 
-def test_there_is_a_launch_file_per_shipped_robot_and_one_for_others():
+def test_there_is_a_launch_file_per_shipped_robot_one_for_others_and_one_for_several():
     assert {*ROBOTS} == {*shipped_names()}
-    for file in LAUNCH_FILES:
-        name = file.name.removesuffix(".launch.py")
-        call = 'robot_launch_description("' + name + '")' if name in ROBOTS else "robot_launch_description()"
-        assert f"return {call}" in file.read_text(encoding="utf-8")
+    calls = OTHERS | {name: f'robot_launch_description("{name}")' for name in ROBOTS}
+    assert {file.name for file in LAUNCH_FILES} == {f"{name}.launch.py" for name in calls}
+    for name, call in calls.items():
+        assert f"return {call}\n" in (BRINGUP / "launch" / f"{name}.launch.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -25,18 +25,21 @@ pytestmark = pytest.mark.timeout(400)
 
 
 @contextmanager
-def launched(tmp_path, monkeypatch, robot, *given, stand_ins=False):
-    """The launch of a robot in a domain of its own, and the trajectories that it sends."""
+def launched(tmp_path, monkeypatch, robot, *given, stand_ins=False, file=""):
+    """The domain and the process of a launch; `file` where it is not named after the robot."""
     prefix = make_prefix(tmp_path / "prefix", stand_ins)
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}{os.pathsep}{os.environ['AMENT_PREFIX_PATH']}")
     paths = [str(SOURCE / name) for name in ("tdmpc2_bringup", "tdmpc2_core", "tdmpc2_ros")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("ROS_HOME", str(tmp_path / "ros"))
     bundle = random_bundle(tmp_path, Embodiment.load(robot))
-    file = str(LAUNCH_FILES / f"{robot}.launch.py")
+    path = str(LAUNCH_FILES / f"{file or robot}.launch.py")
     with domain() as own:
-        process = own.run(["-c", LAUNCH, file, f"model:={bundle}", *given])
-        yield own, process
+        process = own.run(["-c", LAUNCH, path, f"model:={bundle}", *given])
+        try:
+            yield own, process
+        finally:  # a launch that is killed leaves its nodes behind
+            process.stop(signal.SIGINT, timeout=60.0)
 
 
 def commands(own, topic):
@@ -112,7 +115,8 @@ def test_launch_knows_the_arguments():
     from launch.launch_description_sources import get_launch_description_from_python_launch_file
 
     names = {each.name for each in arguments()}
+    more = {"robot.launch.py": {"robot"}, "multi_robot.launch.py": {"robot", "robots"}}
     for file in sorted(LAUNCH_FILES.glob("*.launch.py")):
         description = get_launch_description_from_python_launch_file(str(file))
-        own = {"robot"} if file.name == "robot.launch.py" else set()
-        assert {each.name for each in description.get_launch_arguments()} == names | own
+        found = {each.name for each in description.get_launch_arguments()}
+        assert found == names | more.get(file.name, set())

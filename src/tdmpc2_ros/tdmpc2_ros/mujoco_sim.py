@@ -118,7 +118,8 @@ class MujocoSim(Node):
         texts = ["no commands"] if not self.robot.commanded else []
         texts += ["robot has fallen"] if fallen else []
         texts += [f"simulation is slow: {factor:.2f} of real time"] if slow else []
-        status = DiagnosticStatus(name="mujoco_sim: simulation", hardware_id=self.embodiment.name)
+        name = f"{self.get_fully_qualified_name().lstrip('/')}: simulation"
+        status = DiagnosticStatus(name=name, hardware_id=self.embodiment.name)
         status.level = DiagnosticStatus.WARN if texts else DiagnosticStatus.OK
         status.message = "; ".join(texts) or "follows commands"
         values = {"real_time_factor": f"{factor:.3f}", "time": f"{self.robot.time:.2f}"}

@@ -1,6 +1,6 @@
 """`quickstart --robots N`: several robots, each with simulation, planner and operator in its namespace.
 
-All share one DDS domain: robot_1/cmd_vel commands robot_1 and no other. Odd robots turn left, even ones
+All share one DDS domain: robot1/cmd_vel commands robot1 and no other. Odd robots turn left, even ones
 right; each is judged by its own course.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_ros.naming import robot_name
 from tdmpc2_ros.quickstart_course import Course
 from tdmpc2_ros.quickstart_metrics import Score, score
 from tdmpc2_ros.quickstart_options import Options
@@ -42,7 +43,7 @@ class Member:
     def __init__(self, number: int, options: Options, children: Children) -> None:
         from tdmpc2_ros.quickstart_operator import Operator
 
-        self.name, self._options, self._children = f"robot_{number}", options, children
+        self.name, self._options, self._children = robot_name(number), options, children
         robot, seconds = options.embodiment, options.course.seconds
         self.course = Course(robot, seconds) if number % 2 else Mirrored(robot, seconds)
         self.operator: Operator = Operator(robot, children.check, self.name)

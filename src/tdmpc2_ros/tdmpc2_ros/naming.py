@@ -1,10 +1,18 @@
-"""Names of joints and frames in messages, where several robots share one description or one tf tree."""
+"""Names where several robots share one domain: namespaces; joints and frames in messages."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from tdmpc2_core.robots import Embodiment
+
+MAX_ROBOTS = 8
+"""As many go together."""
+
+
+def robot_name(number: int) -> str:
+    """Namespace of one of several robots, which count from 1."""
+    return f"robot{number}"
 
 
 def prefixed(embodiment: Embodiment, prefix: str) -> Embodiment:

@@ -10,10 +10,9 @@ from typing import NoReturn
 from tdmpc2_core.bundles import shipped_bundle
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_ros.naming import MAX_ROBOTS
 from tdmpc2_ros.quickstart_course import Course
 from tdmpc2_ros.quickstart_reach import ReachCourse
-
-MAX_ROBOTS = 8
 
 
 @dataclass(frozen=True)

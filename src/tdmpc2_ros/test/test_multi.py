@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
 from processes import LOCAL, domain, patience, wait_until
@@ -57,6 +58,10 @@ class Watched:
 @pytest.mark.timeout(300)
 def test_commanding_one_robot_does_not_move_the_other():
     with domain() as own:
+        told: set[str] = set()
+        own.node.create_subscription(
+            DiagnosticArray, "/diagnostics", lambda m: told.update(s.name for s in m.status), qos.STATUS
+        )
         robots = [Watched(own, name) for name in NAMES]
         for robot in robots:
             robot.planner.wait_for_log("planning: policy", 60.0)
@@ -72,6 +77,9 @@ def test_commanding_one_robot_does_not_move_the_other():
         assert all(robot.states[-1].pose.pose.position.z > 0.2 for robot in robots)
         nodes = set(own.node.get_node_names_and_namespaces())
         assert {("planner", "/a"), ("planner", "/b"), ("mujoco_sim", "/a"), ("mujoco_sim", "/b")} <= nodes
+        assert told == {
+            f"{name}/{of}" for name in NAMES for of in ("planner: control", "mujoco_sim: simulation")
+        }
         assert [robot.planner.stop(signal.SIGINT) for robot in robots] == [0, 0]
 
 
@@ -85,12 +93,12 @@ def test_one_command_starts_and_judges_two(tmp_path):
     )
     assert result.returncode in (0, 1), result.stderr
     content = json.loads((out / "results.json").read_text())
-    assert set(content["robots"]) == {"robot_1", "robot_2"}
+    assert set(content["robots"]) == {"robot1", "robot2"}
     for one in content["robots"].values():
         assert one["complete"] and one["falls"] == 0 and one["distance"] > 0.5
     assert (result.returncode == 0) == all(one["followed"] for one in content["robots"].values())
-    assert "robot_1" in result.stdout and "robot_2" in result.stdout
-    assert (out / "robot_2_planner.log").read_text().count("stopped: signal") == 1
+    assert "robot1" in result.stdout and "robot2" in result.stdout
+    assert (out / "robot2_planner.log").read_text().count("stopped: signal") == 1
 
 
 def test_second_course_turns_the_other_way():
