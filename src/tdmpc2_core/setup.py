@@ -32,7 +32,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=[name, f"{name}.*"]),
     include_package_data=False,
-    package_data={name: ["**/*.yaml", "**/*.xml", "model/kernels.c", "robots/models/**/*", "bundles/**/*"]},
+    package_data={name: ["**/*.yaml", "**/*.xml", "model/*.c", "robots/models/**/*", "bundles/**/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{name}"]),
         (f"share/{name}", ["package.xml"]),

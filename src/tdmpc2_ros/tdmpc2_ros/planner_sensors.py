@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Imu, JointState
 
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots import Embodiment, SensorState
 from tdmpc2_ros import qos
 from tdmpc2_ros.conversions import store_imu, store_joint_state, store_twist
+from tdmpc2_ros.process import Companion
 
 _LOG_EVERY = 2.0  # s between log lines about refused messages
 
 
 class SensorInput:
-    """Subscribes to what the embodiment's observation needs and writes it into `state`.
+    """Subscribes, in a node of its own beside `node`, to what the observation needs; writes it into `state`.
 
     `fresh` is called when the oldest of the samples that an observation needs became newer. Messages that
     cannot be used are dropped; `refused` holds the latest reason per source until a good message follows.
@@ -33,15 +36,20 @@ class SensorInput:
         self._imu_frame, self._frame_checked = embodiment.imu_frame, False
         self._command_names = embodiment.twist_command.names if embodiment.twist_command else ()
         self._oldest = float("-inf")
-        subscribe = node.create_subscription
-        self._subscriptions = [subscribe(JointState, "joint_states", self._on_joints, qos.SENSOR_INPUT)]
+        self._companion = Companion(node, "sensors")
+        self._subscribe(JointState, "joint_states", self._on_joints, qos.SENSOR_INPUT)
         if "imu" in self._needed:
-            self._subscriptions.append(
-                subscribe(Imu, "imu_sensor_broadcaster/imu", self._on_imu, qos.SENSOR_INPUT)
-            )
+            self._subscribe(Imu, "imu_sensor_broadcaster/imu", self._on_imu, qos.SENSOR_INPUT)
         if self._command_names:
             kind = TwistStamped if cmd_vel_stamped else Twist
-            self._subscriptions.append(subscribe(kind, "cmd_vel", self._on_command, qos.COMMAND))
+            self._subscribe(kind, "cmd_vel", self._on_command, qos.COMMAND)
+        self._companion.start()
+
+    def _subscribe(
+        self, kind: type, topic: str, callback: Callable[[Any], None], profile: QoSProfile
+    ) -> None:
+        name = self._node.resolve_topic_name(topic)
+        self._companion.node.create_subscription(kind, name, callback, profile)
 
     def clear(self) -> None:
         """Forget all samples, as at activation."""
@@ -51,9 +59,7 @@ class SensorInput:
 
     def destroy(self) -> None:
         """Give the topics up."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        self._companion.stop()
 
     def _on_joints(self, message: JointState) -> None:
         try:

@@ -7,15 +7,12 @@ callbacks must go on to store sensor samples.
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import rclpy
-from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from tdmpc2_core.errors import UserError
@@ -23,6 +20,7 @@ from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.planner_model import PlannerParameters, load_agent, task_index
 from tdmpc2_ros.planner_slot import ModelSlot
 from tdmpc2_ros.planner_worker import PlanWorker
+from tdmpc2_ros.process import Companion
 
 try:
     from tdmpc2_msgs.srv import LoadModel, SetTask
@@ -41,40 +39,24 @@ class ModelServices:
 
     def __init__(self, planner: Node, slot: ModelSlot, parameters: Parameters[PlannerParameters]) -> None:
         self._planner, self._slot, self._parameters = planner, slot, parameters
-        self._executor: SingleThreadedExecutor | None = None
+        self._companion: Companion | None = None
         if LoadModel is None:
             return
-        self._node = rclpy.create_node(
-            f"{planner.get_name()}_model",
-            namespace=planner.get_namespace(),
-            use_global_arguments=False,
-            start_parameter_services=False,
-            enable_rosout=False,
-        )
+        self._companion = Companion(planner, "model")
         own = planner.get_fully_qualified_name()
         for kind, name, callback in (
             (LoadModel, "~/load_model", self._on_load),
             (SetTask, "~/set_task", self._on_task),
         ):
-            self._node.create_service(kind, name.replace("~", own), callback)
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self._node)
-        self._thread = threading.Thread(target=self._serve, name="model services", daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        assert self._executor is not None
-        with suppress(ExternalShutdownException, ShutdownException):
-            self._executor.spin()
+            self._companion.node.create_service(kind, name.replace("~", own), callback)
+        self._companion.start()
 
     def stop(self) -> None:
         """Offer them no longer, once a load in progress has ended: a thread that outlives the interpreter's
         end would abort the process."""
-        if self._executor is not None:
-            self._executor.shutdown(timeout_sec=0.5)
-            self._thread.join(_LOADING)
-            self._node.destroy_node()
-            self._executor = None
+        if self._companion is not None:
+            self._companion.stop(_LOADING)
+            self._companion = None
 
     def _on_load(self, request: LoadModel.Request, response: LoadModel.Response) -> LoadModel.Response:
         started, log = time.monotonic(), self._planner.get_logger()

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -64,3 +64,38 @@ def spin_in_background(node: Node) -> Iterator[None]:
     finally:
         executor.shutdown(timeout_sec=2.0)
         thread.join(timeout=2.0)
+
+
+class Companion:
+    """A second node of the process, `<name>_<suffix>`, served by a thread of its own until `stop`.
+
+    For what must not wait for the first node's callbacks, or be slowed by its size: before every callback
+    rclpy lists all that a node has. Topics and services are made on `node` under names that the first node
+    resolved (`Node.resolve_topic_name`), as remappings are its alone.
+    """
+
+    def __init__(self, first: Node, suffix: str) -> None:
+        self.node = rclpy.create_node(
+            f"{first.get_name()}_{suffix}",
+            namespace=first.get_namespace(),
+            use_global_arguments=False,
+            start_parameter_services=False,
+            enable_rosout=False,
+        )
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._serve, name=suffix, daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve; everything has been made on `node`."""
+        self._thread.start()
+
+    def stop(self, patience: float = 2.0) -> None:
+        """Serve no longer, once a callback in progress has ended; waits at most `patience` s for it."""
+        self._executor.shutdown(timeout_sec=0.5)
+        self._thread.join(patience)
+        self.node.destroy_node()
+
+    def _serve(self) -> None:
+        with suppress(ExternalShutdownException, ShutdownException):
+            self._executor.spin()

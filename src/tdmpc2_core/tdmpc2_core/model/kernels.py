@@ -1,4 +1,4 @@
-"""Row-wise kernels in C for float32 on a CPU, compiled where a C compiler is installed: see `kernels.c`.
+"""Kernels in C for float32 on a CPU, compiled where a C compiler is installed: see `kernels.c`, `networks.c`.
 
 The library is kept in the user's cache folder, by content, processor and compiler: only the first start on a
 machine compiles (under a second). Rows are shared out to PyTorch's threads, in its own OpenMP runtime.
@@ -45,7 +45,7 @@ def using(kernels: Kernels | None) -> Iterator[None]:
         active.reset(token)
 
 
-_SOURCE = Path(__file__).with_suffix(".c")
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.c", "networks.c"))
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 _LOG2_E = 1.0 / math.log(2.0)
 _SMALL = 65536  # elements; below, waking threads costs more than they save
@@ -55,6 +55,9 @@ _SIGNATURES: dict[str, Sequence[type]] = {
     "norm_mish_backward": [_POINTER] * 6 + [_LONG] * 2 + [_FLOAT, _INT],
     "norm_simnorm": [_POINTER] * 5 + [_LONG] * 3 + [_FLOAT] * 2 + [_INT],
     "expected_bin": [_POINTER] * 4 + [_LONG] * 2 + [_INT],
+    "network": [_POINTER, _LONG, _POINTER, _LONG, *[_POINTER] * 2, *[_LONG] * 3, _FLOAT, *[_POINTER] * 2],
+    "decode": [_POINTER] * 3 + [_LONG] * 2,
+    "squash": [_POINTER] * 3 + [_LONG] * 2 + [_FLOAT] * 2,
 }
 
 
@@ -77,6 +80,11 @@ class Kernels:
             function = getattr(library, name)
             function.argtypes, function.restype = types, None
         self._library = library
+
+    @property
+    def library(self) -> ctypes.CDLL:
+        """The functions of `kernels.c` and `networks.c`; a call lets other Python threads run."""
+        return self._library
 
     def norm_mish(self, x: Tensor, layer: NormedBias) -> None:
         """x (R, M) <- log2(e) Mish(LayerNorm(x + b)), in place; gain and shift carry log2(e)."""
@@ -146,18 +154,19 @@ def _library() -> Path:
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         cpu += next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    content = "\0".join([_SOURCE.read_text(), *_FLAGS, cpu, compiler])
+    content = "\0".join([*(source.read_text() for source in _SOURCES), *_FLAGS, cpu, compiler])
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tdmpc2"
     path = folder / f"kernels-{hashlib.sha256(content.encode()).hexdigest()[:16]}.so"
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as build:
-        unit, library = Path(build) / "kernels.o", Path(build) / "kernels.so"
+        units = {str(source): str(Path(build) / f"{source.stem}.o") for source in _SOURCES}
+        library = Path(build) / "kernels.so"
         # linked without -fopenmp: its functions are then those of the runtime that PyTorch has loaded
         for command in (
-            [*_FLAGS, "-c", str(_SOURCE), "-o", str(unit)],
-            ["-shared", str(unit), "-o", str(library), "-lm"],
+            *([*_FLAGS, "-c", source, "-o", unit] for source, unit in units.items()),
+            ["-shared", *units.values(), "-o", str(library), "-lm"],
         ):
             subprocess.run([compiler, *command], check=True, capture_output=True, timeout=60)
         library.replace(path)

@@ -10,6 +10,7 @@ from torch import Tensor
 from tdmpc2_core.model.encoder import draw_shifts
 from tdmpc2_core.model.kernels import kernels
 from tdmpc2_core.planning.clock import IterationClock
+from tdmpc2_core.planning.compiled_rollout import CompiledRollout
 from tdmpc2_core.planning.config import PlannerConfig
 from tdmpc2_core.planning.fused import FusedRollout
 from tdmpc2_core.planning.gradient_rollout import GradientRollout
@@ -247,4 +248,7 @@ def _rollout(model: WorldModel, config: PlannerConfig, discount: Discount, fused
         return ModelRollout(model, discount, config.soft_termination, averaged)
     if averaged:
         return GradientRollout(model, discount, config.soft_termination, averaged)
-    return FusedRollout(model, discount, config.soft_termination, kernels(config.kernels))
+    compiled = kernels(config.kernels)
+    if compiled is None:
+        return FusedRollout(model, discount, config.soft_termination)
+    return CompiledRollout(model, discount, config.soft_termination, compiled)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tdmpc2_core.model.layers import MLP
+
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
 
@@ -45,8 +47,12 @@ class RolloutWeights:
 
     def __init__(self, model: WorldModel) -> None:
         self._model = model
-        self._parameters = [p for part in _parts(model) for p in part.parameters()]
+        config = model.config
+        single = config.obs_kind == "state" and not config.num_tasks
+        self._encoder: MLP | None = model.encoder if single and isinstance(model.encoder, MLP) else None
+        self._parameters = [p for part in (*_parts(model), self._encoder) if part for p in part.parameters()]
         self._seen: tuple[int, ...] = ()
+        self.version = 0  # counts packings
         self._heads: list[Head] = []
         self.keep_storage = False  # True: new weights go where the old ones lay, as a captured graph needs
         self.refresh()
@@ -57,26 +63,27 @@ class RolloutWeights:
         if seen == self._seen:
             return
         model, split = self._model, self._split
-        self._seen = seen
+        self._seen, self.version = seen, self.version + 1
         self.folded = self._parameters[0].device.type == "cpu"
         self.compilable = self.folded and self._parameters[0].dtype == torch.float32
         termination = model.termination_head
         heads = [split(part.layers) for part in (model.dynamics, model.reward_head, model.policy_head)]
         heads += [split(model.q_heads.layers, head) for head in range(model.config.num_q)]
         heads += [] if termination is None else [split(termination.layers)]
+        heads += [] if self._encoder is None else [self._whole(self._encoder.layers)]
         if self.keep_storage and self._heads:
             _copy(heads, self._heads)
         else:
             self._heads = heads
         self.dynamics, self.reward, self.policy, *others = self._heads
         self.value = others[: model.config.num_q]
-        self.termination = None if termination is None else others[-1]
+        self.termination = None if termination is None else others[model.config.num_q]
+        self.encoder = None if self._encoder is None else others[-1]
         self.bounded = False
         # elsewhere the softmax kernel is fast, and reading this bound would wait for the device
         if self.folded:
-            last = model.dynamics.layers[-1]
-            gain, shift = (last.get_parameter(f"norm_{name}").detach() for name in ("weight", "bias"))
-            self.bounded = bool(gain.abs().max() * gain.numel() ** 0.5 + shift.abs().max() < _SAFE_EXPONENT)
+            ends = [part.layers[-1] for part in (model.dynamics, self._encoder) if part is not None]
+            self.bounded = all(_bounded(layer) for layer in ends)
 
     def heads(self, chosen: Sequence[int] | Tensor) -> list[Head]:
         """Value heads; a tensor of indices (k,) is not read on the host."""
@@ -85,10 +92,17 @@ class RolloutWeights:
         return [self._by_input(_gathered(self.value, index)) for index in chosen.split(1)]
 
     def _split(self, layers: nn.ModuleList, head: int | None = None) -> Head:
+        return self._by_input(self._packed(layers, head))
+
+    def _whole(self, layers: nn.ModuleList) -> Head:
+        """A network with one input, in the place of the latent."""
+        packed = self._packed(layers)
+        nothing = packed[0].weight[:0]
+        return Head(packed[0].weight, nothing, nothing, packed)
+
+    def _packed(self, layers: nn.ModuleList, head: int | None = None) -> tuple[Layer, ...]:
         packed = [_layer(layer, head) for layer in layers]
-        if self.folded:
-            packed = [_folded(layer, i > 0) for i, layer in enumerate(packed)]
-        return self._by_input(tuple(packed))
+        return tuple(_folded(layer, i > 0) if self.folded else layer for i, layer in enumerate(packed))
 
     def _by_input(self, layers: tuple[Layer, ...]) -> Head:
         latent, task = self._model.config.latent_dim, self._model.config.task_dim
@@ -116,6 +130,12 @@ def _gathered(heads: Sequence[Head], index: Tensor) -> tuple[Layer, ...]:
 
     layers = zip(*(head.layers for head in heads), strict=True)
     return tuple(Layer(*(pick(same) for same in zip(*layer, strict=True))) for layer in layers)
+
+
+def _bounded(layer: nn.Module) -> bool:
+    """Whether no argument of 2^x in this layer's SimNorm can leave float32's range."""
+    gain, shift = (layer.get_parameter(f"norm_{name}").detach() for name in ("weight", "bias"))
+    return bool(gain.abs().max() * gain.numel() ** 0.5 + shift.abs().max() < _SAFE_EXPONENT)
 
 
 def _parts(model: WorldModel) -> list[nn.Module]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tdmpc2_core.planning.compiled import compiled_model
 from tdmpc2_core.planning.config import PlannerConfig
 from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws
 from tdmpc2_core.planning.rollout import Discount
@@ -29,6 +30,7 @@ class PolicyPlanner:
         self.config = config
         self.discount = discount
         self.generator = generator
+        self._compiled = compiled_model(model, config.kernels)
 
     def reset(self) -> None:
         """Nothing is carried over."""
@@ -44,18 +46,20 @@ class PolicyPlanner:
         draws: PlanDraws | None = None,
     ) -> PlanBatch:
         """Plan for obs (B, O); see `Planner.plan`. One pass, so `deadline` is ignored."""
-        z = self.model.encode(obs, task)
+        compiled = self._compiled
+        model = self.model if compiled is None or not compiled.refresh() else compiled
+        z = model.encode(obs, task)
         shape = (len(obs), self.model.config.action_dim)
         noise = torch.randn(shape, generator=self.generator, device=z.device, dtype=z.dtype)
         means, stds = [], []
         for t in range(self.config.horizon):
-            sample = self.model.policy(z, task, noise=noise)
+            sample = model.policy(z, task, noise=noise)
             means.append(sample.mean)
             stds.append((1.0 - sample.mean.square()) * sample.log_std.exp())
             if t == 0:
                 action = sample.mean if evaluate else sample.action
-                value = self.model.q_values(z, sample.mean, task).mean(0).squeeze(-1)
+                value = model.q_values(z, sample.mean, task).mean(0).squeeze(-1)
             if t + 1 < self.config.horizon:
-                z = self.model.next(z, sample.mean, task)
+                z = model.next(z, sample.mean, task)
         mean, std = torch.stack(means, dim=1), torch.stack(stds, dim=1)
         return PlanBatch(action, mean, std, value, iterations=0, ended_by="policy")
