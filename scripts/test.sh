@@ -8,7 +8,7 @@ usage: scripts/test.sh [PART...] [-- PYTEST-OPTION...]
 
 Makes the environment .venv where needed and runs the parts named, or all of them in this order:
 
-  lint      ruff check, ruff format --check, shellcheck, hadolint, compose schema
+  lint      ruff check, ruff format --check, mypy, shellcheck, hadolint, compose schema
   build     colcon build of the four packages, below .venv/colcon
   core      tests of tdmpc2_core
   ros       tests of tdmpc2_ros, with nodes as processes over DDS
@@ -56,6 +56,7 @@ cd "$root"
 if has_part lint; then
   python -m ruff check --quiet .
   python -m ruff format --check --quiet . || { say "scripts/test.sh lint: run .venv/bin/ruff format ."; exit 1; }
+  python -m mypy --no-error-summary
   "$VIRTUAL_ENV/bin/shellcheck" scripts/*.sh docker/*.sh .ci/run
   "$VIRTUAL_ENV/bin/hadolint" --config docker/hadolint.yaml docker/Dockerfile.*
   "$VIRTUAL_ENV/bin/check-jsonschema" --quiet --builtin-schema vendor.compose-spec docker/compose.yaml

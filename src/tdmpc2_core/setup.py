@@ -23,7 +23,7 @@ dmcontrol = ["dm_control==1.0.38", *sim]  # the line that goes with this MuJoCo;
 video = ["imageio>=2.34", "imageio-ffmpeg>=0.5", "matplotlib>=3.8"]
 onnx = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
 test = ["pytest>=7.4", "pytest-timeout>=2.2", *sim]  # colcon test runs pytest only for an extra of this name
-dev = [*test, *dmcontrol, *video, *onnx, "ruff>=0.6", "mypy>=1.10"]
+dev = [*test, *dmcontrol, *video, *onnx, "ruff>=0.6", "mypy>=1.10", "types-PyYAML", "types-tqdm"]
 
 setup(
     **about,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from tdmpc2_core.planning.config import PlannerConfig
 from tdmpc2_core.planning.fused import FusedRollout
 from tdmpc2_core.planning.gradient_rollout import GradientRollout
 from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws
-from tdmpc2_core.planning.rollout import Discount, ModelRollout, Rollout
+from tdmpc2_core.planning.rollout import Chosen, Discount, ModelRollout, Rollout
 from tdmpc2_core.planning.search import Search
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class MPPI:
         prior: Tensor,
         samples: Tensor,
         noise: Tensor,
-        heads: tuple[int, ...],
+        heads: Chosen,
         prior_values: Tensor | None,
         task: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
@@ -226,7 +226,11 @@ class MPPI:
     def _normal(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=self.generator, device=like.device, dtype=like.dtype)
 
-    def _heads(self, i: int, draws: PlanDraws | None) -> tuple[int, ...] | Tensor:
+    @overload
+    def _heads(self, i: int, draws: None) -> tuple[int, ...]: ...
+    @overload
+    def _heads(self, i: int, draws: PlanDraws | None) -> Chosen: ...
+    def _heads(self, i: int, draws: PlanDraws | None) -> Chosen:
         """Two distinct value heads (all, where there are fewer)."""
         if draws is not None:
             if draws.gather:

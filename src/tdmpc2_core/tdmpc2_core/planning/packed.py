@@ -105,9 +105,10 @@ class RolloutWeights:
         return tuple(_folded(layer, i > 0) if self.folded else layer for i, layer in enumerate(packed))
 
     def _by_input(self, layers: tuple[Layer, ...]) -> Head:
-        latent, task = self._model.config.latent_dim, self._model.config.task_dim
-        weight = layers[0].weight
-        return Head(*weight.split([latent, task, len(weight) - latent - task]), layers)
+        config, weight = self._model.config, layers[0].weight
+        sizes = [config.latent_dim, config.task_dim, len(weight) - config.latent_dim - config.task_dim]
+        latent, task, action = weight.split(sizes)
+        return Head(latent, task, action, layers)
 
 
 def _copy(source: Sequence[Head], target: Sequence[Head]) -> None:
@@ -121,15 +122,22 @@ def _copy(source: Sequence[Head], target: Sequence[Head]) -> None:
 def _gathered(heads: Sequence[Head], index: Tensor) -> tuple[Layer, ...]:
     """Layers of the head at `index` (1,)."""
 
-    def pick(tensors: Sequence[Tensor | None]) -> Tensor | None:
-        return (
-            torch.stack([t for t in tensors if t is not None]).index_select(0, index)[0]
-            if tensors[0] is not None
-            else None
-        )
+    def pick(tensors: list[Tensor]) -> Tensor:
+        return torch.stack(tensors).index_select(0, index)[0]
 
-    layers = zip(*(head.layers for head in heads), strict=True)
-    return tuple(Layer(*(pick(same) for same in zip(*layer, strict=True))) for layer in layers)
+    def pick_any(tensors: list[Tensor | None]) -> Tensor | None:
+        present = [t for t in tensors if t is not None]
+        return pick(present) if present else None
+
+    return tuple(
+        Layer(
+            pick([layer.weight for layer in same]),
+            pick([layer.bias for layer in same]),
+            pick_any([layer.gain for layer in same]),
+            pick_any([layer.shift for layer in same]),
+        )
+        for same in zip(*(head.layers for head in heads), strict=True)
+    )
 
 
 def _bounded(layer: nn.Module) -> bool:
