@@ -26,7 +26,7 @@ def imported_modules(file: Path) -> set[str]:
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names)
+    return names - set(sys.stdlib_module_names) - {"_typeshed"}  # types alone, never there at run time
 
 
 def normalised(requirement: str) -> str:
