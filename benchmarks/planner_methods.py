@@ -35,7 +35,7 @@ def budgets(shipped: PlannerConfig) -> dict[str, PlannerConfig]:
     """Planners to compare; what is not named here is as in the bundle's own settings."""
     found = {"policy prior": replace(shipped, method="policy")}
     mppi = replace(shipped, method="mppi", horizon=3, num_pi_trajs=24)
-    for samples, iterations in ((48, 1), (64, 2), (96, 2), (128, 3), (256, 3)):
+    for samples, iterations in ((48, 1), (64, 1), (64, 2), (96, 2), (128, 3), (256, 3)):
         search = replace(mppi, num_samples=samples, num_elites=samples // 8, iterations=iterations)
         found[f"mppi {samples} x {iterations}"] = search
         if (samples, iterations) == (96, 2):

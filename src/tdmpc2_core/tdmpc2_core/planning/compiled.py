@@ -98,27 +98,29 @@ class CompiledModel:
         self._model, self._weights, self._kernels = model, weights, kernels
         self._space = Workspace()
         self._small = model.num_parameters <= _LARGEST
-        self._version = self._packed = 0
+        self._usable = False
+        self._seen: tuple[int, ...] = ()
+        self._packed: tuple[int, ...] = ()  # of the weights in the networks
 
     def refresh(self) -> bool:
         """Take up changed weights, once two plans in a row found the same; True: the networks are ready.
 
         Packing costs more than it saves while every plan has new weights, as in training.
         """
-        weights = self._weights
+        if not self._small or torch.get_num_threads() > 1:
+            return False
+        weights, seen, before = self._weights, self._weights.state, self._seen
+        self._seen = seen
+        if seen == self._packed:
+            return self._usable
+        if seen != before:
+            return False
         weights.refresh()
-        usable = (
-            self._small
-            and torch.get_num_threads() == 1
-            and weights.encoder is not None
-            and weights.compilable
-            and weights.bounded
-        )
-        if usable and weights.version != self._packed and weights.version == self._version:
+        self._usable = weights.encoder is not None and weights.compilable and weights.bounded
+        if self._usable:
             self._pack()
-            self._packed = weights.version
-        self._version = weights.version
-        return usable and self._packed == weights.version
+        self._packed = seen
+        return self._usable
 
     def _pack(self) -> None:
         model, weights = self._model, self._weights

@@ -31,7 +31,7 @@ class CompiledRollout(FusedRollout):
     def encode(self, obs: Tensor, task: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
         """See `Rollout.encode`; decides whether this plan is compiled."""
         self._ready = self._networks.refresh()
-        return self._networks.encode(obs) if self._ready else self.model.encode(obs, task, shifts)
+        return self._networks.encode(obs) if self._ready else super().encode(obs, task, shifts)
 
     @torch.no_grad()
     def prior(self, latent: Tensor, noise: Tensor, task: Tensor | None = None) -> Tensor:

@@ -52,18 +52,22 @@ class RolloutWeights:
         self._encoder: MLP | None = model.encoder if single and isinstance(model.encoder, MLP) else None
         self._parameters = [p for part in (*_parts(model), self._encoder) if part for p in part.parameters()]
         self._seen: tuple[int, ...] = ()
-        self.version = 0  # counts packings
         self._heads: list[Head] = []
         self.keep_storage = False  # True: new weights go where the old ones lay, as a captured graph needs
         self.refresh()
 
+    @property
+    def state(self) -> tuple[int, ...]:
+        """Versions and places of the model's weights; another one after every change."""
+        return tuple(x for p in self._parameters for x in (p._version, p.data_ptr()))
+
     def refresh(self) -> None:
         """Pack the weights if any of them changed since the last call."""
-        seen = tuple(x for p in self._parameters for x in (p._version, p.data_ptr()))
+        seen = self.state
         if seen == self._seen:
             return
         model, split = self._model, self._split
-        self._seen, self.version = seen, self.version + 1
+        self._seen = seen
         self.folded = self._parameters[0].device.type == "cpu"
         self.compilable = self.folded and self._parameters[0].dtype == torch.float32
         termination = model.termination_head
