@@ -11,7 +11,11 @@ from typing import Any
 from common import RESULTS, parser
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "reference" / "performance.md")
+REFERENCE = ROOT / "docs" / "reference"
+PAGES = (
+    ROOT / "README.md",
+    *(REFERENCE / f"{name}.md" for name in ("performance", "planners", "ros-interface")),
+)
 
 # name: heading, command, columns (all where empty)
 TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -79,6 +83,17 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "against_official_2_threads": (
         "The same with two threads on each side",
         "python benchmarks/against_official.py --official DIR --python PY --threads 2",
+        (),
+    ),
+    "planner_methods": (
+        "Reward per decision of the quadruped (8 robots, 4 s, sensor noise and randomisation), return of an "
+        "episode of the tasks (5 episodes); latency of one decision on one thread",
+        "python benchmarks/planner_methods.py --bundle quadruped --bundle cup-catch --bundle walker-walk",
+        ("bundle", "planner", "return", "std", "error m/s", "p50 ms", "p99 ms"),
+    ),
+    "trust": (
+        "Trust figures of the quadruped's bundle, 60 s of simulated time in each condition",
+        "python benchmarks/trust.py --seconds 60",
         (),
     ),
     "replay": (

@@ -135,7 +135,8 @@ def main() -> int:
             *[key for key in rows[0] if key not in ("bundle", "planner", "settings")],
         ]
         print_table([{key: row.get(key, "") for key in shown} for row in rows])
-        save(args.out, NAME, list(known.values()), seconds=args.seconds, episodes=args.episodes)
+        ranked = sorted(known.values(), key=lambda row: (row["bundle"], row.get("p50 ms", 0.0)))
+        save(args.out, NAME, ranked, seconds=args.seconds, episodes=args.episodes)
     plot(list(known.values()), args.out)
     return 0
 
