@@ -200,6 +200,15 @@ def test_resume_continues_bit_for_bit(tasks: bool) -> None:
     assert second.updates == 2
 
 
+def test_a_resumed_learner_steps_at_its_own_rate() -> None:
+    first = learner(small_model())
+    first.update(make_batch(3))
+    second = learner(first.model, lr=3e-5, enc_lr_scale=0.5)
+    second.load_state_dict(first.state_dict())
+    rates = {group["lr"] for group in second.optimiser.param_groups}
+    assert rates == {3e-5, 1.5e-5} and second.policy_optimiser.param_groups[0]["lr"] == 3e-5
+
+
 def test_global_random_state_is_untouched_and_losses_fall() -> None:
     it = learner(small_model(dropout=0.1), lr=1e-3)
     before = torch.get_rng_state()

@@ -236,9 +236,13 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of `state_dict`, for a learner of the same model and config."""
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.policy_optimiser.load_state_dict(state["policy_optimiser"])
+        """Inverse of `state_dict`, for a learner of the same model; it keeps its own learning rates."""
+        for name in ("optimiser", "policy_optimiser"):
+            optimiser: torch.optim.Optimizer = getattr(self, name)
+            rates = [group["lr"] for group in optimiser.param_groups]
+            optimiser.load_state_dict(state[name])
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate
         self.scale.load_state_dict(state["scale"])
         self.kl_scale.load_state_dict(state["kl_scale"])
         self.updates = int(state["updates"])
