@@ -64,9 +64,9 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         (),
     ),
     "pushes": (
-        "The humanoid's bundle: each row is 8 robots with sensor noise, random starts and randomisation; "
+        "The humanoid's bundle: each row is 16 robots with sensor noise, random starts and randomisation; "
         "pushes last 0.1 s at the torso, in random directions",
-        "python benchmarks/pushes.py --robots 8 --seconds 4 --force 50 100",
+        "python benchmarks/pushes.py --robots 16 --seconds 4 --force 50 100",
         (),
     ),
     "training_humanoid": (
