@@ -54,6 +54,12 @@ class Watched:
         position = self.states[-1].pose.pose.position
         return np.array([position.x, position.y])
 
+    @property
+    def still(self) -> bool:
+        """Slower than 5 cm/s."""
+        linear = self.states[-1].twist.twist.linear
+        return math.hypot(linear.x, linear.y) < 0.05
+
 
 @pytest.mark.timeout(300)
 def test_commanding_one_robot_does_not_move_the_other():
@@ -73,7 +79,8 @@ def test_commanding_one_robot_does_not_move_the_other():
             wait_until(lambda s=start, w=walker: math.dist(w.place, s) > 1.0, 40.0, say)
             assert math.dist(other.place, still) < 0.15, "the other robot moved too"
             walker.speed = 0.0
-            time.sleep(1.5)  # it stops
+            time.sleep(1.5)  # the command is out of date, the robot stops
+            wait_until(lambda w=walker: w.still, 20.0)
         assert all(robot.states[-1].pose.pose.position.z > 0.2 for robot in robots)
         nodes = set(own.node.get_node_names_and_namespaces())
         assert {("planner", "/a"), ("planner", "/b"), ("mujoco_sim", "/a"), ("mujoco_sim", "/b")} <= nodes
