@@ -161,7 +161,7 @@ def test_dead_child_is_reported_with_its_log(untrained, tmp_path):
 
 
 def test_killed_planner_leaves_the_walking_robot_standing_and_a_new_one_walks_on():
-    parameters = {"model": str(shipped_bundle("quadruped")), "autostart": True}
+    parameters = {"model": str(shipped_bundle("quadruped")), "autostart": True, "method": "policy"}
     with domain() as own:
         states, texts = [], [""]
         walk = Twist()
