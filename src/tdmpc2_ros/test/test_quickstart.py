@@ -182,7 +182,8 @@ def test_killed_planner_leaves_the_walking_robot_standing_and_a_new_one_walks_on
         time.sleep(1.0)
         end = states[-1].pose.pose.position
         assert end.z > 0.22, "the robot does not stand"
-        assert np.hypot(end.x - start.x, end.y - start.y) < 0.02, "the robot drifts"
+        # it may still rock by a few centimetres; with its last command it would go on at 0.5 m/s
+        assert np.hypot(end.x - start.x, end.y - start.y) < 0.1, "the robot drifts"
         second = own.start("tdmpc2_ros.planner", parameters)
         wait_until(lambda: _mean_speed(states) > 0.3, 40.0, lambda: "does not walk on\n" + second.log)
         assert states[-1].pose.pose.position.z > 0.22
