@@ -28,7 +28,6 @@ _PHASE_LOCK = 0.02  # cycles per decision by which the inner phase follows the e
 _RELEASE = 0.9  # per decision: what is left of the stepping pose after the last step
 _DRIFT_RATE, _MAX_DRIFT = 0.5, 0.1  # 1/s and m/s: correction of the mean velocity
 _MAX_TURN = 0.3  # rad that the wanted heading is ahead of the present one
-_TURN_SECONDS = 0.5  # s in which it forgets: a policy sees the last yaw rates, not a heading of long ago
 _REACH = 0.35  # m, longest step
 
 
@@ -171,8 +170,7 @@ class BipedController:
         velocity = state.heading.T @ state.velocity
         self._drift += _DRIFT_RATE * period * (command[:2] - velocity)
         self._drift = np.clip(self._drift, -_MAX_DRIFT, _MAX_DRIFT)
-        kept = 1.0 - period / _TURN_SECONDS
-        self._heading = state.yaw + kept * self._heading_error(state) + command[2] * period
+        self._heading = state.yaw + self._heading_error(state) + command[2] * period
         return command + np.append(self._drift, 0.0)
 
     def _heading_error(self, state: BipedState) -> float:
