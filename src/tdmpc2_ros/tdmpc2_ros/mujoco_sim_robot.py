@@ -17,7 +17,7 @@ from tdmpc2_core.robots.trajectory import TrajectoryPlayer
 from tdmpc2_ros.mujoco_sim_commands import Trajectory
 
 Array = NDArray[np.float64]
-_STAND_SECONDS = 0.2  # ramp to the default pose; slower ones let a robot caught in mid stride tip over
+_STAND_SECONDS = 0.1  # ramp to the default pose; slower ones let a robot caught in mid stride tip over
 TimeoutAction = Literal["auto", "hold", "stand"]
 
 
@@ -28,7 +28,7 @@ class RobotOptions:
     sensor_noise: bool = True
     randomise: bool = False  # friction, mass and gains drawn at every reset
     reset_noise: bool = False  # the embodiment's noise on pose, heading and velocity at every reset
-    command_timeout: float = 0.1  # s from the end of the last command to the timeout action
+    command_timeout: float = 0.06  # s from the end of the last command to the timeout action
     timeout_action: TimeoutAction = "auto"  # auto: stand for robots that can fall, hold for others
 
 

@@ -95,12 +95,15 @@ def _standing(request):
 def test_sensors_are_sorted_and_regular(world):
     assert list(world.joints.name) == sorted(ROBOT.joint_names)
     assert len(world.joints.velocity) == len(world.joints.effort) == ROBOT.num_joints
-    world.stamps.clear()
-    time.sleep(2.0)
-    stamps = np.array(world.stamps)
-    # the median: messages that fell out while another process held the simulation up are not its rate
-    assert np.median(np.diff(stamps)) == pytest.approx(0.01, rel=0.1)
-    assert (np.diff(stamps) > 0.0).all()
+    rates = []
+    for _ in range(5):
+        world.stamps.clear()
+        time.sleep(1.0)
+        stamps = np.array(world.stamps)
+        assert (np.diff(stamps) > 0.0).all()
+        rates.append((len(stamps) - 1) / (stamps[-1] - stamps[0]))
+    # the median: another process may hold the simulation up for a moment
+    assert np.median(rates) == pytest.approx(100.0, rel=0.1)
     assert world.imu.header.frame_id == "imu_link"
     assert world.imu.orientation.w == pytest.approx(1.0, abs=0.01)
     assert world.imu.linear_acceleration.z == pytest.approx(9.81, abs=0.5)
