@@ -35,7 +35,7 @@ class SimulationSettings:
     reset_noise: bool = setting(False, why="start with the robot's reset noise and a random heading")
     seed: int = setting(0, low=0, high=2**31 - 1, why="seed of noise and randomisation")
     command_timeout: float = setting(
-        0.06,
+        RobotOptions.command_timeout,
         unit="s",
         low=0.02,
         high=60.0,

@@ -20,6 +20,7 @@ from processes import LOCAL, SOURCES, domain, wait_until
 from rosbags.highlevel import AnyReader
 
 from tdmpc2_core.bundles import shipped_bundle
+from tdmpc2_core.robots.rotations import gravity_direction
 from tdmpc2_ros import qos
 
 
@@ -197,7 +198,8 @@ def _mean_speed(states: list[Odometry]) -> float:
 def _tilt(message: Odometry) -> float:
     """Angle of the base's z axis from the vertical, degrees."""
     rotation = message.pose.pose.orientation
-    return float(np.degrees(np.arccos(1.0 - 2.0 * (rotation.x**2 + rotation.y**2))))
+    gravity = gravity_direction([rotation.x, rotation.y, rotation.z, rotation.w])
+    return float(np.degrees(np.arccos(np.clip(-gravity[2], -1.0, 1.0))))
 
 
 def _speed(message: Odometry) -> float:
