@@ -24,6 +24,7 @@ except ImportError:  # not among the wheels
 
 _CONTROLLERS = ("joint_trajectory_controller/joint_trajectory", "forward_position_controller/commands")
 _IMU = "imu_sensor_broadcaster/imu"
+_SETTLED = 3.5  # s; a DDS participant whose first announcements were lost makes itself known within 3
 
 
 class Graph:
@@ -53,6 +54,20 @@ class Graph:
                 return False
             self._executor.spin_once(timeout_sec=0.05)
         return True
+
+    def _most(self, count: Callable[[], int]) -> int:
+        """`count` once it has not risen for ``_SETTLED`` s: nodes are discovered one by one."""
+        most, since = count(), time.monotonic()
+        patience = min(_SETTLED, self._timeout)
+
+        def settled() -> bool:
+            nonlocal most, since
+            if count() > most:
+                most, since = count(), time.monotonic()
+            return time.monotonic() - since >= patience
+
+        self._until(settled)
+        return most
 
     def sensors(self) -> list[Finding]:
         """Whether every source of the observation is published, whole and recent."""
@@ -130,13 +145,11 @@ class Graph:
 
     def planner(self) -> Finding:
         """Whether exactly one planner commands this robot."""
-        publishers = {
-            topic: self._node.count_publishers(self._node.resolve_topic_name(topic)) for topic in _CONTROLLERS
-        }
-        count = sum(publishers.values())
+        names = {topic: self._node.resolve_topic_name(topic) for topic in _CONTROLLERS}
+        count = self._most(lambda: sum(map(self._node.count_publishers, names.values())))
         if count > 1:
             found = f"{count} publishers command the joints: " + ", ".join(
-                f"{n} on {t}" for t, n in publishers.items()
+                f"{self._node.count_publishers(name)} on {topic}" for topic, name in names.items()
             )
             return fail("planner", found, "stop all but one; the robot would follow both in turn")
         if count == 0:

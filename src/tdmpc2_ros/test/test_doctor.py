@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 
 import pytest
 from fake_robot import FakeRobot, random_bundle
 from processes import Domain, domain
 from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_ros import doctor, doctor_checks, qos
 from tdmpc2_ros.conversions import joint_state_message
+from tdmpc2_ros.doctor_graph import Graph
 
 DOCTOR = "tdmpc2_ros.doctor"
 
@@ -58,6 +61,19 @@ def test_simulation_runs_and_two_planners_are_too_many(tmp_path):
             planner.wait_for_log("planning: policy", 40.0)
         code, found = examine(own, "--timeout", "20")
         assert code == 1 and "2 publishers" in found["planner"]["found"], found["planner"]
+
+
+def test_planner_that_is_discovered_late(monkeypatch):
+    topic = "joint_trajectory_controller/joint_trajectory"
+    with domain() as own:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(own.id))
+        own.node.create_publisher(JointTrajectory, topic, 1)
+        with Graph(doctor.Embodiment.load("quadruped"), "", 10.0) as graph:
+            late = threading.Timer(2.0, own.node.create_publisher, (JointTrajectory, topic, 1))
+            late.start()
+            finding = graph.planner()
+            late.join()
+    assert finding.level == "fail" and finding.found.startswith("2 publishers"), finding
 
 
 def test_joint_missing_from_joint_states():
