@@ -37,6 +37,12 @@ class LearnerConfig:
     termination_coef: float = setting(
         1.0, unit="dimensionless", why="weight of the termination cross entropy"
     )
+    imitation_coef: float = setting(
+        0.0,
+        low=0,
+        unit="1/action^2",
+        why="weight of the policy's distance from stored plans in the world-model loss; 0 is the paper",
+    )
     lr: float = setting(3e-4, unit="per update", why="Adam step of everything but the encoder")
     enc_lr_scale: float = setting(
         0.3, unit="dimensionless", why="the encoder moves slower: its outputs are the targets"
@@ -74,4 +80,10 @@ class LearnerConfig:
     @property
     def loss_weights(self) -> LossWeights:
         """Weights of the world-model losses."""
-        return LossWeights(self.consistency_coef, self.reward_coef, self.value_coef, self.termination_coef)
+        return LossWeights(
+            self.consistency_coef,
+            self.reward_coef,
+            self.value_coef,
+            self.termination_coef,
+            self.imitation_coef,
+        )

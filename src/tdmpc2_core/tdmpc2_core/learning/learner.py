@@ -128,6 +128,7 @@ class Learner:
                 model, batch, next_z, target, rho, config.loss_weights, random, shifts
             )
         losses.total.backward()
+        self.policy_optimiser.zero_grad(set_to_none=True)  # the policy has its own objective
         norm = nn.utils.clip_grad_norm_(self._model_params, config.grad_clip_norm)
         self._step(self.optimiser, self._model_params)
         self.optimiser.zero_grad(set_to_none=True)
@@ -136,6 +137,7 @@ class Learner:
             "reward_loss": losses.reward,
             "value_loss": losses.value,
             "termination_loss": losses.termination,
+            "imitation_loss": losses.imitation,
             "total_loss": losses.total,
             "grad_norm": norm,
             "td_target": target.mean(),

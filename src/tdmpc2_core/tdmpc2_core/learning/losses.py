@@ -20,6 +20,7 @@ class LossWeights:
     reward: float
     value: float
     termination: float
+    imitation: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class WorldModelLosses:
     reward: Tensor
     value: Tensor
     termination: Tensor
+    imitation: Tensor
     total: Tensor
     zs: Tensor
     termination_logits: Tensor | None
@@ -90,13 +92,32 @@ def world_model_losses(
         logits = model.termination_logits(zs[1:])
         error = F.binary_cross_entropy_with_logits(logits, batch.terminated[:horizon], reduction="none")
         termination = masked_mean(error, valid)
+    imitation = torch.zeros_like(value)
+    if weights.imitation > 0.0:
+        imitation = imitation_error(model, zs[:-1], batch, weighted)
     total = (
         weights.consistency * consistency
         + weights.reward * reward
         + weights.termination * termination
         + weights.value * value
+        + weights.imitation * imitation
     )
-    return WorldModelLosses(consistency, reward, value, termination, total, zs, logits)
+    return WorldModelLosses(consistency, reward, value, termination, imitation, total, zs, logits)
+
+
+def imitation_error(model: WorldModel, zs: Tensor, batch: Batch, weight: Tensor) -> Tensor:
+    """Squared distance of the policy's mean from the stored plans, per action dimension -> ().
+
+    zs (H, B, L): latents with gradient. weight (H, B, 1). Steps without a stored plan do not contribute. With
+    it the encoder keeps what the labels depend on, as behaviour cloning through the encoder does in MoDem
+    (arXiv 2212.05698). Raises ValueError when the batch has no plan fields.
+    """
+    if batch.plan_mean is None or batch.has_plan is None:
+        raise ValueError("imitation_coef needs plan_mean and has_plan in the batch")
+    held = batch.has_plan[: zs.shape[0]]
+    wanted = torch.where(held > 0, batch.plan_mean[: zs.shape[0]], 0.0)
+    error = (model.policy(zs, batch.task).mean - wanted).square()
+    return masked_mean(error.mean(-1, keepdim=True), weight * held)
 
 
 def termination_metrics(logits: Tensor, terminated: Tensor, valid: Tensor) -> dict[str, Tensor]:
