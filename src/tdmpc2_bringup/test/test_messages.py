@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
-pytest.importorskip("tdmpc2_msgs", reason="tdmpc2_msgs is not built: no C++ compiler")
+pytest.importorskip("tdmpc2_msgs", reason="tdmpc2_msgs is missing: no C++ compiler, or env.sh not sourced")
 
 from rclpy.action import ActionClient  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402

@@ -11,7 +11,7 @@ from tdmpc2_core.agent import Agent
 from tdmpc2_core.data.episodes import Episode, EpisodeStore
 from tdmpc2_ros import qos
 
-pytest.importorskip("tdmpc2_msgs", reason="tdmpc2_msgs is not built: no C++ compiler")
+pytest.importorskip("tdmpc2_msgs", reason="tdmpc2_msgs is missing: no C++ compiler, or env.sh not sourced")
 
 from action_msgs.msg import GoalStatus  # noqa: E402
 from rcl_interfaces.srv import GetParameters  # noqa: E402

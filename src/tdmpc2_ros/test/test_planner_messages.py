@@ -19,7 +19,7 @@ from tdmpc2_core.robots import Embodiment
 from tdmpc2_ros import qos
 from tdmpc2_ros.conversions import to_seconds
 
-pytest.importorskip("tdmpc2_msgs", reason="tdmpc2_msgs is not built: no C++ compiler")
+pytest.importorskip("tdmpc2_msgs", reason="tdmpc2_msgs is missing: no C++ compiler, or env.sh not sourced")
 
 from tdmpc2_msgs.msg import LatentState, PlanChunk, PlannerStatus, TrustState  # noqa: E402
 from tdmpc2_msgs.srv import LoadModel, SetTask  # noqa: E402
