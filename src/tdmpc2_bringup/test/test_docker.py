@@ -41,10 +41,10 @@ def arguments(file: Path, instruction: str) -> list[str]:
 
 @pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
 class TestDockerfile:
-    def test_base_is_the_official_image_with_a_full_tag(self, file):
+    def test_base_is_the_official_image_pinned_by_digest(self, file):
         assert arguments(file, "FROM") == ["${ROS_BASE} AS base", "base AS suite"]
         base = arguments(file, "ARG")[0].removeprefix("ROS_BASE=")
-        assert re.fullmatch(r"ros:jazzy-ros-base-[a-z]+", base)
+        assert re.fullmatch(r"ros:jazzy-ros-base-[a-z]+@sha256:[0-9a-f]{64}", base)
 
     def test_nothing_runs_as_root_once_the_user_is_made(self, file):
         (number,) = arguments(file, "USER")  # a number: an orchestrator can see that it is not root
