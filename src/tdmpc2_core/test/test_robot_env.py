@@ -1,5 +1,6 @@
 """Training environment: physics, rewards and termination against numbers worked out outside the code."""
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -80,6 +81,17 @@ def test_robot_weighs_what_the_class_weighs_and_stands_on_its_own_weight(embodim
     contact = sum(simulation.data.contact[i].dist < 0 for i in range(simulation.data.ncon))
     assert contact >= 4 and simulation.foot_contact().all()
     assert np.all(np.abs(simulation.joint_effort()) <= embodiment.effort_limit + 1e-9)
+
+
+@pytest.mark.parametrize("name", ["quadruped", "humanoid"])
+def test_centre_of_mass_counts_the_extra_mass_wherever_the_robot_stands(name):
+    simulation = Simulation(Embodiment.load(name))
+    model, data = simulation.model, simulation.data
+    simulation.set_extra_mass(2.0)
+    data.qpos[:2] = (5.0, -3.0)
+    mujoco.mj_forward(model, data)
+    expected = model.body_mass @ data.xipos / model.body_mass.sum()
+    np.testing.assert_allclose(data.subtree_com[0], expected, atol=1e-9)
 
 
 def test_free_fall_is_gravity(embodiment):

@@ -222,6 +222,8 @@ class Simulation:
     def set_extra_mass(self, mass: float) -> None:
         """Mass added to the trunk, kg."""
         self.model.body_mass[self._base] = self._nominal["mass"] + mass
+        # without it the centre of mass of the robot is off in proportion to its distance from the origin
+        mujoco.mj_setConst(self.model, mujoco.MjData(self.model))
 
     def set_gains(self, factor: np.ndarray) -> None:
         """PD gains of the joint drives as a factor (J,) on the embodiment's kp and kd."""
