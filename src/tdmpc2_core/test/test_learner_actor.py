@@ -72,6 +72,24 @@ def test_objective_formulas() -> None:
     )
 
 
+def test_a_far_plan_pulls_less_than_a_near_one_under_a_student_t() -> None:
+    def pull(distance: float, freedom: float | None) -> float:
+        x = actor_inputs(3.0)
+        action = x.sample.action.detach().requires_grad_()
+        plan = action[:3].detach() + distance
+        sample = replace(x.sample, action=action)
+        options = ActorOptions(objective="tdmpc_square", plan_freedom=freedom)
+        x = replace(x, sample=sample, plan_mean=plan, plan_std=torch.full_like(plan, 0.05), q=x.q.detach())
+        OBJECTIVES["tdmpc_square"](x, options)[:3].sum().backward()
+        base = actor_inputs(3.0).sample.action.detach().requires_grad_()
+        OBJECTIVES["max_q"](replace(x, sample=replace(x.sample, action=base)), options)[:3].sum().backward()
+        return float((action.grad - base.grad).norm())
+
+    near, far = 0.02, 0.5
+    assert pull(far, None) == pytest.approx(far / near * pull(near, None), rel=1e-3)
+    assert pull(far, float(A)) < pull(near, float(A))
+
+
 @pytest.mark.parametrize("objective", ["tdmpc_square", "boom"])
 def test_gate_and_missing_plans(objective: str) -> None:
     evaluate = OBJECTIVES[objective]

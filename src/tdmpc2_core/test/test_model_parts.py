@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from tdmpc2_core.model import TwoHot, WorldModel, WorldModelConfig, world_model_config
-from tdmpc2_core.model.distributions import gaussian_kl, gaussian_log_density, squashed_gaussian
+from tdmpc2_core.model.distributions import (
+    gaussian_kl,
+    gaussian_log_density,
+    squashed_gaussian,
+    student_log_density,
+)
 from tdmpc2_core.model.encoder import draw_shifts, shift
 from tdmpc2_core.model.functional import simnorm
 
@@ -67,6 +72,19 @@ def test_gaussian_formulas() -> None:
     assert torch.allclose(
         gaussian_log_density(other, mean, std), p.log_prob(other).sum(-1, keepdim=True), atol=1e-4
     )
+
+
+def test_student_density_is_torchs_in_one_dimension_and_a_gaussian_in_the_limit() -> None:
+    mean, scale, x = rand(5, 1), rand(5, 1, seed=1).exp(), rand(5, 1, seed=2)
+    torchs = torch.distributions.StudentT(3.0, mean, scale).log_prob(x)
+    assert torch.allclose(student_log_density(x, mean, scale, 3.0), torchs, atol=1e-5)
+    mean, scale, x = (
+        rand(5, 4).double(),
+        rand(5, 4, seed=1).double().exp(),
+        rand(5, 4, seed=2).double(),
+    )
+    limit = gaussian_log_density(x, mean, scale)
+    assert torch.allclose(student_log_density(x, mean, scale, 1e6), limit, atol=1e-3)
 
 
 def test_ensemble_heads_frozen_and_dropout() -> None:

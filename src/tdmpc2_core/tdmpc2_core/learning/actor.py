@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tdmpc2_core.config import check_fields, setting
 from tdmpc2_core.model import PolicySample
-from tdmpc2_core.model.distributions import gaussian_kl, gaussian_log_density
+from tdmpc2_core.model.distributions import gaussian_kl, gaussian_log_density, student_log_density
 
 Objective = Literal["max_q", "tdmpc_square", "boom", "bmpc", "bc"]
 
@@ -37,6 +37,13 @@ class ActorOptions:
         None, unit="dimensionless", why="weight of the plan term; None takes the rule of the method"
     )
     plan_min_std: float = setting(0.05, unit="action", why="floor of the standard deviations in plan terms")
+    plan_freedom: float | None = setting(
+        None,
+        above=0,
+        unit="degrees of freedom",
+        why="tdmpc_square: plans are scored by a Student t, whose tails forgive what nothing explains; "
+        "None: by the method's Gaussian",
+    )
     scale_threshold: float = setting(
         2.0, unit="return", why="plan terms are off while the value range is at or below it; 0 keeps them on"
     )
@@ -107,7 +114,11 @@ def tdmpc_square(inputs: ActorInputs, options: ActorOptions) -> Tensor:
     mean, std, mask = _plan_distribution(inputs, options)
     size = mean.shape[-1]
     weight = size / 61.0 if options.plan_weight is None else options.plan_weight
-    density = gaussian_log_density(inputs.sample.action[: mean.shape[0]], mean, std)
+    action = inputs.sample.action[: mean.shape[0]]
+    if options.plan_freedom is None:
+        density = gaussian_log_density(action, mean, std)
+    else:
+        density = student_log_density(action, mean, std, options.plan_freedom)
     term = -weight * _open_gate(inputs, options) / inputs.scale * density * mask
     return _add(max_q(inputs, options), term)
 

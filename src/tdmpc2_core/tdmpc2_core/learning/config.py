@@ -43,6 +43,9 @@ class LearnerConfig:
         unit="1/action^2",
         why="weight of the policy's distance from stored plans in the world-model loss; 0 is the paper",
     )
+    imitation_tolerance: float = setting(
+        0.05, above=0, unit="action", why="distance beyond which a stored plan pulls less and less there"
+    )
     lr: float = setting(3e-4, unit="per update", why="Adam step of everything but the encoder")
     enc_lr_scale: float = setting(
         0.3, unit="dimensionless", why="the encoder moves slower: its outputs are the targets"
@@ -86,4 +89,5 @@ class LearnerConfig:
             self.value_coef,
             self.termination_coef,
             self.imitation_coef,
+            self.imitation_tolerance,
         )

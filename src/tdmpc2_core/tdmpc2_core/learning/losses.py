@@ -14,13 +14,14 @@ from tdmpc2_core.model import WorldModel
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the loss terms (dimensionless): total = sum of weight * term."""
+    """Weights of the loss terms: total = sum of weight * term. imitation_tolerance: see `imitation_error`."""
 
     consistency: float
     reward: float
     value: float
     termination: float
     imitation: float = 0.0
+    imitation_tolerance: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def world_model_losses(
         termination = masked_mean(error, valid)
     imitation = torch.zeros_like(value)
     if weights.imitation > 0.0:
-        imitation = imitation_error(model, zs[:-1], batch, weighted)
+        imitation = imitation_error(model, zs[:-1], batch, weighted, weights.imitation_tolerance)
     total = (
         weights.consistency * consistency
         + weights.reward * reward
@@ -105,19 +106,21 @@ def world_model_losses(
     return WorldModelLosses(consistency, reward, value, termination, imitation, total, zs, logits)
 
 
-def imitation_error(model: WorldModel, zs: Tensor, batch: Batch, weight: Tensor) -> Tensor:
-    """Squared distance of the policy's mean from the stored plans, per action dimension -> ().
+def imitation_error(model: WorldModel, zs: Tensor, batch: Batch, weight: Tensor, tolerance: float) -> Tensor:
+    """c^2 log(1 + d^2 / c^2) -> (); d: RMS distance of the policy's mean from the stored plan, c: tolerance.
 
     zs (H, B, L): latents with gradient. weight (H, B, 1). Steps without a stored plan do not contribute. With
     it the encoder keeps what the labels depend on, as behaviour cloning through the encoder does in MoDem
-    (arXiv 2212.05698). Raises ValueError when the batch has no plan fields.
+    (arXiv 2212.05698). The logarithm is a Student t's: a teacher's desperate moves before a fall would
+    otherwise be most of the loss. Raises ValueError when the batch has no plan fields.
     """
     if batch.plan_mean is None or batch.has_plan is None:
         raise ValueError("imitation_coef needs plan_mean and has_plan in the batch")
     held = batch.has_plan[: zs.shape[0]]
     wanted = torch.where(held > 0, batch.plan_mean[: zs.shape[0]], 0.0)
-    error = (model.policy(zs, batch.task).mean - wanted).square()
-    return masked_mean(error.mean(-1, keepdim=True), weight * held)
+    square = (model.policy(zs, batch.task).mean - wanted).square().mean(-1, keepdim=True)
+    error = tolerance**2 * torch.log1p(square / tolerance**2)
+    return masked_mean(error, weight * held)
 
 
 def termination_metrics(logits: Tensor, terminated: Tensor, valid: Tensor) -> dict[str, Tensor]:

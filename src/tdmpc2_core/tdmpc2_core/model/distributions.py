@@ -145,3 +145,16 @@ def gaussian_kl(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor
     ratio = (std / other_std).square()
     shift = ((mean - other_mean) / other_std).square()
     return 0.5 * (ratio + shift - 1.0 - ratio.log()).sum(-1, keepdim=True)
+
+
+def student_log_density(x: Tensor, mean: Tensor, scale: Tensor, freedom: float) -> Tensor:
+    """Log density of a multivariate Student t with a diagonal scale: (..., A) -> (..., 1), nats.
+
+    freedom: degrees of freedom, above 0; towards infinity it is a Gaussian of standard deviation ``scale``.
+    """
+    size = x.shape[-1]
+    constant = math.lgamma(0.5 * (freedom + size)) - math.lgamma(0.5 * freedom)
+    constant -= 0.5 * size * math.log(freedom * math.pi)
+    distance = ((x - mean) / scale).square().sum(-1, keepdim=True)
+    tail = 0.5 * (freedom + size) * torch.log1p(distance / freedom)
+    return constant - scale.log().sum(-1, keepdim=True) - tail
