@@ -92,6 +92,37 @@ def test_gait_phase_advances_while_moving_and_restarts_after_standing():
         assert assembler.phase == value
 
 
+@pytest.mark.parametrize(
+    ("stop_cycles", "phases"),
+    [
+        (0, [None, 0.0, 0.25, None, None]),
+        (1, [None, 0.0, 0.25, 0.5, 0.75, None, None]),
+        (2, [None, 0.0, 0.25, 0.5, 0.75, 0.0, 0.25, 0.5, 0.75, None]),
+    ],
+)
+def test_gait_phase_finishes_its_cycles_after_the_command(stop_cycles, phases):
+    """Two decisions under command, a quarter of a cycle each, then none."""
+    content = ROBOT.to_dict()
+    content["clock"]["stop_cycles"] = stop_cycles
+    sensors, assembler = fresh(), ObservationAssembler(Embodiment.from_dict(content))
+    for step, value in enumerate(phases):
+        feed(sensors, 0.02 * step).set_command(0.02 * step, [0.5 * (step in (1, 2)), 0.0])
+        assembler.assemble(sensors, 0.02 * step)
+        assert assembler.phase == value, step
+
+
+def test_a_command_in_the_last_cycles_moves_on_without_a_jump():
+    content = ROBOT.to_dict()
+    content["clock"]["stop_cycles"] = 1
+    sensors, assembler = fresh(), ObservationAssembler(Embodiment.from_dict(content))
+    for step, (command, value) in enumerate(
+        zip([0.5, 0.5, 0.0, 0.5, 0.5], [0, 0.25, 0.5, 0.75, 0.0], strict=True)
+    ):
+        feed(sensors, 0.02 * step).set_command(0.02 * step, [command, 0.0])
+        assembler.assemble(sensors, 0.02 * step)
+        assert assembler.phase == value
+
+
 def test_command_deadband_range_and_timeout():
     sensors, assembler = fresh(), ObservationAssembler(ROBOT)
     assert_array_equal(block(assembler.assemble(sensors, 0.0), "command"), [0, 0])  # never received: stand

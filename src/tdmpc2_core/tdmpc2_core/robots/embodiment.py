@@ -143,11 +143,14 @@ class Embodiment:
     def fingerprint(self) -> str:
         """sha256 (hex) over what a policy depends on.
 
-        These are joints, action, control rate, command ranges and deadband, clock frequency, and the
-        observation's terms with scale and history; not noise, ages, safety or training sections.
+        These are joints, action, control rate, command ranges and deadband, frequency and stop of the clock,
+        and the observation's terms with scale and history; not noise, ages, safety or training sections.
         """
         content = self.policy_view()
-        content["clock"] = self.clock and self.clock.frequency
+        clock = self.clock
+        content["clock"] = clock and (
+            [clock.frequency, clock.stop_cycles] if clock.stop_cycles else clock.frequency
+        )
         content["observation"] = [list(term.values()) for term in content["observation"]]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -161,7 +164,8 @@ class Embodiment:
             "command": {"kind": pose.kind, "tool": pose.tool}
             if pose
             else twist and {"terms": [to_mapping(t) for t in twist.terms], "deadband": twist.deadband},
-            "clock": self.clock and {"frequency": self.clock.frequency},
+            "clock": self.clock
+            and {"frequency": self.clock.frequency, "stop_cycles": self.clock.stop_cycles},
             "observation": [
                 {"name": t.name, "source": t.source, "scale": t.scale, "history": b.history}
                 for t, b in zip(self.observation.terms, self.observation_layout, strict=True)

@@ -57,6 +57,7 @@ class ObservationAssembler:
         self._phase_step = embodiment.clock.frequency / embodiment.control_rate if embodiment.clock else 0.0
         self._ticks = 0
         self._phase: float | None = None
+        self._end: float | None = None  # cycles at which a robot without command stands
         self._fill = True
 
     @property
@@ -171,12 +172,19 @@ class ObservationAssembler:
     def _update_phase(self) -> None:
         """Stand: no phase, clock at 0. Move: this decision's phase, then the clock advances.
 
-        A robot without commands always moves.
+        A robot without commands always moves. After a command it may finish its cycles (`stop_cycles`).
         """
-        if self._embodiment.clock is None:
+        clock, cycles = self._embodiment.clock, self._ticks * self._phase_step
+        if clock is None:
             return
-        if self._embodiment.command is not None and not self._command.any():
+        if self._embodiment.command is None or self._command.any():
+            self._end = None
+        elif self._phase is None or not clock.stop_cycles:
+            self._end = 0.0
+        elif self._end is None:
+            self._end = math.ceil(cycles) + clock.stop_cycles - 1.0
+        if self._end is not None and cycles >= self._end:
             self._ticks, self._phase = 0, None
             return
-        self._phase = (self._ticks * self._phase_step) % 1.0
+        self._phase = cycles % 1.0
         self._ticks += 1

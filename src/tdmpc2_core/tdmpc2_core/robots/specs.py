@@ -135,6 +135,12 @@ class ClockSpec:
     duty: float = setting(0.6, above=0, below=1, why="share of a cycle that a foot is on the ground")
     feet: tuple[str, ...] = setting((), why="foot geoms of the robot model")
     offsets: tuple[float, ...] = setting((), unit="cycles", why="phase of each foot, in the order of feet")
+    stop_cycles: int = setting(
+        0,
+        low=0,
+        unit="cycles",
+        why="after the command became zero: 0 stops in mid step, 1 finishes the cycle, 2 adds one",
+    )
 
     def __post_init__(self) -> None:
         no_duplicates("feet", list(self.feet))
