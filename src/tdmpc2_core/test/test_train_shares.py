@@ -16,6 +16,7 @@ from tdmpc2_core.learning import LearnerConfig
 from tdmpc2_core.learning.replay import ReplayBuffer
 from tdmpc2_core.train.config import TrainConfig
 from tdmpc2_core.train.online import OnlineTrainer
+from tdmpc2_core.train.run import command_line
 
 
 def filled(value: float) -> ReplayBuffer:
@@ -63,3 +64,15 @@ def test_updates_per_step(tmp_path: Path) -> None:
     made = Agent.load(tmp_path / "checkpoint").provenance
     assert made["steps"] == 60
     assert made["updates"] == 90
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["train", "robot=arm", "out=/home/me/runs/a"], "tdmpc2 train robot=arm"),
+        (["train", "--resume", "/home/me/runs/a"], "tdmpc2 train --resume a"),
+        (["train", "--resume=/home/me/runs/a"], "tdmpc2 train --resume=a"),
+    ],
+)
+def test_provenance_names_no_folder_of_this_machine(words: list[str], kept: str) -> None:
+    assert command_line(words) == kept

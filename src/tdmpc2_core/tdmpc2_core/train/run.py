@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -148,11 +149,10 @@ class Run:
 
     def provenance(self) -> dict[str, Any]:
         """How these weights came about: command, steps, updates, wall time; no folder of this machine."""
-        words = [word for word in sys.argv[1:] if not word.startswith("out=")]
         settings = to_mapping(self.config)
         del settings["out"]
         return {
-            "command": shlex.join(["tdmpc2", *words]),
+            "command": command_line(sys.argv[1:]),
             "steps": self.progress.steps,
             "updates": self.progress.updates,
             "episodes": self.progress.episodes,
@@ -160,6 +160,17 @@ class Run:
             "resumes": self.progress.resumes,
             "settings": settings,
         }
+
+
+def command_line(words: Sequence[str]) -> str:
+    """The call of tdmpc2 without folders of this machine: no ``out``, of ``--resume`` the name alone."""
+    kept = [word for word in words if not word.startswith("out=")]
+    for index, word in enumerate(kept):
+        if word == "--resume" and index + 1 < len(kept):
+            kept[index + 1] = Path(kept[index + 1]).name
+        elif word.startswith("--resume="):
+            kept[index] = f"--resume={Path(word.partition('=')[2]).name}"
+    return shlex.join(["tdmpc2", *kept])
 
 
 def pick_device(name: str) -> torch.device:
