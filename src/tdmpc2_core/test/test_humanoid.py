@@ -134,17 +134,52 @@ def test_teacher_survives_a_push_of_100_newtons(embodiment, angle):
 @pytest.mark.parametrize("command", [(0.3, 0.0, 0.0), (0.0, 0.1, 0.0), (0.0, 0.0, 0.4)])
 def test_teacher_steps_the_way_it_is_told(embodiment, command):
     env, velocities = run(embodiment, command, 4.0)
-    np.testing.assert_allclose(velocities[100:].mean(axis=0), command, atol=0.1)
+    np.testing.assert_allclose(velocities[100:].mean(axis=0), command, atol=0.06)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_teacher_walks_and_turns_with_another_mass_gains_and_friction(embodiment, seed):
+    content = embodiment.to_dict()
+    del content["randomisation"]["push_interval"]
+    calm = Embodiment.from_dict(content, directory=embodiment.directory)
+    env, demonstrator = RobotEnv(calm, seed), Demonstrator(calm)
+    env.set_command(np.array([0.3, 0.0, 0.4]))
+    env.reset()
+    start, _ = env.simulation.base_pose()
+    for _ in range(400):
+        assert not env.step(demonstrator.action(env)).terminated
+    assert np.linalg.norm(env.simulation.base_pose()[0][:2] - start[:2]) > 0.8  # a curve of 0.75 m radius
+
+
+def follow(embodiment, seed, course) -> list[np.ndarray]:
+    """The shipped bundle under commands of (seconds, command); mean base velocity (3,) over each."""
+    agent = Agent.load("humanoid", embodiment=embodiment)
+    env = RobotEnv(embodiment, seed, EnvOptions(randomise=False))
+    env.set_command(np.array(course[0][1]))
+    observation, first, means = env.reset(), np.ones(1, dtype=bool), []
+    for seconds, command in course:
+        env.set_command(np.array(command))
+        velocities = []
+        for _ in range(round(seconds * embodiment.control_rate)):
+            result = env.step(agent.act(observation[None], first, evaluate=True).action[0])
+            observation, first = result.observation, np.zeros(1, dtype=bool)
+            assert not result.terminated
+            linear, angular = env.simulation.base_velocity()
+            velocities.append([linear[0], linear[1], angular[2]])
+        means.append(np.mean(velocities, axis=0))
+    assert env.simulation.gravity()[2] < -0.98
+    return means
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_shipped_bundle_stands(embodiment, seed):
-    agent = Agent.load("humanoid", embodiment=embodiment)
-    env = RobotEnv(embodiment, seed, EnvOptions(randomise=False))
-    env.set_command(np.zeros(3))
-    observation, first = env.reset(), np.ones(1, dtype=bool)
-    for _ in range(200):
-        result = env.step(agent.act(observation[None], first, evaluate=True).action[0])
-        observation, first = result.observation, np.zeros(1, dtype=bool)
-        assert not result.terminated
-    assert env.simulation.gravity()[2] < -0.98
+    follow(embodiment, seed, [(4.0, (0.0, 0.0, 0.0))])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shipped_bundle_walks_turns_and_stops(embodiment, seed):
+    walk, turn, rest = (0.3, 0.0, 0.0), (0.3, 0.0, 0.4), (0.0, 0.0, 0.0)
+    means = follow(embodiment, seed, [(1.0, walk), (4.0, walk), (4.0, turn), (1.5, rest), (1.5, rest)])
+    np.testing.assert_allclose(means[1], walk, atol=0.08)
+    np.testing.assert_allclose(means[2], turn, atol=0.12)
+    np.testing.assert_allclose(means[4], rest, atol=0.1)  # the quickstart's bar of having stopped

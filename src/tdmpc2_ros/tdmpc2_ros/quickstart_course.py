@@ -43,7 +43,8 @@ class Course:
             )
         if not MIN_SECONDS <= seconds <= 3600.0:
             raise UserError(f"--seconds is {seconds:g}, must be from {MIN_SECONDS:g} to 3600")
-        stand, stop = min(3.0, max(1.0, seconds / 15.0)), min(4.0, max(2.0, seconds / 10.0))
+        stand = min(3.0, max(1.0, seconds / 15.0))
+        stop = min(4.0, max(3.0, seconds / 10.0))  # a biped rocks for two seconds
         self.seconds = seconds
         self.segments = [Segment("stand", 0.0, stand, (0.0, 0.0, 0.0))]
         for wanted, name, share in _SHARES:

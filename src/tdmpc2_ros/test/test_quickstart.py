@@ -113,8 +113,9 @@ def test_untrained_model_fails_and_everything_is_reported(untrained, tmp_path):
     assert _children(out) == []
 
 
-def test_shipped_model_walks(tmp_path):
-    code, output, errors = _run("quadruped", "--seconds", 12, "--no-video", "--out", tmp_path / "out")
+@pytest.mark.parametrize(("robot", "seconds"), [("quadruped", 12), ("humanoid", 18)])
+def test_shipped_model_walks(tmp_path, robot, seconds):
+    code, output, errors = _run(robot, "--seconds", seconds, "--no-video", "--out", tmp_path / "out")
     assert code == 0, output + errors
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert results["score"]["falls"] == 0 and results["score"]["covered"] >= 0.8

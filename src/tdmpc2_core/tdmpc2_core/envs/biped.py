@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 _PHASE_LOCK = 0.02  # cycles per decision by which the inner phase follows the environment's
 _RELEASE = 0.9  # per decision: what is left of the stepping pose after the last step
-_DRIFT_RATE, _MAX_DRIFT = 0.5, 0.1  # 1/s and m/s: correction of the mean velocity
+_TURN_SECONDS = 0.5  # in which an error of the heading is forgotten: a policy sees yaw rates, no heading
 _MAX_TURN = 0.3  # rad that the wanted heading is ahead of the present one
 _REACH = 0.35  # m, longest step
 
@@ -57,7 +57,7 @@ class BipedController:
         self._phase: float | None = None
         self._elapsed = 0.0  # cycles since the first step was asked for
         self._starting = False
-        self._drift, self._heading = np.zeros(2), 0.0  # m/s, rad in the world
+        self._heading = 0.0  # rad in the world
         self._offset = np.zeros(self._embodiment.num_joints)  # of the stepping pose, when standing again
         self._lift: list[tuple[Array, float] | None] = [None, None]  # where a foot in swing left the ground
         self._targets = self._embodiment.default_position.copy()
@@ -87,7 +87,7 @@ class BipedController:
         if self._phase is None:
             if asked is not None:
                 self._phase, self._elapsed, self._starting = asked, 0.0, True
-                self._drift, self._heading = np.zeros(2), state.yaw
+                self._heading = state.yaw
             else:
                 self._maybe_recover(state)
             return
@@ -112,11 +112,11 @@ class BipedController:
         first = away if abs(error[1]) > 1.2 * self.settings.step_margin else 1 - away
         self._phase = (self._clock.duty - self._clock.offsets[first]) % 1.0
         self._elapsed, self._starting = 1.0, False
-        self._drift, self._heading = np.zeros(2), state.yaw
+        self._heading = state.yaw
 
     def _together(self, state: BipedState) -> bool:
         ahead, aside = state.heading.T @ (state.soles[0] - state.soles[1])[:2]
-        near = abs(ahead) < 0.04 and abs(abs(aside) - self.settings.step_width) < 0.05
+        near = abs(ahead) < 0.08 and abs(abs(aside) - self.settings.step_width) < 0.07
         return near and bool(np.linalg.norm(state.lean) < 0.6 * self.settings.step_margin)
 
     def _leg_phase(self) -> Array:
@@ -165,13 +165,12 @@ class BipedController:
         return targets
 
     def _corrected(self, state: BipedState, command: Array) -> Array:
-        """The command with a slow correction of the mean velocity; also turns the wanted heading."""
+        """The command as the gait needs it; also turns the wanted heading."""
         period = self._embodiment.control_period
-        velocity = state.heading.T @ state.velocity
-        self._drift += _DRIFT_RATE * period * (command[:2] - velocity)
-        self._drift = np.clip(self._drift, -_MAX_DRIFT, _MAX_DRIFT)
-        self._heading = state.yaw + self._heading_error(state) + command[2] * period
-        return command + np.append(self._drift, 0.0)
+        kept = (1.0 - period / _TURN_SECONDS) * self._heading_error(state)
+        self._heading = state.yaw + kept + command[2] * period
+        gain, bias = self.settings.velocity_gain, self.settings.velocity_bias
+        return command * (gain, gain, 1.0) + (bias, 0.0, 0.0)
 
     def _heading_error(self, state: BipedState) -> float:
         """Wanted less present heading, rad, at most ``_MAX_TURN``."""

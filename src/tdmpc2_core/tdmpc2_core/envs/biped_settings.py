@@ -26,3 +26,5 @@ class BipedSettings:
     step_margin: float = setting(
         0.1, unit="m", above=0, why="standing: capture point error that makes it step"
     )
+    velocity_gain: float = setting(1.0, above=0, why="stepping: asked per commanded velocity")
+    velocity_bias: float = setting(0.0, unit="m/s", why="stepping: asked forward beside the command")
