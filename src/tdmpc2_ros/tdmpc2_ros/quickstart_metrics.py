@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tdmpc2_core.robots.embodiment import Embodiment
-from tdmpc2_core.robots.rotations import gravity_direction
+from tdmpc2_core.robots.rotations import tilt
 from tdmpc2_ros.quickstart_course import Course
 
 Array = NDArray[np.float64]
@@ -88,9 +88,9 @@ class FallCounter:
 
     def fallen(self, height: float, orientation_xyzw: Array) -> bool:
         """Whether the robot is too low or too far tilted."""
-        tilt = float(np.arccos(np.clip(-gravity_direction(orientation_xyzw)[2], -1.0, 1.0)))
+        angle = tilt(orientation_xyzw)
         low, tilted = self._limits.min_base_height, self._limits.max_tilt
-        return (low is not None and height < low) or (tilted is not None and tilt > tilted)
+        return (low is not None and height < low) or (tilted is not None and angle > tilted)
 
 
 def score(motion: Motion, course: Course, embodiment: Embodiment) -> Score:

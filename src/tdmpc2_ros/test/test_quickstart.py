@@ -20,7 +20,7 @@ from processes import LOCAL, SOURCES, domain, wait_until
 from rosbags.highlevel import AnyReader
 
 from tdmpc2_core.bundles import shipped_bundle
-from tdmpc2_core.robots.rotations import gravity_direction
+from tdmpc2_core.robots.rotations import tilt
 from tdmpc2_ros import qos
 
 
@@ -199,8 +199,7 @@ def _mean_speed(states: list[Odometry]) -> float:
 def _tilt(message: Odometry) -> float:
     """Angle of the base's z axis from the vertical, degrees."""
     rotation = message.pose.pose.orientation
-    gravity = gravity_direction([rotation.x, rotation.y, rotation.z, rotation.w])
-    return float(np.degrees(np.arccos(np.clip(-gravity[2], -1.0, 1.0))))
+    return float(np.degrees(tilt([rotation.x, rotation.y, rotation.z, rotation.w])))
 
 
 def _speed(message: Odometry) -> float:

@@ -10,7 +10,8 @@ import pytest
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.bundles import shipped_bundle
 from tdmpc2_core.envs.robot import RobotEnv
-from tdmpc2_core.robots.rotations import gravity_direction
+from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.robots.rotations import tilt
 from tdmpc2_ros.mujoco_sim_commands import Trajectory
 from tdmpc2_ros.mujoco_sim_robot import RobotOptions, SimulatedRobot
 
@@ -57,18 +58,15 @@ def tilt_after_silence(robot: SimulatedRobot, cut: Cut, seconds: float = 3.0) ->
     robot.play(Trajectory(np.stack([cut.targets] * 2), np.array([0.0, PREDICTED])))
     for _ in range(round(seconds * robot.embodiment.physics_rate)):
         robot.step()
-    gravity = gravity_direction(robot.measure().base_orientation)
-    return float(np.degrees(np.arccos(np.clip(-gravity[2], -1.0, 1.0))))
+    return float(np.degrees(tilt(robot.measure().base_orientation)))
 
 
 def test_default_pose_is_reached_upright_from_every_phase(cuts: list[Cut]) -> None:
-    robot = SimulatedRobot(Agent.load(shipped_bundle("quadruped")).embodiment, RobotOptions())
+    robot = SimulatedRobot(Embodiment.load("quadruped"), RobotOptions())
     tilts = [tilt_after_silence(robot, cut) for cut in cuts]
     assert max(tilts) < 15.0, np.round(tilts, 1)
 
 
 def test_late_silence_tips_some_over(cuts: list[Cut]) -> None:
-    robot = SimulatedRobot(
-        Agent.load(shipped_bundle("quadruped")).embodiment, RobotOptions(command_timeout=1.0)
-    )
+    robot = SimulatedRobot(Embodiment.load("quadruped"), RobotOptions(command_timeout=1.0))
     assert max(tilt_after_silence(robot, cut) for cut in cuts) > 30.0

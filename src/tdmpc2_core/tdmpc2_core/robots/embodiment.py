@@ -147,7 +147,7 @@ class Embodiment:
         and the observation's terms with scale and history; not noise, ages, safety or training sections.
         """
         content = self.policy_view()
-        clock = self.clock
+        clock = self.clock  # without stop_cycles the number alone, as in the bundles that are older than it
         content["clock"] = clock and (
             [clock.frequency, clock.stop_cycles] if clock.stop_cycles else clock.frequency
         )

@@ -42,6 +42,11 @@ def gravity_direction(quaternion_xyzw: ArrayLike) -> Array:
     return result
 
 
+def tilt(quaternion_xyzw: ArrayLike) -> float:
+    """Angle (rad) of the body's z axis from the vertical, of an orientation in the world (xyzw)."""
+    return float(np.arccos(np.clip(-gravity_direction(quaternion_xyzw)[2], -1.0, 1.0)))
+
+
 def yaw(quaternion_xyzw: ArrayLike) -> Array:
     """Heading about the world's z axis, counter-clockwise (REP-103): (..., 4) to rad (...,) in [-pi, pi]."""
     q = np.asarray(quaternion_xyzw, dtype=np.float64)
