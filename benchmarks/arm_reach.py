@@ -16,11 +16,11 @@ from common import parser, print_table, save
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.envs.demonstrator import Demonstrator
-from tdmpc2_core.envs.goals import GoalSampler
-from tdmpc2_core.envs.robot import EnvOptions, RobotEnv
+from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
+from tdmpc2_core.envs.robot.goals import GoalSampler
 from tdmpc2_core.planning import planner_preset
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.teachers.demonstrator import Demonstrator
 
 CONTROLLERS = ("policy prior", "bundle", "scripted")
 AFTER_PUSH = 2.0  # s that are watched from the beginning of a push

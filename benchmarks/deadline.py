@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.calibration import calibrate
-from tdmpc2_core.envs.robot import EnvOptions, RobotEnv
+from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
 
 _PRIORITY = 5  # of SCHED_RR, as the quickstart gives its nodes
 _COLLECT_EVERY = 250  # ticks between collections of garbage, right after a plan, as in the planner node

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.config import to_mapping
 from tdmpc2_core.planning import PlannerConfig, planner_preset
-from tdmpc2_core.train.evaluate import evaluate
+from tdmpc2_core.scoring.walking import evaluate
 
 
 def settings(shipped: PlannerConfig) -> dict[str, PlannerConfig]:

@@ -17,9 +17,9 @@ from common import parser, print_table, save
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.envs.demonstrator import Demonstrator
-from tdmpc2_core.envs.robot import RobotEnv
+from tdmpc2_core.envs.robot.env import RobotEnv
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.teachers.demonstrator import Demonstrator
 
 Act = Callable[[list[RobotEnv], np.ndarray, np.ndarray], np.ndarray]
 

@@ -13,9 +13,9 @@ import numpy as np
 from common import parser, print_table, save
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.bundles import shipped_bundle
-from tdmpc2_core.envs.robot import RobotEnv
-from tdmpc2_core.planning.trust import TrustMonitor
+from tdmpc2_core.control.trust import TrustMonitor
+from tdmpc2_core.envs.robot.env import RobotEnv
+from tdmpc2_core.files import shipped_bundle
 
 Observation = np.ndarray
 

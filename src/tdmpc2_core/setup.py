@@ -53,7 +53,7 @@ setup(
         "dev": dev,
     },
     entry_points={
-        "console_scripts": ["tdmpc2 = tdmpc2_core.cli:main", "tdmpc2-doctor = tdmpc2_core.doctor.cli:main"]
+        "console_scripts": ["tdmpc2 = tdmpc2_core.cli:main", "tdmpc2-doctor = tdmpc2_core.doctor:main"]
     },
     zip_safe=False,
 )

@@ -16,7 +16,14 @@ def manifest() -> dict[str, str]:
 
 about = manifest()
 name = about["name"]
-nodes = ["mujoco_sim", "planner", "recorder", "quickstart", "doctor", "finetune"]
+programs = {
+    "mujoco_sim": "simulator.node",
+    "planner": "planner.node",
+    "recorder": "recorder.node",
+    "finetune": "finetune.node",
+    "quickstart": "quickstart.__main__",
+    "doctor": "doctor.__main__",
+}
 
 setup(
     **about,
@@ -31,6 +38,6 @@ setup(
     # rclpy and the message packages come with ROS 2; package.xml lists them
     install_requires=["numpy>=1.26", "pyyaml>=6.0", "rosbags>=0.10"],
     extras_require={"test": ["pytest>=7.4", "pytest-timeout>=2.2"]},
-    entry_points={"console_scripts": [f"{node} = {name}.{node}:main" for node in nodes]},
+    entry_points={"console_scripts": [f"{key} = {name}.{module}:main" for key, module in programs.items()]},
     zip_safe=False,
 )

@@ -17,7 +17,7 @@ import xacro
 
 from tdmpc2_bringup.controllers import CommandInterface
 from tdmpc2_core.descriptions import read_stance, read_tree, urdf_elements
-from tdmpc2_core.descriptions.urdf import document
+from tdmpc2_core.descriptions.to_urdf import document
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
 

@@ -30,12 +30,11 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
 
-from tdmpc2_bringup.gates import CONFIGURED, Gates
 from tdmpc2_bringup.layout import layout
 from tdmpc2_bringup.multi_robot import ARGUMENTS, each_robot, own_clock
 from tdmpc2_bringup.robot_files import RobotFiles
 from tdmpc2_bringup.settings import Argument, Settings, arguments, settings_from
-from tdmpc2_bringup.specs import Include, Layout, NodeSpec
+from tdmpc2_bringup.specs import CONFIGURED, Gates, Include, Layout, NodeSpec
 
 Entities = list[LaunchDescriptionEntity]
 OnExit = Callable[[ProcessExited, LaunchContext], Entities]

@@ -128,8 +128,8 @@ def test_compose_runs_nodes_with_parameters_that_exist():
     pytest.importorskip("rclpy", reason="ROS 2 is not installed")
     from dataclasses import fields
 
-    from tdmpc2_ros.mujoco_sim_parameters import SimulationSettings
-    from tdmpc2_ros.planner_model import PlannerParameters
+    from tdmpc2_ros.planner.model import PlannerParameters
+    from tdmpc2_ros.simulator.node import SimulationSettings
 
     settings = {"mujoco_sim": SimulationSettings, "planner": PlannerParameters}
     for service in COMPOSE["services"].values():

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc2_ros.mujoco_sim_parameters import SimulationSettings
-from tdmpc2_ros.planner_model import PlannerParameters
-from tdmpc2_ros.recorder import RecorderSettings
+from tdmpc2_ros.planner.model import PlannerParameters
+from tdmpc2_ros.recorder.node import RecorderSettings
+from tdmpc2_ros.simulator.node import SimulationSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

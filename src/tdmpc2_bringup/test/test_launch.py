@@ -22,19 +22,21 @@ from tdmpc2_bringup.settings import Settings, arguments, settings_from  # noqa: 
 from tdmpc2_core.config import from_mapping  # noqa: E402
 from tdmpc2_core.errors import UserError  # noqa: E402
 from tdmpc2_core.robots import shipped_names  # noqa: E402
-from tdmpc2_ros.mujoco_sim_parameters import SimulationSettings  # noqa: E402
-from tdmpc2_ros.planner_model import PlannerParameters  # noqa: E402
-from tdmpc2_ros.recorder import RecorderSettings  # noqa: E402
+from tdmpc2_ros.planner.model import PlannerParameters  # noqa: E402
+from tdmpc2_ros.recorder.node import RecorderSettings  # noqa: E402
+from tdmpc2_ros.simulator.node import SimulationSettings  # noqa: E402
 
 BRINGUP = SOURCE / "tdmpc2_bringup"
 LAUNCH_FILES = sorted((BRINGUP / "launch").glob("*.py"))
 OTHERS = {"robot": "robot_launch_description()", "multi_robot": "multi_robot_launch_description()"}
 ROBOTS = [name for file in LAUNCH_FILES if (name := file.name.removesuffix(".launch.py")) not in OTHERS]
 SETTINGS = {"mujoco_sim": SimulationSettings, "planner": PlannerParameters, "recorder": RecorderSettings}
-NODES = re.search(
-    r"^nodes = (\[.*\])$", (SOURCE / "tdmpc2_ros" / "setup.py").read_text("utf-8"), re.MULTILINE
+PROGRAMS = re.search(
+    r"^programs = (\{.*?^\})$",
+    (SOURCE / "tdmpc2_ros" / "setup.py").read_text("utf-8"),
+    re.MULTILINE | re.DOTALL,
 )
-EXECUTABLES = {"tdmpc2_ros": set(yaml.safe_load(NODES[1]))}
+EXECUTABLES = {"tdmpc2_ros": set(yaml.safe_load(PROGRAMS[1]))}
 EVERYTHING = lambda package: True  # noqa: E731
 NOTHING = lambda package: False  # noqa: E731
 

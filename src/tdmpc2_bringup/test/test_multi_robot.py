@@ -10,11 +10,11 @@ from bringup_checks import layout_problems
 from test_launch import BRINGUP, EVERYTHING, EXECUTABLES, NOTHING, SETTINGS, untrained
 from workspace_support import ROOT
 
-from tdmpc2_bringup.gates import CONFIGURED, Gates
 from tdmpc2_bringup.layout import layout
 from tdmpc2_bringup.multi_robot import ARGUMENTS, each_robot, own_clock
 from tdmpc2_bringup.robot_files import RobotFiles
 from tdmpc2_bringup.settings import Settings
+from tdmpc2_bringup.specs import CONFIGURED, Gates
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import shipped_names
 

@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from workspace_support import ROOT, SOURCE, normalised, python_files
+from workspace_support import ROOT, normalised
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
 REQUIREMENTS = sorted((ROOT / "scripts" / "requirements").glob("*.txt"))
-LONGEST_FILE = 260  # lines; 250 is the aim
 
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -108,9 +107,3 @@ def test_pins_and_constraints_agree():
             if requirement:
                 versions.setdefault(normalised(requirement), set()).add(requirement.split("==")[1])
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
-
-
-def test_python_files_are_short():
-    files = python_files(SOURCE, ROOT / "scripts", ROOT / "benchmarks")
-    lengths = {str(file.relative_to(ROOT)): len(file.read_text("utf-8").splitlines()) for file in files}
-    assert {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE} == {}

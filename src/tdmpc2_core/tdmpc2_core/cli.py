@@ -4,21 +4,167 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tdmpc2_core import __version__
-from tdmpc2_core.cli_checkpoint import add_commands
 from tdmpc2_core.config import apply_overrides, field_help, load_yaml, to_mapping
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.writing import check_writable
+from tdmpc2_core.files import check_writable
+
+if TYPE_CHECKING:
+    from tdmpc2_core.checkpoint.bundle import Bundle
+
+
+_RAW = argparse.RawDescriptionHelpFormatter
+FORMATS = ("official", "onnx", "aoti")
+
+
+def _add_import(commands: Any) -> None:
+    command = commands.add_parser(
+        "import",
+        help="make a bundle from an official TD-MPC2 checkpoint (.pt)",
+        epilog="example: tdmpc2 import walker-walk-1.pt --task walker-walk --out bundles/walker",
+        formatter_class=_RAW,
+    )
+    command.add_argument("file", type=Path, metavar="FILE", help="checkpoint, any published layout")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="bundle to write")
+    command.add_argument(
+        "--task", help="published name (walker-walk, mw-push, mt30, mt80); decides discount and period"
+    )
+    command.add_argument(
+        "--action-dims",
+        type=int,
+        nargs="+",
+        default=(),
+        metavar="N",
+        help="per task, of an unpublished task set",
+    )
+    command.add_argument(
+        "--episode-length", type=_positive, metavar="N", help="decisions; decides the discount (default 500)"
+    )
+    command.add_argument("--discount", type=_share, help="per decision, instead of the episode length's")
+    command.add_argument("--control-period", type=_seconds, metavar="S", help="s per decision")
+    command.add_argument("--planner", default="large", help="preset to plan with (default large)")
+    command.set_defaults(run=_import)
+
+
+def _add_export(commands: Any) -> None:
+    command = commands.add_parser(
+        "export",
+        help="write a bundle for other programs",
+        epilog="example: tdmpc2 export quadruped --format official --out quadruped.pt",
+        formatter_class=_RAW,
+    )
+    command.add_argument("bundle", type=Path, help="checkpoint bundle")
+    command.add_argument(
+        "--format",
+        choices=FORMATS,
+        required=True,
+        help="official: TD-MPC2's own .pt; onnx: the policy prior; aoti: the compiled planner, .pt2",
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="FILE")
+    command.add_argument("--robots", type=_positive, default=1, help="aoti: robots planned for together")
+    command.add_argument("--device", default="cpu", help="aoti: device to compile for (default cpu)")
+    command.set_defaults(run=_export)
+
+
+def _import(args: argparse.Namespace) -> None:
+    from tdmpc2_core.checkpoint.bundle import save_bundle
+    from tdmpc2_core.checkpoint.official_convert import ImportOptions, import_official
+
+    options = ImportOptions(
+        task=args.task,
+        action_dims=tuple(args.action_dims),
+        episode_length=args.episode_length,
+        discount=args.discount,
+        control_period=args.control_period,
+        planner=args.planner,
+    )
+    bundle, found = import_official(args.file, options)
+    save_bundle(args.out, bundle)
+    model = found.model.config
+    print(
+        f"{args.out}: {found.model.num_parameters:,} parameters from a file of the {found.layout} layout; "
+        f"observation {model.obs_dim}, action {model.action_dim}, latent {model.latent_dim}"
+    )
+    discounts = sorted(set(bundle.task_discounts)) or [bundle.discount]
+    tasks = f"{model.num_tasks} tasks, " if model.num_tasks else ""
+    print(f"{tasks}discount {', '.join(f'{value:g}' for value in discounts)}")
+    known = args.task or args.episode_length or args.discount or bundle.tasks
+    if not known:
+        print(
+            "no task was named: the discount is that of episodes of 500 decisions (--task, --episode-length)"
+        )
+
+
+def _export(args: argparse.Namespace) -> None:
+    from tdmpc2_core.checkpoint.bundle import load_bundle
+
+    bundle = load_bundle(args.bundle)
+    {"official": _official, "onnx": _onnx, "aoti": _aoti}[args.format](args, bundle)
+
+
+def _onnx(args: argparse.Namespace, bundle: Bundle) -> None:
+    from tdmpc2_core.export.onnx_policy import export_onnx
+
+    export_onnx(bundle.build_model(), args.out)
+    print(
+        f"{args.out}: inputs obs{', task' if bundle.model_config.num_tasks else ''}; outputs action, log_std"
+    )
+
+
+def _aoti(args: argparse.Namespace, bundle: Bundle) -> None:
+    from tdmpc2_core.export.aoti import export_aoti
+
+    try:
+        model = bundle.build_model().to(args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {args.device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    export_aoti(model, bundle.planner, bundle.task_discounts or bundle.discount, args.out, args.robots)
+    plan = bundle.planner
+    print(f"{args.out}: {plan.num_samples} samples, {plan.iterations} iterations, {args.robots} robots")
+
+
+def _official(args: argparse.Namespace, bundle: Bundle) -> None:
+    from tdmpc2_core.checkpoint.official_convert import export_official, official_settings
+
+    model = bundle.build_model()
+    export_official(model, args.out)
+    settings = " ".join(shlex.quote(f"{name}={value}") for name, value in official_settings(model).items())
+    print(f"{args.out}: load it in the official code with {settings}")
+    if model.config.normalise_obs:
+        print("observation statistics were folded into the first encoder layer")
+
+
+def _positive(text: str) -> int:
+    return int(_number(text, 1.0, float("inf")))
+
+
+def _share(text: str) -> float:
+    return _number(text, 0.0, 1.0)
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 0.0, float("inf"))
+
+
+def _number(text: str, low: float, high: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high or value == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+    return value
 
 
 def _train(args: argparse.Namespace) -> None:
-    from tdmpc2_core.train.config import TrainConfig
+    from tdmpc2_core.train.config import TrainConfig, train_preset
     from tdmpc2_core.train.online import OnlineTrainer
-    from tdmpc2_core.train.presets import train_preset
     from tdmpc2_core.train.run import Run, stored_settings
 
     if args.resume:
@@ -43,8 +189,7 @@ def _given(settings: Sequence[str], key: str) -> str | None:
 
 def _eval(args: argparse.Namespace) -> None:
     from tdmpc2_core.agent import Agent
-    from tdmpc2_core.train.evaluate_agent import evaluate_agent
-    from tdmpc2_core.train.report import evaluation_table
+    from tdmpc2_core.scoring.evaluation import evaluate_agent, evaluation_table
 
     if args.json:
         check_writable(args.json, "--json")
@@ -96,22 +241,32 @@ def _import_urdf(args: argparse.Namespace) -> None:
 
 def _parser(settings: str = "") -> argparse.ArgumentParser:
     """The whole command line; `settings` is the end of the help of train."""
-    raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="tdmpc2",
         description="Train and evaluate TD-MPC2 world models for robots and benchmark tasks.",
         epilog="example: tdmpc2 train robot=quadruped out=runs/quadruped",
-        formatter_class=raw,
+        formatter_class=_RAW,
     )
     parser.add_argument("--version", action="version", version=f"tdmpc2 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
+    _add_train(commands, settings)
+    _add_eval(commands)
+    _add_calibrate(commands)
+    _add_import_urdf(commands)
+    _add_info(commands)
+    _add_import(commands)
+    _add_export(commands)
+    return parser
+
+
+def _add_train(commands: Any, settings: str) -> None:
     train = commands.add_parser(
         "train",
         help="train online in simulation; continues a run that its folder already holds",
         description="Train online in simulation. A run folder that already holds a checkpoint is continued.",
         epilog=settings,
-        formatter_class=raw,
+        formatter_class=_RAW,
     )
     train.add_argument("settings", nargs="*", metavar="key=value", help="settings, see below")
     source = train.add_mutually_exclusive_group()
@@ -126,11 +281,13 @@ def _parser(settings: str = "") -> argparse.ArgumentParser:
     )
     train.set_defaults(run=_train)
 
+
+def _add_eval(commands: Any) -> None:
     evaluate = commands.add_parser(
         "eval",
         help="run a bundle in simulation: a robot on the fixed course of commands, a task for whole episodes",
         epilog="example: tdmpc2 eval runs/quadruped/best --planner policy --episodes 16",
-        formatter_class=raw,
+        formatter_class=_RAW,
     )
     evaluate.add_argument("bundle", type=Path, help="checkpoint bundle")
     evaluate.add_argument(
@@ -147,11 +304,13 @@ def _parser(settings: str = "") -> argparse.ArgumentParser:
     evaluate.add_argument("--json", type=Path, help="also write the result here")
     evaluate.set_defaults(run=_eval)
 
+
+def _add_calibrate(commands: Any) -> None:
     calibration = commands.add_parser(
         "calibrate",
         help="choose the planner's settings for this machine and a control rate",
         epilog="example: tdmpc2 calibrate runs/quadruped/best --rate 50 --out runs/quadruped/here",
-        formatter_class=raw,
+        formatter_class=_RAW,
     )
     calibration.add_argument("bundle", type=Path, help="checkpoint bundle")
     calibration.add_argument("--rate", type=float, required=True, help="decisions per second, Hz")
@@ -161,6 +320,8 @@ def _parser(settings: str = "") -> argparse.ArgumentParser:
     calibration.add_argument("--out", type=Path, help="also write the bundle with these settings here")
     calibration.set_defaults(run=_calibrate)
 
+
+def _add_import_urdf(commands: Any) -> None:
     urdf = commands.add_parser(
         "import-urdf",
         help="make a robot folder from a URDF: MJCF and a draft of its embodiment.yaml",
@@ -171,16 +332,16 @@ def _parser(settings: str = "") -> argparse.ArgumentParser:
     urdf.add_argument("--fixed", action="store_true", help="the root link is bolted to the world")
     urdf.set_defaults(run=_import_urdf)
 
+
+def _add_info(commands: Any) -> None:
     info = commands.add_parser(
         "info",
         help="what a bundle holds",
         epilog="example: tdmpc2 info runs/quadruped/best",
-        formatter_class=raw,
+        formatter_class=_RAW,
     )
     info.add_argument("bundle", type=Path)
     info.set_defaults(run=_info)
-    add_commands(commands)
-    return parser
 
 
 def _train_settings() -> str:

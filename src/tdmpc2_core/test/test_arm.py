@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from tdmpc2_core.envs import rewards
-from tdmpc2_core.envs.demonstrator import Demonstrator
-from tdmpc2_core.envs.goals import GoalSampler
-from tdmpc2_core.envs.resolved_rate import ResolvedRate
-from tdmpc2_core.envs.robot import EnvOptions, RobotEnv
-from tdmpc2_core.envs.simulation import Simulation
+from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
+from tdmpc2_core.envs.robot.goals import GoalSampler
+from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import SensorError, UserError
-from tdmpc2_core.robots import ActionMapper, Embodiment, ObservationAssembler, SensorState
+from tdmpc2_core.robots import ActionMapper, Embodiment, ObservationAssembler, SensorState, rewards
 from tdmpc2_core.robots.rotations import pose_error, to_matrix
+from tdmpc2_core.teachers.demonstrator import Demonstrator
+from tdmpc2_core.teachers.resolved_rate import ResolvedRate
 
 ARM = Embodiment.load("arm")
 CLEAN = EnvOptions(sensor_noise=False, randomise=False, random_reset=False)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.bundles import shipped_bundle
+from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.robots import Embodiment
-from tdmpc2_core.train.evaluate import evaluate
-from tdmpc2_core.train.report import evaluation_table, summary
+from tdmpc2_core.scoring.evaluation import evaluation_table, summary
+from tdmpc2_core.scoring.walking import evaluate
 
 
 @pytest.fixture(scope="module")

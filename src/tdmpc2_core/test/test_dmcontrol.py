@@ -8,11 +8,10 @@ import pytest
 from tdmpc2_core import cli
 from tdmpc2_core.envs.dmcontrol import TASKS, DMControlEnv
 from tdmpc2_core.envs.registry import env_spec, make_env
-from tdmpc2_core.envs.robot import RobotEnv
+from tdmpc2_core.envs.robot.env import RobotEnv
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
-from tdmpc2_core.train.config import TrainConfig
-from tdmpc2_core.train.presets import train_preset
+from tdmpc2_core.train.config import TrainConfig, train_preset
 
 suite = pytest.importorskip("dm_control.suite", reason="needs the extra dmcontrol (dm_control)")
 

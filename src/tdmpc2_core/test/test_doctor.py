@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc2_core.bundles import shipped_bundle
-from tdmpc2_core.doctor import checks, cli
-from tdmpc2_core.doctor.report import run, shown
+from tdmpc2_core import doctor
+from tdmpc2_core.doctor import run, shown
+from tdmpc2_core.files import shipped_bundle
 
 GOOD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def examine(*arguments: str, folder: Path | None = None, **environment: str) -> tuple[int, dict[str, dict]]:
     """Exit code and findings by check of `tdmpc2-doctor --json` as a process."""
-    command = [sys.executable, "-m", "tdmpc2_core.doctor.cli", "--json", *arguments]
+    command = [sys.executable, "-m", "tdmpc2_core.doctor", "--json", *arguments]
     variables = {**os.environ, **GOOD, **environment}
     result = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=120)
     assert "Traceback" not in result.stderr
@@ -64,14 +64,14 @@ def test_several_faults_are_all_reported(tmp_path):
     ],
 )
 def test_thread_settings(environment, check, level):
-    found = {finding.check: finding for finding in checks.threads(environment)}
+    found = {finding.check: finding for finding in doctor.threads(environment)}
     assert found[check].level == level and bool(found[check].advice) == (level != "ok")
 
 
 def test_other_robot_and_unknown_robot():
-    found = {f.check: f for f in checks.bundle("quadrupd", None)}
+    found = {f.check: f for f in doctor.bundle("quadrupd", None)}
     assert found["robot"].level == "fail" and "quadruped" in found["robot"].found
-    found = {f.check: f for f in checks.bundle("quadruped", "/nowhere/bundle")}
+    found = {f.check: f for f in doctor.bundle("quadruped", "/nowhere/bundle")}
     assert found["robot"].level == "ok" and "no such bundle" in found["bundle"].found
 
 
@@ -81,40 +81,40 @@ def test_bundle_of_another_robot(tmp_path):
     text = (folder / "embodiment.yaml").read_text()
     assert "control_rate: 50" in text
     (folder / "embodiment.yaml").write_text(text.replace("control_rate: 50", "control_rate: 25", 1))
-    found = {f.check: f for f in checks.bundle(str(folder), str(shipped_bundle("quadruped")))}
+    found = {f.check: f for f in doctor.bundle(str(folder), str(shipped_bundle("quadruped")))}
     assert found["bundle"].level == "fail" and "control_rate" in found["bundle"].found
 
 
 def test_missing_old_and_broken_libraries(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(checks._LOWEST, "stale_library", (2, 0))
+    monkeypatch.setitem(doctor._LOWEST, "stale_library", (2, 0))
     (tmp_path / "stale_library.py").write_text("__version__ = '1.9'\n")
     (tmp_path / "broken_library.py").write_text("raise OSError('wrong ELF class')\n")
-    assert "upgrade" in checks.library("stale_library").advice
-    assert "wrong ELF class" in checks.library("broken_library").found
-    assert checks.library("absent_library").level == "fail"
-    assert checks.library("absent_library", needed=False).level == "warn"
+    assert "upgrade" in doctor.library("stale_library").advice
+    assert "wrong ELF class" in doctor.library("broken_library").found
+    assert doctor.library("absent_library").level == "fail"
+    assert doctor.library("absent_library", needed=False).level == "warn"
 
 
 def test_real_time_limits():
-    priority, memory = checks.real_time_limits()
+    priority, memory = doctor.real_time_limits()
     assert os.sched_getscheduler(0) == os.SCHED_OTHER, "the test's priority was not given back"
     assert {priority.level, memory.level} <= {"ok", "warn"}
-    assert "rtprio" in checks._priority(False).advice
+    assert "rtprio" in doctor._priority(False).advice
     soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     lowered = 64 * 1024 if soft == resource.RLIM_INFINITY else min(soft, 64 * 1024)
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (lowered, hard))
     try:
         limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-        assert "memlock" in checks._memory_lock(limit, exempt=False).advice
-        assert checks._memory_lock(limit, exempt=True).level == "ok"
+        assert "memlock" in doctor._memory_lock(limit, exempt=False).advice
+        assert doctor._memory_lock(limit, exempt=True).level == "ok"
     finally:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (soft, hard))
 
 
 def test_folder_that_cannot_be_written(tmp_path):
-    assert checks.output_folder(tmp_path).level == "ok" and not list(tmp_path.iterdir())
-    finding = checks.output_folder(Path("/proc"))
+    assert doctor.output_folder(tmp_path).level == "ok" and not list(tmp_path.iterdir())
+    finding = doctor.output_folder(Path("/proc"))
     assert finding.level == "fail" and "cannot be written" in finding.found
 
 
@@ -122,7 +122,7 @@ def test_check_that_breaks_down_does_not_hide_the_others(capsys):
     def explode():
         raise RuntimeError("boom")
 
-    findings = run([explode, checks.python])
+    findings = run([explode, doctor.python])
     assert [finding.level for finding in findings] == ["fail", "ok"] and "boom" in findings[0].found
     assert shown(findings, as_json=False) == 1
     printed = capsys.readouterr().out
@@ -130,5 +130,5 @@ def test_check_that_breaks_down_does_not_hide_the_others(capsys):
 
 
 def test_mistake_in_the_call_is_one_sentence(capsys):
-    assert cli.main(["--rpbot", "x"]) == 2
+    assert doctor.main(["--rpbot", "x"]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1

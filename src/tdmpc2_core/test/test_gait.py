@@ -6,12 +6,12 @@ import mujoco
 import numpy as np
 import pytest
 
-from tdmpc2_core.envs.demonstrator import Demonstrator, demonstrate
-from tdmpc2_core.envs.gait import TrotGait
-from tdmpc2_core.envs.robot import EnvOptions, RobotEnv
-from tdmpc2_core.envs.simulation import Simulation
+from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
+from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.teachers.demonstrator import Demonstrator, demonstrate
+from tdmpc2_core.teachers.trot import TrotGait
 
 
 @pytest.fixture(scope="module")

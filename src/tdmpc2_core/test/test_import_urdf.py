@@ -9,8 +9,8 @@ from numpy.testing import assert_allclose
 
 from tdmpc2_core import cli
 from tdmpc2_core.descriptions.from_urdf import import_urdf
-from tdmpc2_core.envs.robot import EnvOptions, RobotEnv
-from tdmpc2_core.envs.simulation import Simulation
+from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
+from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
 

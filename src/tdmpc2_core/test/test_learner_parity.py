@@ -8,7 +8,7 @@ import pytest
 import torch
 from parity import TRAINED, Fixture, assert_close, available
 
-from tdmpc2_core.checkpoint.official_layouts import to_current, to_package
+from tdmpc2_core.checkpoint.official import to_current, to_package
 from tdmpc2_core.learning import Learner
 from tdmpc2_core.model import WorldModel
 from tdmpc2_core.model.kernels import KernelChoice

@@ -12,9 +12,8 @@ from tdmpc2_core.config import from_mapping, to_mapping
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.learning import ActorOptions, Batch, Learner, LearnerConfig
 from tdmpc2_core.learning.actor import OBJECTIVES
-from tdmpc2_core.learning.losses import time_weights, world_model_losses
+from tdmpc2_core.learning.losses import n_step_returns, time_weights, world_model_losses
 from tdmpc2_core.learning.memory import keep_freed_memory
-from tdmpc2_core.learning.returns import n_step_returns
 from tdmpc2_core.model import WorldModel, WorldModelConfig
 
 O, A, B = 6, 3, 8  # noqa: E741

@@ -8,7 +8,7 @@ import torch
 from parity import SHIPPED, STEMS, Fixture, assert_close
 
 from tdmpc2_core.learning import discount_for
-from tdmpc2_core.learning.scale import RunningScale
+from tdmpc2_core.learning.actor import RunningScale
 from tdmpc2_core.model import TwoHot
 from tdmpc2_core.model.distributions import squashed_gaussian
 from tdmpc2_core.model.functional import mish, simnorm, symexp, symlog

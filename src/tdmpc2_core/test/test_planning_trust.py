@@ -10,9 +10,9 @@ import torch
 from planning_support import small_model
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.bundles import shipped_bundle
-from tdmpc2_core.envs.robot import EnvOptions, RobotEnv
-from tdmpc2_core.planning.trust import TrustLimits, TrustMonitor, judge
+from tdmpc2_core.control.trust import TrustLimits, TrustMonitor, judge
+from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
+from tdmpc2_core.files import shipped_bundle
 
 
 def test_figures_are_those_of_the_formulas():

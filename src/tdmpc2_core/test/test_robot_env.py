@@ -4,12 +4,11 @@ import mujoco
 import numpy as np
 import pytest
 
-from tdmpc2_core.envs import rewards
-from tdmpc2_core.envs.rewards import Reward, RobotState
-from tdmpc2_core.envs.robot import EnvOptions, RobotEnv
-from tdmpc2_core.envs.simulation import Simulation
+from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
+from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.robots import Embodiment, rewards
+from tdmpc2_core.robots.rewards import Reward, RobotState
 
 CLEAN = EnvOptions(sensor_noise=False, randomise=False, random_reset=False)
 

@@ -14,8 +14,8 @@ from tdmpc2_core import cli
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.data.episodes import EpisodeStore
 from tdmpc2_core.robots import Embodiment
-from tdmpc2_core.train.evaluate import evaluate
-from tdmpc2_core.train.presets import train_preset
+from tdmpc2_core.scoring.walking import evaluate
+from tdmpc2_core.train.config import train_preset
 
 SETTINGS = [
     "steps=100000",

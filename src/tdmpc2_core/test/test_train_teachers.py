@@ -10,14 +10,13 @@ import pytest
 
 from tdmpc2_core import cli
 from tdmpc2_core.data.episodes import EpisodeStore
-from tdmpc2_core.envs.demonstrator import Demonstrator
-from tdmpc2_core.envs.robot import RobotEnv
+from tdmpc2_core.envs.robot.env import RobotEnv
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.teachers.demonstrator import Demonstrator, Teachers
 from tdmpc2_core.train.config import TrainConfig
 from tdmpc2_core.train.decisions import Decider
 from tdmpc2_core.train.online import OnlineTrainer
 from tdmpc2_core.train.run import Run
-from tdmpc2_core.train.teachers import Teachers
 
 
 def environments(count: int) -> list[RobotEnv]:

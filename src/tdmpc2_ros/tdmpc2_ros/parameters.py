@@ -13,8 +13,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from tdmpc2_core.config import from_mapping, to_mapping
-from tdmpc2_core.config_values import type_hints
+from tdmpc2_core.config import from_mapping, to_mapping, type_hints
 from tdmpc2_core.errors import UserError
 
 if TYPE_CHECKING:

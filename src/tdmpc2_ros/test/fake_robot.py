@@ -27,9 +27,9 @@ from tdmpc2_core.model.world_model import WorldModel
 from tdmpc2_core.planning import PlannerConfig, planner_preset
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_ros import qos
-from tdmpc2_ros.conversions import imu_message, joint_state_message
+from tdmpc2_ros.messages import imu_message, joint_state_message
 
-PLANNER = "tdmpc2_ros.planner"
+PLANNER = "tdmpc2_ros.planner.node"
 QUICK = replace(planner_preset("tiny"), num_samples=32, num_elites=4, num_pi_trajs=8, iterations=1)
 """A search that fits the node's deadline on slow cores too."""
 ROBOT = Embodiment.load("quadruped")

@@ -13,7 +13,7 @@ from sensor_msgs.msg import Imu, JointState
 
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots import ObservationAssembler, SensorState
-from tdmpc2_ros import conversions
+from tdmpc2_ros import messages as conversions
 
 NAMES = ROBOT.joint_names
 

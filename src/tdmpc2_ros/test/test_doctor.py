@@ -12,16 +12,19 @@ from processes import Domain, domain
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
-from tdmpc2_ros import doctor, doctor_checks, qos
-from tdmpc2_ros.conversions import joint_state_message
-from tdmpc2_ros.doctor_graph import Graph
+from tdmpc2_ros import qos
+from tdmpc2_ros.doctor import __main__ as doctor
+from tdmpc2_ros.doctor import checks as doctor_checks
+from tdmpc2_ros.doctor.checks import Graph
+from tdmpc2_ros.messages import joint_state_message
 
 DOCTOR = "tdmpc2_ros.doctor"
 
 
 def examine(own: Domain, *arguments: str, **environment: str) -> tuple[int, dict[str, dict]]:
     """Exit code and findings by check."""
-    code = "import sys, os; os.environ.update(eval(sys.argv.pop(1))); from tdmpc2_ros.doctor import main; "
+    code = "import sys, os; os.environ.update(eval(sys.argv.pop(1)))\n"
+    code += "from tdmpc2_ros.doctor.__main__ import main\n"
     process = own.run(["-c", code + "sys.exit(main())", repr(environment), "--json", *arguments])
     result = process.wait(60.0)
     assert "Traceback" not in process.log, process.log
@@ -48,7 +51,7 @@ def test_offline_leaves_the_robot_out():
 
 def test_simulation_runs_and_two_planners_are_too_many(tmp_path):
     with domain() as own:
-        simulation = own.start("tdmpc2_ros.mujoco_sim")
+        simulation = own.start("tdmpc2_ros.simulator.node")
         simulation.wait_for_log("standing until commands come")
         code, found = examine(own, "--timeout", "20")
         assert code == 0, found
@@ -56,7 +59,7 @@ def test_simulation_runs_and_two_planners_are_too_many(tmp_path):
         assert found["imu_sensor_broadcaster/imu"]["level"] in ("ok", "warn")
         assert "none runs yet" in found["planner"]["found"]
         parameters = {"model": random_bundle(tmp_path), "autostart": True, "method": "policy"}
-        planners = [own.start("tdmpc2_ros.planner", parameters) for _ in range(2)]
+        planners = [own.start("tdmpc2_ros.planner.node", parameters) for _ in range(2)]
         for planner in planners:
             planner.wait_for_log("planning: policy", 40.0)
         code, found = examine(own, "--timeout", "20")

@@ -19,7 +19,7 @@ from rclpy.action import ActionClient  # noqa: E402
 from tdmpc2_msgs.action import FineTune  # noqa: E402
 from tdmpc2_msgs.msg import PlannerStatus  # noqa: E402
 
-NODE = "tdmpc2_ros.finetune"
+NODE = "tdmpc2_ros.finetune.node"
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,12 @@ from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from tdmpc2_core.envs.gait import TrotGait
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.teachers.trot import TrotGait
 from tdmpc2_ros import qos
-from tdmpc2_ros.conversions import position_message, to_seconds, trajectory_message
+from tdmpc2_ros.messages import position_message, to_seconds, trajectory_message
 
-SIM = "tdmpc2_ros.mujoco_sim"
+SIM = "tdmpc2_ros.simulator.node"
 ROBOT = Embodiment.load("quadruped")
 
 

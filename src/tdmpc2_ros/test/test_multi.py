@@ -17,11 +17,11 @@ from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
 from processes import LOCAL, domain, patience, wait_until
 
-from tdmpc2_core.bundles import shipped_bundle
+from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.scoring.course import Course
 from tdmpc2_ros import qos
-from tdmpc2_ros.multi import Mirrored
-from tdmpc2_ros.quickstart_course import Course
+from tdmpc2_ros.quickstart.several import Mirrored
 
 ROBOT = Embodiment.load("quadruped")
 NAMES = ("a", "b")
@@ -39,9 +39,9 @@ class Watched:
         )
         own.node.create_timer(0.05, self._send)
         remap = ["-r", f"__ns:=/{name}"]
-        self.simulation = own.start("tdmpc2_ros.mujoco_sim", {"sensor_noise": False}, remap)
+        self.simulation = own.start("tdmpc2_ros.simulator.node", {"sensor_noise": False}, remap)
         parameters = {"model": str(shipped_bundle("quadruped")), "autostart": True, "method": "policy"}
-        self.planner = own.start("tdmpc2_ros.planner", parameters, remap)
+        self.planner = own.start("tdmpc2_ros.planner.node", parameters, remap)
 
     def _send(self) -> None:
         if self.speed:
@@ -120,7 +120,15 @@ def test_second_course_turns_the_other_way():
     [(["--robots", "0"], "--robots is 0"), (["--robots", "2", "--view"], "are for one robot")],
 )
 def test_mistakes_are_one_sentence(arguments, text, tmp_path):
-    command = [sys.executable, "-m", "tdmpc2_ros.quickstart", "quadruped", *arguments, "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "tdmpc2_ros.quickstart",
+        "quadruped",
+        *arguments,
+        "--out",
+        str(tmp_path),
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=patience(30.0))
     assert result.returncode == 2 and text in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1

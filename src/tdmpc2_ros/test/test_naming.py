@@ -3,7 +3,7 @@
 import numpy as np
 
 from tdmpc2_core.robots import Embodiment, SensorState
-from tdmpc2_ros.conversions import joint_state_message, store_joint_state
+from tdmpc2_ros.messages import joint_state_message, store_joint_state
 from tdmpc2_ros.naming import prefixed
 
 ROBOT = Embodiment.load("quadruped")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from fake_robot import ROBOT, random_agent
 
+from tdmpc2_core.control.decision import Decider, DecisionOptions
 from tdmpc2_core.planning import Plan
 from tdmpc2_core.robots import SensorState
-from tdmpc2_ros.planner_decision import Decider, DecisionOptions
 
 PERIOD = ROBOT.control_period
 DIM = ROBOT.action_dim

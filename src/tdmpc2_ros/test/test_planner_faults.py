@@ -99,7 +99,7 @@ def test_unknown_embodiment_key_is_named(place, bundle, tmp_path):
     (folder / "embodiment.yaml").write_text(text + "\ncontrol_raet: 50.0\n")
     sentence = refused(place, {"model": bundle, "robot": str(folder)})
     assert "control_raet" in sentence and "did you mean 'control_rate'" in sentence
-    simulation = place.start("tdmpc2_ros.mujoco_sim", {"robot": str(folder)})
+    simulation = place.start("tdmpc2_ros.simulator.node", {"robot": str(folder)})
     assert simulation.wait(30.0) == 2 and "control_raet" in simulation.log
     assert "Traceback" not in simulation.log
 

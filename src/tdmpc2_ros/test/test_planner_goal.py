@@ -15,13 +15,12 @@ from processes import domain, wait_until
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from tdmpc2_core.control.decision import NO_GOAL, Decider, DecisionOptions
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.planning import Plan
 from tdmpc2_core.robots import Embodiment, SensorState
 from tdmpc2_ros import qos
-from tdmpc2_ros.conversions import goal_values, pose_message
-from tdmpc2_ros.planner_decision import Decider, DecisionOptions
-from tdmpc2_ros.planner_types import NO_GOAL
+from tdmpc2_ros.messages import goal_values, pose_message
 
 ARM = Embodiment.load("arm")
 GOAL = (0.5, 0.1, 0.4, 1.0, 0.0, 0.0, 0.0)
@@ -129,7 +128,7 @@ class World:
         node.create_subscription(PoseStamped, "simulator/tool_pose", self.tool.append, qos.STATUS)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
         self.goals = node.create_publisher(PoseStamped, "goal_pose", qos.COMMAND)
-        self.simulation = own.start("tdmpc2_ros.mujoco_sim", {"robot": str(ARM.directory)})
+        self.simulation = own.start("tdmpc2_ros.simulator.node", {"robot": str(ARM.directory)})
         self.planner = own.start(PLANNER, {"model": bundle, "deadline_ms": 12.0})
         for number in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
             request = ChangeState.Request(transition=Transition(id=number))

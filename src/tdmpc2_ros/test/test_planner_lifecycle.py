@@ -12,7 +12,7 @@ from processes import domain, wait_until
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.parameter import Parameter
 
-from tdmpc2_ros.conversions import to_seconds
+from tdmpc2_ros.messages import to_seconds
 
 
 @pytest.fixture(scope="module")

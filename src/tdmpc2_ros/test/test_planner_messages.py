@@ -17,7 +17,7 @@ from rclpy.parameter import Parameter
 
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_ros import qos
-from tdmpc2_ros.conversions import to_seconds
+from tdmpc2_ros.messages import to_seconds
 
 pytest.importorskip("tdmpc2_msgs", reason="tdmpc2_msgs is missing: no C++ compiler, or env.sh not sourced")
 
@@ -214,7 +214,7 @@ def test_planner_that_is_not_configured_loads_nothing(bundles):
 def test_without_the_package_the_node_says_so_once_and_works(bundles, tmp_path):
     (tmp_path / "tdmpc2_msgs").mkdir()
     (tmp_path / "tdmpc2_msgs/__init__.py").write_text("raise ImportError('not built')\n")
-    start = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom tdmpc2_ros.planner import main\n"
+    start = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom tdmpc2_ros.planner.node import main\n"
     with domain() as own:
         robot = FakeRobot(own)
         arguments = ["--ros-args", "-p", f"model:={bundles[0]}", "-p", "autostart:=true"]

@@ -6,7 +6,7 @@ import pytest
 from fake_robot import random_agent
 
 from tdmpc2_core.errors import UserError
-from tdmpc2_ros.planner_model import PlannerParameters, load_agent
+from tdmpc2_ros.planner.model import PlannerParameters, load_agent
 
 
 @pytest.fixture(scope="module")

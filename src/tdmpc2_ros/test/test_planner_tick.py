@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tdmpc2_ros.planner_tick import Ticker
+from tdmpc2_core.control.ticker import Ticker
 
 PERIOD = 0.02
 

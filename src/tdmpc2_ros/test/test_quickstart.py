@@ -19,7 +19,7 @@ from nav_msgs.msg import Odometry
 from processes import LOCAL, SOURCES, domain, wait_until
 from rosbags.highlevel import AnyReader
 
-from tdmpc2_core.bundles import shipped_bundle
+from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.robots.rotations import tilt
 from tdmpc2_ros import qos
 
@@ -151,7 +151,8 @@ def test_dead_child_is_reported_with_its_log(untrained, tmp_path):
         planner = [
             int(entry.parent.name)
             for entry in Path("/proc").glob("[0-9]*/cmdline")
-            if b"tdmpc2_ros.planner" in entry.read_bytes() and str(untrained).encode() in entry.read_bytes()
+            if b"tdmpc2_ros.planner.node" in entry.read_bytes()
+            and str(untrained).encode() in entry.read_bytes()
         ]
         os.kill(planner[0], signal.SIGKILL)
         _, errors = process.communicate(timeout=30.0)
@@ -174,8 +175,8 @@ def test_killed_planner_leaves_the_walking_robot_standing_and_a_new_one_walks_on
         )
         command = own.node.create_publisher(Twist, "cmd_vel", qos.COMMAND)
         own.node.create_timer(0.05, lambda: command.publish(walk))
-        own.start("tdmpc2_ros.mujoco_sim")
-        planner = own.start("tdmpc2_ros.planner", parameters)
+        own.start("tdmpc2_ros.simulator.node")
+        planner = own.start("tdmpc2_ros.planner.node", parameters)
         wait_until(lambda: _mean_speed(states) > 0.3, 40.0, lambda: "does not walk\n" + planner.log)
         time.sleep(2.0)  # the first leap is over
         planner.kill()
@@ -187,7 +188,7 @@ def test_killed_planner_leaves_the_walking_robot_standing_and_a_new_one_walks_on
         assert end.z > 0.22 and _tilt(states[-1]) < 20.0, "the robot does not stand"
         # it may still rock by a few centimetres; with its last command it would go on at 0.5 m/s
         assert np.hypot(end.x - start.x, end.y - start.y) < 0.1, "the robot drifts"
-        second = own.start("tdmpc2_ros.planner", parameters)
+        second = own.start("tdmpc2_ros.planner.node", parameters)
         wait_until(lambda: _mean_speed(states) > 0.3, 40.0, lambda: "does not walk on\n" + second.log)
         assert states[-1].pose.pose.position.z > 0.22
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tdmpc2_core.bundles import shipped_bundle
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.robots.embodiment import Embodiment
-from tdmpc2_ros.quickstart_course import Course
-from tdmpc2_ros.quickstart_metrics import Motion, score
+from tdmpc2_core.scoring.course import Course
+from tdmpc2_core.scoring.run_metrics import Motion, score
 
 ROBOT = Embodiment.load("quadruped")
 

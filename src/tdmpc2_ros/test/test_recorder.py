@@ -16,9 +16,9 @@ from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import JointState
 
 from tdmpc2_ros import qos
-from tdmpc2_ros.conversions import joint_state_message
+from tdmpc2_ros.messages import joint_state_message
 
-RECORDER = "tdmpc2_ros.recorder"
+RECORDER = "tdmpc2_ros.recorder.node"
 NAMES = ("b", "a")
 
 

@@ -1,8 +1,14 @@
 """Checkpoints: the bundle directory of this suite, and files of the official TD-MPC2 code."""
 
-from tdmpc2_core.checkpoint.bundle import FORMAT_VERSION, Bundle, load_bundle, save_bundle
+from tdmpc2_core.checkpoint.bundle import (
+    FORMAT_VERSION,
+    Bundle,
+    check_same_robot,
+    first_difference,
+    load_bundle,
+    save_bundle,
+)
 from tdmpc2_core.checkpoint.official import load_official
-from tdmpc2_core.checkpoint.robot_files import check_same_robot, first_difference
 
 __all__ = [
     "FORMAT_VERSION",

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tdmpc2_core.bundles import shipped_bundle
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import shipped_bundle
 
 NAME = "bundle.json"
 FORMAT = "tdmpc2-bundle"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tdmpc2_core.learning.returns import discount_for
+from tdmpc2_core.learning.losses import discount_for
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Simulated robots to learn from: MuJoCo behind the robots' own contracts."""
+"""Environments to learn from, behind one registry."""

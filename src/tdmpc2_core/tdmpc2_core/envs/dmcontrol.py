@@ -12,7 +12,7 @@ from typing import Any
 import mujoco  # noqa: F401  # before dm_control: its rendering back end follows MUJOCO_GL at the first import
 import numpy as np
 
-from tdmpc2_core.config_words import closest
+from tdmpc2_core.config import closest
 from tdmpc2_core.envs.protocol import EnvSpec, StepResult
 from tdmpc2_core.errors import UserError
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tdmpc2_core.config_words import closest
+from tdmpc2_core.config import closest
 from tdmpc2_core.envs import dmcontrol
 from tdmpc2_core.envs.protocol import Environment, EnvSpec
-from tdmpc2_core.envs.robot import EnvOptions, RobotEnv, robot_spec
+from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv, robot_spec
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 

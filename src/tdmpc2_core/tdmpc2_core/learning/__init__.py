@@ -1,10 +1,9 @@
 """Learning: losses, actor objectives and the learner (torch)."""
 
 from tdmpc2_core.learning.actor import ActorOptions
-from tdmpc2_core.learning.batch import Batch
+from tdmpc2_core.learning.batch import Batch, UpdateDraws
 from tdmpc2_core.learning.config import LearnerConfig
-from tdmpc2_core.learning.draws import UpdateDraws
 from tdmpc2_core.learning.learner import Learner
-from tdmpc2_core.learning.returns import discount_for
+from tdmpc2_core.learning.losses import discount_for
 
 __all__ = ["ActorOptions", "Batch", "Learner", "LearnerConfig", "UpdateDraws", "discount_for"]

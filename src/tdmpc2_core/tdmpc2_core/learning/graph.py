@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from tdmpc2_core.capture import Repeat, best_repeat
-from tdmpc2_core.learning.batch import Batch
-from tdmpc2_core.learning.draws import UpdateDraws
+from tdmpc2_core.learning.batch import Batch, UpdateDraws
 from tdmpc2_core.learning.learner import Learner
 
 

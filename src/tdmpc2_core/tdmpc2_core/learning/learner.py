@@ -12,22 +12,51 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
-from tdmpc2_core.learning.actor import HEAD_REDUCTION, NEEDS_PLAN, OBJECTIVES, ActorInputs, plan_divergence
-from tdmpc2_core.learning.batch import Batch
+from tdmpc2_core.learning.actor import (
+    HEAD_REDUCTION,
+    NEEDS_PLAN,
+    OBJECTIVES,
+    ActorInputs,
+    RunningScale,
+    plan_divergence,
+)
+from tdmpc2_core.learning.batch import Batch, UpdateDraws, draw_update
 from tdmpc2_core.learning.config import LearnerConfig
-from tdmpc2_core.learning.draws import UpdateDraws, draw_update
-from tdmpc2_core.learning.groups import parameter_groups
 from tdmpc2_core.learning.losses import (
     WorldModelLosses,
     masked_mean,
+    n_step_returns,
     termination_metrics,
     time_weights,
     world_model_losses,
 )
-from tdmpc2_core.learning.returns import n_step_returns
-from tdmpc2_core.learning.scale import RunningScale
 from tdmpc2_core.model import WorldModel
 from tdmpc2_core.model.kernels import kernels, using
+
+
+def parameter_groups(model: WorldModel, lr: float, enc_lr_scale: float) -> list[dict[str, Any]]:
+    """Adam groups of the world model, named by part; the policy has an optimiser of its own.
+
+    lr: step of every part but the encoder, whose step is lr * enc_lr_scale. Parameters with requires_grad
+    False, and parts that have no others, are left out: that is how a part is frozen for fine-tuning.
+    """
+    parts: dict[str, nn.Module | None] = {
+        "encoder": model.encoder,
+        "dynamics": model.dynamics,
+        "reward": model.reward_head,
+        "termination": model.termination_head,
+        "q": model.q_heads,
+    }
+    groups: list[dict[str, Any]] = []
+    for name, part in parts.items():
+        params = [] if part is None else [p for p in part.parameters() if p.requires_grad]
+        if params:
+            groups.append(
+                {"params": params, "lr": lr * enc_lr_scale if name == "encoder" else lr, "name": name}
+            )
+    if model.task_embedding is not None and model.task_embedding.requires_grad:
+        groups.append({"params": [model.task_embedding], "lr": lr, "name": "task_embedding"})
+    return groups
 
 
 class Learner:

@@ -9,37 +9,434 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from tdmpc2_core.config import from_mapping, read_yaml, setting, to_mapping
-from tdmpc2_core.config_values import Place
-from tdmpc2_core.config_words import closest
+from tdmpc2_core.config import Place, closest, convert, describe, from_mapping, read_yaml, setting, to_mapping
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.robots.embodiment_rules import check_rules
 from tdmpc2_core.robots.kinematics import KinematicChain
-from tdmpc2_core.robots.pose_command import PoseCommandSpec
-from tdmpc2_core.robots.specs import (
-    ActionSpec,
-    ClockSpec,
-    CommandSpec,
-    Joint,
-    ObservationSpec,
-    SafetySpec,
-    joints_from_section,
-)
-from tdmpc2_core.robots.training_specs import (
-    DemonstrationSpec,
-    RandomisationSpec,
-    ResetSpec,
-    RewardSpec,
-    TerminationSpec,
-)
+
+Point = tuple[float, float, float]
+
+POSE_NAMES = ("x", "y", "z", "qx", "qy", "qz", "qw")
+"""Entries of a pose command: position in m and unit quaternion, both in the robot's base frame."""
+
+
+@dataclass(frozen=True)
+class PoseCommandSpec:
+    """A goal for the tool, as geometry_msgs/PoseStamped in `base_frame`. Without a goal the robot holds.
+
+    A goal stands until another comes or it is cleared. Training draws goals as tool poses of joint positions
+    within `joint_span` of the default pose, inside the box, with every link above `clearance`.
+    """
+
+    kind: Literal["pose"] = setting(why="geometry_msgs/PoseStamped")
+    tool: str = setting(why="site or body of the robot model that is brought to the goal")
+    lower: Point = setting(unit="m", why="lowest x, y, z of a goal that is accepted, in the base frame")
+    upper: Point = setting(unit="m", why="highest x, y, z of a goal that is accepted")
+    joint_span: tuple[float, ...] = setting(unit="rad", low=0, why="training: one half width per joint")
+    clearance: float = setting(0.0, unit="m", why="training: height of links behind the first two, and tool")
+    position_tolerance: float = setting(0.02, unit="m", above=0, why="distance at which a goal is reached")
+    rotation_tolerance: float = setting(0.1, unit="rad", above=0, why="angle reported beside it")
+    reach_seconds: float = setting(2.0, unit="s", above=0, why="time in which a goal is to be reached")
+    stand_fraction: float = setting(0.0, low=0, high=1, why="training: share of goals that are where it is")
+    resample_seconds: float = setting(4.0, unit="s", above=0, why="training: time between new goals")
+
+    def __post_init__(self) -> None:
+        if not self.tool:
+            raise ValueError("tool must not be empty")
+        for axis, low, high in zip("xyz", self.lower, self.upper, strict=True):
+            if low >= high:
+                raise ValueError(f"lower {axis} must be below upper {axis}, got {low:g} and {high:g} m")
+        if self.resample_seconds < self.reach_seconds:
+            raise ValueError(
+                f"resample_seconds must be at least reach_seconds ({self.reach_seconds:g} s), "
+                f"got {self.resample_seconds:g} s"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the entries in the order of the command vector."""
+        return POSE_NAMES
+
+    def outside(self, position: Point) -> str:
+        """Why a goal's position, m, lies outside the box; empty where it does not."""
+        for axis, value, low, high in zip("xyz", position, self.lower, self.upper, strict=True):
+            if not low <= value <= high:
+                return f"{axis} is {value:.3f} m, must lie in [{low:g}, {high:g}] m"
+        return ""
+
+
+TermName = Literal[
+    "gyro",
+    "gravity",
+    "joint_position",
+    "joint_velocity",
+    "target_error",
+    "goal_position",
+    "goal_rotation",
+    "previous_action",
+    "command",
+    "gait_phase",
+]
+SourceName = Literal["imu", "joints", "command", "self"]
+CommandName = Literal["linear_x", "linear_y", "linear_z", "angular_x", "angular_y", "angular_z"]
+
+TERM_SOURCES: dict[str, str] = {
+    "gyro": "imu",
+    "gravity": "imu",
+    "joint_position": "joints",
+    "joint_velocity": "joints",
+    "target_error": "joints",
+    "goal_position": "joints",
+    "goal_rotation": "joints",
+    "previous_action": "self",
+    "command": "command",
+    "gait_phase": "self",
+}
+"""Every observation term there is, and the source it is made from. All of them exist on a real robot."""
+
+
+@dataclass(frozen=True)
+class Joint:
+    """One actuated joint. Its place in `Embodiment.joints` is its place in every joint and action array."""
+
+    name: str = setting(why="joint name as in joint_states, URDF and MJCF")
+    default: float = setting(unit="rad", why="position that action 0 asks for")
+    lower: float = setting(unit="rad", why="lower position limit")
+    upper: float = setting(unit="rad", why="upper position limit")
+    action_scale: float = setting(unit="rad", above=0, why="change of the target for a full action of 1")
+    kp: float = setting(unit="N m/rad", above=0, why="proportional gain of the position servo")
+    kd: float = setting(unit="N m s/rad", low=0, why="damping gain of the position servo")
+    velocity: float = setting(unit="rad/s", above=0, why="velocity limit")
+    effort: float = setting(unit="N m", above=0, why="effort limit")
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("name must not be empty")
+        if self.lower >= self.upper:
+            raise ValueError(
+                f"lower of {self.name!r} must be below upper, got {self.lower:g}, {self.upper:g}"
+            )
+        if not self.lower <= self.default <= self.upper:
+            raise ValueError(
+                f"default of {self.name!r} must lie in [{self.lower:g}, {self.upper:g}], got {self.default:g}"
+            )
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """What an action means and how the target moves between decisions."""
+
+    kind: Literal["position", "delta"] = setting(
+        "position", why="targets = action_scale * action + default pose, or + the targets before (delta)"
+    )
+    interpolation: Literal["linear", "step"] = setting(
+        "linear", why="ramp over one control period, as joint_trajectory_controller does, or step"
+    )
+
+
+@dataclass(frozen=True)
+class CommandTerm:
+    """One component of the command, named as in geometry_msgs/Twist, and the range a policy trains for."""
+
+    name: CommandName = setting(why="Twist component")
+    lower: float = setting(unit="m/s or rad/s", why="smallest command that is passed on")
+    upper: float = setting(unit="m/s or rad/s", why="largest command that is passed on")
+
+    def __post_init__(self) -> None:
+        if not self.lower <= 0.0 <= self.upper or self.lower >= self.upper:
+            raise ValueError(f"range of {self.name} must hold 0, got [{self.lower:g}, {self.upper:g}]")
+
+
+@dataclass(frozen=True)
+class CommandSpec:
+    """A velocity that an operator can ask for. The other kind is `pose_command.PoseCommandSpec`."""
+
+    terms: tuple[CommandTerm, ...] = setting(why="order of the command vector")
+    deadband: float = setting(0.0, low=0, why="below it in every term the robot stands")
+    timeout: float = setting(0.5, unit="s", above=0, why="silence after which the command counts as zero")
+    kind: Literal["twist"] = setting("twist", why="geometry_msgs/Twist")
+    stand_fraction: float = setting(0.0, low=0, high=1, why="training: share of commands that are zero")
+    resample_seconds: float = setting(5.0, unit="s", above=0, why="training: time between new commands")
+    term_probability: float = setting(
+        1.0, low=0, high=1, why="training: chance that a drawn command keeps a term; else it is 0"
+    )
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise ValueError(
+                "terms must hold at least one; leave the whole section out for a robot without commands"
+            )
+        no_duplicates("terms", [term.name for term in self.terms])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the terms in the order of the command vector."""
+        return tuple(term.name for term in self.terms)
+
+    def velocity(self, command: ArrayLike) -> NDArray[np.float64]:
+        """Base velocity (3,) that a command (C,) asks for: forward and lateral, m/s, yaw rate, rad/s."""
+        asked = dict(zip(self.names, np.asarray(command, dtype=np.float64), strict=True))
+        return np.array([asked.get(name, 0.0) for name in ("linear_x", "linear_y", "angular_z")])
+
+
+@dataclass(frozen=True)
+class ClockSpec:
+    """The gait phase in the observation, and the gait that it stands for."""
+
+    frequency: float = setting(unit="Hz", above=0, why="cycles per second while the robot moves")
+    duty: float = setting(0.6, above=0, below=1, why="share of a cycle that a foot is on the ground")
+    feet: tuple[str, ...] = setting((), why="foot geoms of the robot model")
+    offsets: tuple[float, ...] = setting((), unit="cycles", why="phase of each foot, in the order of feet")
+    stop_cycles: int = setting(
+        0,
+        low=0,
+        unit="cycles",
+        why="after the command became zero: 0 stops in mid step, 1 finishes the cycle, 2 adds one",
+    )
+
+    def __post_init__(self) -> None:
+        no_duplicates("feet", list(self.feet))
+        if len(self.offsets) != len(self.feet):
+            raise ValueError(
+                f"offsets must hold {len(self.feet)} values, one per foot, got {len(self.offsets)}"
+            )
+
+
+@dataclass(frozen=True)
+class ObservationTerm:
+    """One block of the observation vector."""
+
+    name: TermName = setting(why="which quantity")
+    source: SourceName = setting(why="where it comes from")
+    scale: float = setting(1.0, above=0, why="factor on the quantity in SI units")
+    noise: float = setting(0.0, low=0, why="training: half width of uniform noise, before the scale")
+    max_age: float | None = setting(None, unit="s", above=0, why="oldest sample that may be used")
+    history: int | None = setting(None, low=1, why="samples kept; the section's history if absent")
+
+    def __post_init__(self) -> None:
+        wanted = TERM_SOURCES[self.name]
+        if self.source != wanted:
+            raise ValueError(f"source of {self.name} must be {wanted}, got {self.source}")
+        measured = wanted in ("imu", "joints")
+        if measured and self.max_age is None:
+            raise ValueError(f"{self.name} needs max_age in seconds, as every term of source {wanted} does")
+        if not measured and self.max_age is not None:
+            raise ValueError(f"{self.name} must not have max_age: only terms of source imu and joints do")
+        if self.name in ("command", "gait_phase") and self.noise:
+            raise ValueError(f"{self.name} must not have noise: it is not measured")
+
+
+@dataclass(frozen=True)
+class ObservationSpec:
+    """The observation vector: its terms in order."""
+
+    terms: tuple[ObservationTerm, ...] = setting(why="blocks of the vector in order")
+    history: int = setting(1, low=1, why="samples kept per term unless the term says otherwise")
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise ValueError(f"terms must hold at least one of {', '.join(TERM_SOURCES)}")
+        no_duplicates("terms", [term.name for term in self.terms])
+
+    @property
+    def max_ages(self) -> dict[str, float]:
+        """For each measured source that a term uses, the smallest max_age (s) of its terms."""
+        ages: dict[str, float] = {}
+        for term in self.terms:
+            if term.max_age is not None:
+                ages[term.source] = min(term.max_age, ages.get(term.source, term.max_age))
+        return ages
+
+    def has(self, name: str) -> bool:
+        """True when a term of that name is part of the observation."""
+        return any(term.name == name for term in self.terms)
+
+
+@dataclass(frozen=True)
+class SafetySpec:
+    """Limits on what is sent to the joints, whatever the policy asks for."""
+
+    position_margin: float = setting(0.0, unit="rad", low=0, why="kept from every joint limit")
+    max_target_rate: float = setting(20.0, unit="rad/s", above=0, why="largest change of a position target")
+    max_effort_fraction: float = setting(
+        1.0, above=0, high=1, why="share of a joint's effort that kp * (target - position) may ask for"
+    )
+
+
+def no_duplicates(key: str, names: list[str]) -> None:
+    """Raise ValueError when a name stands in the list `key` more than once."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{key} name {', '.join(twice)} more than once; each name may appear once")
+
+
+def joints_from_section(section: Any, place: Place) -> tuple[Joint, ...]:
+    """The joints of ``{defaults: {...}, list: [...]}``: each entry completed by the defaults."""
+    if not isinstance(section, Mapping) or not isinstance(section.get("list"), (list, tuple)):
+        raise place.error(f"expected a section with keys defaults and list, got {describe(section)}")
+    keys = [f.name for f in fields(Joint) if f.name != "name"]
+    defaults = section.get("defaults") or {}
+    for name in section:
+        if name not in ("defaults", "list"):
+            raise place.error(f"unknown key {name!r}; accepted: defaults, list")
+    if not isinstance(defaults, Mapping):
+        raise place.child("defaults").error(f"expected a section, got {describe(defaults)}")
+    for name in defaults:
+        if name not in keys:
+            hint = f"{closest(name, keys)}; accepted: {', '.join(keys)}"
+            raise place.child("defaults").error(f"unknown key {name!r}{hint}")
+    entries = place.child("list")
+    return tuple(
+        convert(Joint, {**defaults, **item} if isinstance(item, Mapping) else item, entries.item(i))
+        for i, item in enumerate(section["list"])
+    )
+
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ResetSpec:
+    """The state that an episode starts in."""
+
+    base_height: float | None = setting(
+        None, unit="m", above=0, why="height of the base; the model's if absent"
+    )
+    joint_noise: float = setting(0.0, unit="rad", low=0, why="half width of noise around the default pose")
+    velocity_noise: float = setting(0.0, unit="m/s, rad/s", low=0, why="half width of uniform base velocity")
+
+
+@dataclass(frozen=True)
+class RewardTerm:
+    """One reward term; keys other than name and weight are numeric parameters of its function."""
+
+    name: str = setting(why="function in envs/rewards.py")
+    weight: float = setting(why="reward per decision for a term value of 1")
+    params: dict[str, float] = setting(factory=dict, rest=True, hash=False, why="parameters of the function")
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """The reward: a sum of weighted terms."""
+
+    terms: tuple[RewardTerm, ...] = setting((), why="terms that are summed")
+    velocity_time_constant: float = setting(
+        0.0, unit="s", low=0, why="tracking terms average base velocities over it: a gait sways by nature"
+    )
+
+    def __post_init__(self) -> None:
+        no_duplicates("terms", [term.name for term in self.terms])
+
+
+@dataclass(frozen=True)
+class TerminationSpec:
+    """When an episode ends because the robot fell; an absent limit is not applied."""
+
+    min_base_height: float | None = setting(None, unit="m", why="trunk above ground")
+    max_tilt: float | None = setting(None, unit="rad", above=0, why="trunk z axis from vertical")
+
+
+@dataclass(frozen=True)
+class RandomisationSpec:
+    """Ranges drawn per episode, applied where training asks for them."""
+
+    friction: Range | None = setting(None, low=0, why="sliding friction; the model's own if absent")
+    base_mass: Range = setting((0.0, 0.0), unit="kg", why="added to the trunk")
+    gain: Range = setting((1.0, 1.0), above=0, why="factor on kp and kd, per joint")
+    delay: Range = setting((0.0, 0.0), unit="s", low=0, why="from decision to the command's arrival")
+    push_interval: float | None = setting(
+        None, unit="s", above=0, why="mean time between pushes; none if absent"
+    )
+    push_velocity: float = setting(0.0, unit="m/s", low=0, why="largest change of horizontal base velocity")
+    push_force: float = setting(0.0, unit="N", low=0, why="largest force on the tool of a robot with one")
+    push_seconds: float = setting(0.2, unit="s", above=0, why="how long that force lasts")
+
+    def __post_init__(self) -> None:
+        for name in ("friction", "base_mass", "gain", "delay"):
+            value = getattr(self, name)
+            if value is not None and value[0] > value[1]:
+                raise ValueError(f"{name} must be [lowest, highest], got [{value[0]:g}, {value[1]:g}]")
+
+
+@dataclass(frozen=True)
+class DemonstrationSpec:
+    """The scripted controller that seeds the replay buffer; keys other than kind are its settings."""
+
+    kind: str = setting(why="controller in envs/demonstrator.py")
+    noise: float = setting(
+        0.3, unit="normalised action", low=0, why="largest standing noise; bursts have 5/3 of it"
+    )
+    params: dict[str, float] = setting(
+        factory=dict, rest=True, hash=False, why="settings of the controller, by the names it declares"
+    )
+
+
+_NEEDED_SECTIONS = {
+    "command": "command",
+    "gait_phase": "clock",
+    "gyro": "imu_frame",
+    "gravity": "imu_frame",
+    "goal_position": "command",
+    "goal_rotation": "command",
+}
+_NEEDED_KINDS = {"command": "twist", "goal_position": "pose", "goal_rotation": "pose"}
+
+
+def check_rules(embodiment: Embodiment) -> None:
+    """Raise ValueError with one sentence about the first rule that is broken."""
+    _check_joints(embodiment)
+    _check_rates(embodiment)
+    for term, section in _NEEDED_SECTIONS.items():
+        if embodiment.observation.has(term) and getattr(embodiment, section) is None:
+            raise ValueError(f"observation.terms has {term}, which needs the key {section!r}")
+    _check_command(embodiment)
+
+
+def _check_joints(embodiment: Embodiment) -> None:
+    names, margin = embodiment.joint_names, embodiment.safety.position_margin
+    if not names:
+        raise ValueError("joints.list must name at least one joint")
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ValueError(f"joints.list has {', '.join(twice)} more than once; each joint may appear once")
+    for joint in embodiment.joints:
+        room = min(joint.default - joint.lower, joint.upper - joint.default)
+        if margin > room:
+            raise ValueError(
+                f"safety.position_margin ({margin:g} rad) leaves the default of {joint.name!r} outside its "
+                f"limits; at most {room:g} fits"
+            )
+
+
+def _check_rates(embodiment: Embodiment) -> None:
+    steps = embodiment.physics_rate / embodiment.control_rate
+    if round(steps) < 1 or abs(steps - round(steps)) > 1e-6:
+        raise ValueError(
+            f"physics_rate must be a whole multiple of control_rate ({embodiment.control_rate:g} Hz), "
+            f"got {embodiment.physics_rate:g} Hz"
+        )
+
+
+def _check_command(embodiment: Embodiment) -> None:
+    command, pose = embodiment.command, embodiment.pose_command
+    for term, kind in _NEEDED_KINDS.items():
+        if command and embodiment.observation.has(term) and command.kind != kind:
+            raise ValueError(
+                f"observation.terms has {term}, which needs command.kind {kind}, got {command.kind}"
+            )
+    if pose and len(pose.joint_span) != embodiment.num_joints:
+        raise ValueError(
+            f"command.joint_span must hold {embodiment.num_joints} values, one per joint, "
+            f"got {len(pose.joint_span)}"
+        )
+
 
 FILE_NAME = "embodiment.yaml"
 SHIPPED = Path(__file__).parent / "models"

@@ -9,8 +9,8 @@ import numpy as np
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.protocol import Environment
+from tdmpc2_core.teachers.demonstrator import Teachers
 from tdmpc2_core.train.config import TrainConfig
-from tdmpc2_core.train.teachers import Teachers
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from tdmpc2_core.agent import Agent
 from tdmpc2_core.config import check_fields, setting
 from tdmpc2_core.data.episodes import Episode, read_episode
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.learning.batch import Batch
-from tdmpc2_core.learning.draws import UpdateDraws
+from tdmpc2_core.learning.batch import Batch, UpdateDraws
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.learning.losses import time_weights, world_model_losses
 from tdmpc2_core.learning.replay import ReplayBuffer

@@ -1,0 +1,278 @@
+"""What to command at a tick: observation, plan, fall-backs, safety. No ROS in here.
+
+Fall-backs, in order: the newest plan played on while its horizon lasts, the policy prior, the robot held.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tdmpc2_core.control.worker import Outcome, PlanWorker, Request
+from tdmpc2_core.errors import StaleSource, UserError
+from tdmpc2_core.robots import ActionMapper, ObservationAssembler, SafetyFilter, SensorState
+
+if TYPE_CHECKING:
+    from tdmpc2_core.agent import Agent
+    from tdmpc2_core.control.trust import Insight, TrustMonitor
+    from tdmpc2_core.planning import Plan
+    from tdmpc2_core.robots import Snapshot
+
+
+Array = NDArray[np.float64]
+
+NO_GOAL = "no goal"
+"""Why a robot with a pose command holds before it is given one."""
+
+MODES = ("idle", "plan", "replay", "policy", "hold", "estop")
+
+
+@dataclass
+class DecisionOptions:
+    """What may change while the robot moves."""
+
+    deadline: float = 0.012  # s of search per tick
+    evaluate: bool = True  # act without exploration noise
+    task: int | None = None  # index in a multi-task model
+    limits: tuple[float, float] = (0.0, 0.0)  # see `tdmpc2_core.control.trust.TrustLimits`
+
+
+class Decision(NamedTuple):
+    """What a tick came to. `targets` (H, J), rad, are for 1, 2, ... H periods from now; None: send none."""
+
+    targets: Array | None
+    mode: str
+    reason: str = ""
+    ended_by: str = "hold"
+    stamp: float = math.nan  # of the oldest sample used, s
+    planning: float = math.nan  # s
+    interventions: tuple[str, ...] = ()
+    plan: Plan | None = None  # what is played, from its row `row` on
+    row: int = 0
+    observation: NDArray[np.float32] | None = None  # that `plan` was made for at this tick
+    previous: NDArray[np.float32] | None = None  # (A,) action of the tick before, if that had an observation
+
+
+_ROUNDING = 1e-6  # s, far below a control period: a tick at the plan's end is past it
+_LATE = 0.85  # control periods after which a plan counts as late
+
+
+class Decider:
+    """The state of one robot's control: history, previous action, plan, last safe targets.
+
+    Args:
+        agent: model and planner; its embodiment says what the robot is.
+        sensors: the newest samples, written by others.
+    """
+
+    def __init__(self, agent: Agent, sensors: SensorState, options: DecisionOptions | None = None) -> None:
+        assert agent.embodiment is not None
+        self.embodiment, self.options = agent.embodiment, options or DecisionOptions()
+        self._agent, self._sensors = agent, sensors
+        self._period = self.embodiment.control_period
+        self._horizon = agent.planner_config.horizon
+        self._assembler = ObservationAssembler(self.embodiment)
+        self._mapper, self._safety = ActionMapper(self.embodiment), SafetyFilter(self.embodiment)
+        self._worker, self._monitor = PlanWorker(agent), _monitor(agent)
+        self._successor: tuple[Agent, PlanWorker, int | None] | None = None
+        self._plan: Plan | None = None
+        self._sent: NDArray[np.float32] | None = None  # action of the tick before
+        self._first = self._fresh_start = True
+        self._lost = False
+        self._pose: Array | None = None  # held since the present hold began
+
+    def warm_up(self) -> None:
+        """Plan once in the planning thread, whose first search takes far longer than later ones."""
+        self._worker.warm_up(self.embodiment.observation_dim, self.options.task)
+
+    def succeed(self, agent: Agent, worker: PlanWorker, task: int | None) -> None:
+        """Decide with another agent of the same robot from the next tick on; `worker` plans with it, warm.
+
+        History, previous action and the plan that is being played go on.
+        """
+        self._successor = agent, worker, task
+
+    def inspect(self, decision: Decision, tell: Callable[[Decision, Insight], None]) -> None:
+        """Look at the decision with the model; in the planning thread while it is idle, as is `tell`."""
+        from tdmpc2_core.control.trust import TrustLimits
+
+        plan, seen, previous = decision.plan, decision.observation, decision.previous
+        if plan is None or seen is None:
+            return
+        monitor, options = self._monitor, self.options
+
+        def look() -> None:
+            limits = TrustLimits(*options.limits)
+            tell(decision, monitor.assess(seen, plan.actions, previous, options.task, limits))
+
+        self._worker.follow(look)
+
+    def stop(self) -> None:
+        """End the planning thread."""
+        self._worker.stop()
+
+    def restart(self) -> None:
+        """Forget history and plan: the next observation is the first of an episode."""
+        self._fresh_start, self._plan, self._sent = True, None, None
+
+    def decide(self, now: float, started: float, estop: bool = False) -> Decision:
+        """Decide at `now` (s, on the clock of the sensors' stamps); `started` is the same instant of
+        `time.monotonic()`, from which deadlines count.
+
+        Stale sensors give one hold, then decisions without targets until all are fresh again.
+        """
+        if self._successor is not None:
+            self._take_over(*self._successor)
+        snapshot = self._sensors.snapshot()
+        if estop:
+            self.restart()
+            if self.embodiment.pose_command:  # a goal would set the arm going again when the stop is cleared
+                self._sensors.clear_command()
+            return self._hold(snapshot, "emergency stop", "estop")
+        try:
+            observation = self._observe(snapshot, now)
+        except StaleSource as problem:
+            self.restart()
+            again, self._lost = self._lost, True
+            return Decision(None, "hold", str(problem)) if again else self._hold(snapshot, str(problem))
+        self._lost = False
+        if self.embodiment.pose_command and snapshot.command is None:
+            self._first, self._plan, self._sent = True, None, None
+            return self._recorded(self._hold(snapshot, NO_GOAL))._replace(stamp=self._oldest(snapshot))
+        decision = self._act(observation, snapshot, now, started)
+        return decision._replace(stamp=self._oldest(snapshot))
+
+    def hold(self, reason: str) -> Decision:
+        """The safe action: the robot held at its measured position. No targets before the first sample."""
+        return self._hold(self._sensors.snapshot(), reason)
+
+    # ---- parts of a decision ----
+
+    def _take_over(self, agent: Agent, worker: PlanWorker, task: int | None) -> None:
+        self._successor = None
+        self._worker.stop(0.0)
+        self._agent, self._worker, self._monitor = agent, worker, _monitor(agent)
+        self._horizon, self.options.task = agent.planner_config.horizon, task
+        self._first, self._sent = True, None
+
+    def _observe(self, snapshot: Snapshot, now: float) -> NDArray[np.float32]:
+        if self._fresh_start:
+            self._assembler.reset(self._sensors, now)
+            assert snapshot.joints is not None
+            self._safety.reset(snapshot.joints.position)
+            self._first, self._fresh_start, self._pose = True, False, None
+        return self._assembler.assemble(self._sensors, now)
+
+    def _act(
+        self, observation: NDArray[np.float32], snapshot: Snapshot, now: float, started: float
+    ) -> Decision:
+        self._accept(self._worker.collect())  # a plan that came after its tick
+        outcome, problem = None, "the search of an earlier tick still runs"
+        if not self._worker.busy:
+            deadline, options = started + self.options.deadline, self.options
+            self._worker.request(
+                Request(observation, now, deadline, self._first, options.evaluate, options.task)
+            )
+            self._first = False
+            outcome = self._worker.collect(until=max(deadline, started + _LATE * self._period))
+            problem = self._accept(outcome)
+        seconds = outcome.seconds if outcome else time.monotonic() - started
+        previous, self._sent = self._sent, None
+        if outcome and isinstance(outcome.error, UserError):  # the observation or the plan is not finite
+            return self._recorded(self._hold(snapshot, problem)._replace(planning=seconds))
+        if not problem and self._plan is not None:
+            mode = "policy" if self._plan.ended_by == "policy" else "plan"
+            self._sent = self._plan.actions[0]
+            decision = self._play(self._plan, mode, "", snapshot, now)
+            return decision._replace(planning=seconds, observation=observation, previous=previous)
+        return self._fall_back(observation, snapshot, now, problem)._replace(planning=seconds)
+
+    def _accept(self, outcome: Outcome | None) -> str:
+        """Take up a new plan; else the reason why there is none."""
+        if outcome is None:
+            return "the plan is late"
+        if outcome.plan is not None:
+            self._plan = outcome.plan
+            return ""
+        return (
+            f"{outcome.error}"
+            if isinstance(outcome.error, UserError)
+            else f"planning failed: {outcome.error!r}"
+        )
+
+    def _fall_back(
+        self, observation: NDArray[np.float32], snapshot: Snapshot, now: float, why: str
+    ) -> Decision:
+        if self._plan is not None and now < self._plan.end - _ROUNDING:
+            return self._play(self._plan, "replay", why, snapshot, now)._replace(ended_by="replay")
+        try:
+            action = self._agent.act(observation[None], evaluate=True, task=self._task, use_prior=True).action
+        except (UserError, RuntimeError) as problem:
+            return self._recorded(self._hold(snapshot, f"{why}; {problem}"))
+        return self._rows(action, "policy", why, "policy", snapshot)
+
+    def _play(self, plan: Plan, mode: str, why: str, snapshot: Snapshot, now: float) -> Decision:
+        row = plan.index(now)
+        decision = self._rows(plan.actions[row:], mode, why, plan.ended_by, snapshot)
+        return decision._replace(plan=plan, row=row)
+
+    def _rows(
+        self, actions: NDArray[np.float32], mode: str, why: str, ended_by: str, snapshot: Snapshot
+    ) -> Decision:
+        """The decision that plays `actions` (H, A) from now on."""
+        self._assembler.record_action(actions[0])
+        self._pose = None
+        wanted = self._mapper.targets(actions, self._safety.last)
+        targets, interventions = self._safe(wanted, snapshot)
+        return Decision(targets, mode, why, ended_by, interventions=interventions)
+
+    def _hold(self, snapshot: Snapshot, reason: str, mode: str = "hold") -> Decision:
+        if self._pose is None and snapshot.joints is not None:
+            self._pose = snapshot.joints.position
+        if self._pose is None:
+            return Decision(None, mode, reason)
+        rows = np.tile(self._pose, (self._horizon, 1))
+        targets, interventions = self._safe(rows, snapshot)
+        return Decision(targets, mode, reason, interventions=interventions)
+
+    def _recorded(self, decision: Decision) -> Decision:
+        if decision.targets is not None:
+            self._assembler.record_action(self._mapper.action(decision.targets[0], decision.targets[0]))
+        return decision
+
+    def _safe(self, rows: Array, snapshot: Snapshot) -> tuple[Array, tuple[str, ...]]:
+        """Every row (H, J) filtered. The first starts from the measured position and is what counts; for the
+        others the robot is taken to have reached the row before."""
+        position = rows[0] if snapshot.joints is None else snapshot.joints.position
+        first = self._safety.filter(rows[0], position, self._period)
+        ahead = copy.copy(self._safety)
+        ahead.counts = dict(ahead.counts)
+        result = [first.targets]
+        for row in rows[1:]:
+            result.append(ahead.filter(row, result[-1], self._period).targets)
+        self._assembler.record_target(first.targets)
+        return np.stack(result), first.interventions
+
+    @property
+    def _task(self) -> NDArray[np.int64] | None:
+        return None if self.options.task is None else np.array([self.options.task])
+
+    def _oldest(self, snapshot: Snapshot) -> float:
+        needed = self.embodiment.observation.max_ages
+        samples = [
+            s for s, name in ((snapshot.joints, "joints"), (snapshot.imu, "imu")) if name in needed and s
+        ]
+        return min((sample.stamp for sample in samples), default=math.nan)
+
+
+def _monitor(agent: Agent) -> TrustMonitor:
+    from tdmpc2_core.control.trust import TrustMonitor  # with torch, whose threads are set before its import
+
+    return TrustMonitor(agent.model)

@@ -1,0 +1,1 @@
+"""Simulated robots to learn from: MuJoCo behind the contracts of the robots."""

@@ -1,0 +1,222 @@
+"""The training environment: MuJoCo behind the same assembler, mapper and safety filter as the robot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tdmpc2_core.config import setting
+from tdmpc2_core.envs.protocol import EnvSpec, StepResult
+from tdmpc2_core.envs.robot.goals import GoalSampler
+from tdmpc2_core.envs.robot.randomisation import push, randomise, restore
+from tdmpc2_core.envs.robot.simulation import Simulation
+from tdmpc2_core.robots.action import ActionMapper
+from tdmpc2_core.robots.embodiment import CommandSpec, Embodiment
+from tdmpc2_core.robots.observation import ObservationAssembler
+from tdmpc2_core.robots.rewards import Reward, RobotState
+from tdmpc2_core.robots.rotations import pose_error, to_matrix
+from tdmpc2_core.robots.safety import SafetyFilter
+from tdmpc2_core.robots.sensors import SensorState
+from tdmpc2_core.robots.trajectory import TrajectoryPlayer
+
+
+@dataclass(frozen=True)
+class EnvOptions:
+    """What varies between training and evaluation."""
+
+    sensor_noise: bool = setting(
+        True, why="uniform noise of the embodiment's observation terms; off for a clean test"
+    )
+    randomise: bool = setting(True, why="friction, mass, gains and delay drawn per episode, and pushes")
+    random_reset: bool = setting(True, why="reset noise, random yaw; off starts from the default pose")
+
+
+def robot_spec(embodiment: Embodiment) -> EnvSpec:
+    """Sizes and times of a robot's environment."""
+    return EnvSpec(
+        name=embodiment.name,
+        observation_dim=embodiment.observation_dim,
+        action_dim=embodiment.action_dim,
+        episode_length=round(embodiment.episode_seconds * embodiment.control_rate),
+        control_period=embodiment.control_period,
+        terminates=True,
+        embodiment=embodiment,
+    )
+
+
+class RobotEnv:
+    """One robot; decisions at the control rate, actions in [-1, 1]^A.
+
+    ``command`` may be set from outside with :meth:`set_command`; otherwise it is drawn anew every
+    ``command.resample_seconds``.
+    """
+
+    def __init__(self, embodiment: Embodiment, seed: int = 0, options: EnvOptions | None = None) -> None:
+        self.embodiment = embodiment
+        self.spec = robot_spec(embodiment)
+        self.options = options or EnvOptions()
+        self.rng = np.random.default_rng(seed)
+        self.simulation = Simulation(embodiment, seed=int(self.rng.integers(2**31)))
+        self.sensors = SensorState(embodiment)
+        self.assembler = ObservationAssembler(embodiment, self.rng if self.options.sensor_noise else None)
+        self.mapper = ActionMapper(embodiment)
+        self.safety = SafetyFilter(embodiment)
+        self.reward = Reward(embodiment)
+        self.player = TrajectoryPlayer(embodiment.default_position)
+        self.max_steps = self.spec.episode_length
+        self._period = embodiment.control_period
+        self._goals = GoalSampler(embodiment) if embodiment.pose_command else None
+        self._command = np.zeros(embodiment.command_dim)
+        self._fixed_command: np.ndarray | None = None
+        self._previous_action = np.zeros(embodiment.action_dim)
+        self._steps = 0
+        self._delay = 0.0
+        self._mean_velocity = np.zeros(3)
+        averaged = embodiment.reward.velocity_time_constant
+        self._velocity_share = 1.0 - np.exp(-self._period / averaged) if averaged > 0.0 else 1.0
+
+    # ---- command ----
+    def set_command(self, command: np.ndarray | None) -> None:
+        """Hold this command (C,) from the next decision on; None returns to drawn commands."""
+        self._fixed_command = None if command is None else np.asarray(command, dtype=np.float64)
+
+    def _next_command(self) -> np.ndarray:
+        if self._fixed_command is not None:
+            return self._fixed_command
+        spec = self.embodiment.command
+        if spec is None:
+            return self._command
+        if self._steps % max(1, round(spec.resample_seconds * self.embodiment.control_rate)) == 0:
+            stand = self.rng.random() < spec.stand_fraction
+            if not isinstance(spec, CommandSpec):
+                assert self._goals is not None
+                return self.simulation.tool_pose() if stand else self._goals.draw(self.rng)
+            if stand:
+                return np.zeros(len(spec.terms))
+            low = [term.lower for term in spec.terms]
+            high = [term.upper for term in spec.terms]
+            kept = self.rng.random(len(spec.terms)) < spec.term_probability
+            return self.rng.uniform(low, high) * kept
+        return self._command
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Joint targets (J,), rad, of the last decision; the position at the start of an episode."""
+        last = self.safety.last
+        return self.simulation.joint_position() if last is None else last
+
+    # ---- gymnasium-style interface ----
+    def reset(self) -> np.ndarray:
+        """New episode; returns the first observation (O,) float32."""
+        options, simulation = self.options, self.simulation
+        simulation.reset(randomise=options.random_reset)
+        self._randomise(options.randomise)
+        self._steps = 0
+        self._previous_action = np.zeros(self.embodiment.action_dim)
+        self._mean_velocity = np.zeros(3)
+        self.player.reset(simulation.joint_position())
+        self.safety.reset(simulation.joint_position())
+        self._command = self._next_command()
+        self._measure()
+        self.assembler.reset(self.sensors, simulation.time)
+        return self.assembler.assemble(self.sensors, simulation.time)
+
+    def step(self, action: np.ndarray) -> StepResult:
+        """Apply ``action`` (A,) for one control period."""
+        action = np.clip(action, -1.0, 1.0)
+        self.assembler.record_action(action)
+        wanted = self.mapper.targets(action, self.targets)
+        targets = self.safety.filter(wanted, self.simulation.joint_position(), self._period).targets
+        self.assembler.record_target(targets)
+        self._advance(targets)
+        self._steps += 1
+        self._maybe_push()
+        reward, info = self._evaluate(action)
+        self._previous_action = action
+        self._command = self._next_command()
+        self._measure()
+        terminated = self.simulation.fallen()
+        truncated = not terminated and self._steps >= self.max_steps
+        observation = self.assembler.assemble(self.sensors, self.simulation.time)
+        return StepResult(observation, reward, terminated, truncated, info)
+
+    # ---- parts of a step ----
+    def _advance(self, targets: np.ndarray) -> None:
+        simulation, ramp = self.simulation, self.embodiment.action.interpolation == "linear"
+        arrival = simulation.time + self._delay
+        pending = True
+        for _ in range(self.embodiment.physics_steps):
+            now = simulation.time
+            if pending and now >= arrival - 1e-9:
+                if ramp:
+                    self.player.set(targets[None], np.array([self._period]), now)
+                else:
+                    self.player.step_to(targets)
+                pending = False
+            simulation.step(self.player.sample(now + 1.0 / self.embodiment.physics_rate))
+
+    def _measure(self) -> None:
+        """Write what the robot's sensors report now into the sensor slots."""
+        simulation, now = self.simulation, self.simulation.time
+        orientation, angular_velocity, _ = simulation.imu()
+        position, velocity = simulation.joint_position(), simulation.joint_velocity()
+        self.sensors.set_joints(now, self.embodiment.joint_names, position, velocity)
+        if self.embodiment.imu_frame:
+            self.sensors.set_imu(now, orientation, angular_velocity)
+        if self.embodiment.command:
+            self.sensors.set_command(now, self._command)
+
+    def _evaluate(self, action: np.ndarray) -> tuple[float, dict[str, float]]:
+        simulation = self.simulation
+        linear, angular = simulation.base_velocity()
+        command, twist = self.assembler.command, self.embodiment.twist_command
+        velocity = np.array([linear[0], linear[1], angular[2]])
+        self._mean_velocity += self._velocity_share * (velocity - self._mean_velocity)
+        state = RobotState(
+            linear_velocity=linear,
+            angular_velocity=angular,
+            mean_velocity=self._mean_velocity,
+            gravity=simulation.gravity(),
+            base_height=float(simulation.base_pose()[0][2]),
+            joint_position=simulation.joint_position(),
+            joint_velocity=simulation.joint_velocity(),
+            default_position=self.embodiment.default_position,
+            effort=simulation.joint_effort(),
+            action=action,
+            previous_action=self._previous_action,
+            command=command if twist is None else twist.velocity(command),
+            moving=bool(command.any()),
+            foot_contact=simulation.foot_contact(),
+            foot_height=simulation.foot_height(),
+            foot_stance=self.foot_stance(),
+        )
+        if self.embodiment.pose_command:
+            tool = simulation.tool_pose()
+            offset, turn = pose_error(tool[:3], to_matrix(tool[3:]), command)
+            state.tool_distance, state.tool_angle = float(np.linalg.norm(offset)), float(np.linalg.norm(turn))
+        reward, info = self.reward(state)
+        if self.embodiment.pose_command:
+            info |= {"position_error": state.tool_distance, "rotation_error": state.tool_angle}
+        elif twist is not None:
+            info["velocity_error"] = float(np.linalg.norm(linear[:2] - state.command[:2]))
+        return reward, info
+
+    def foot_stance(self) -> np.ndarray:
+        """Which feet the gait phase wants on the ground (F,) bool; all of them while standing."""
+        clock = self.embodiment.clock
+        if clock is None or self.assembler.phase is None:
+            return np.ones(len(clock.feet) if clock else 0, dtype=bool)
+        return (self.assembler.phase + np.asarray(clock.offsets)) % 1.0 < clock.duty
+
+    def _randomise(self, enabled: bool) -> None:
+        self._delay = randomise(self.simulation, self.rng) if enabled else restore(self.simulation)
+
+    def _maybe_push(self) -> None:
+        spec = self.embodiment.randomisation
+        if (
+            self.options.randomise
+            and spec.push_interval
+            and self.rng.random() < self._period / spec.push_interval
+        ):
+            push(self.simulation, self.rng)

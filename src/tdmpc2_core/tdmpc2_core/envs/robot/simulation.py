@@ -1,0 +1,310 @@
+"""MuJoCo simulation of one embodiment: what its sensors and drives offer, and the ground truth beside it.
+
+Used by the training environment and by the ROS simulation node. Joint PD runs in the model's position
+actuators at the physics rate.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.rotations import (
+    from_matrix,
+    gravity_direction,
+    rotate,
+    to_matrix,
+    wxyz_to_xyzw,
+    xyzw_to_wxyz,
+)
+
+
+class Tool:
+    """The site or body that the pose command of an embodiment names.
+
+    Raises:
+        UserError: the robot model has neither.
+    """
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, embodiment: Embodiment) -> None:
+        assert embodiment.pose_command is not None
+        name = embodiment.pose_command.tool
+        self._data = data
+        site = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SITE, name)
+        body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name)
+        if max(site, body) < 0:
+            raise UserError(f"{embodiment.model_path}: no site or body named {name!r}, the embodiment's tool")
+        self._element = data.site(site) if site >= 0 else data.body(body)
+        self._body = int(model.site_bodyid[site]) if site >= 0 else body
+        goal = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, "goal")
+        self._marker = int(model.body_mocapid[goal]) if goal >= 0 else -1
+        self._force, self._until = np.zeros(3), 0.0
+
+    def pose(self, base_position: np.ndarray, base_orientation: np.ndarray) -> np.ndarray:
+        """Position (m) and quaternion xyzw (7,) relative to a base given in the world (m, xyzw)."""
+        base = to_matrix(base_orientation)
+        position = base.T @ (self._element.xpos - base_position)
+        return np.concatenate([position, from_matrix(base.T @ self._element.xmat.reshape(3, 3))])
+
+    def push(self, force: np.ndarray, seconds: float) -> None:
+        """Force (3,), N, world frame, at the tool's origin from now on for ``seconds``."""
+        self._force, self._until = np.array(force, dtype=np.float64), self._data.time + seconds
+
+    def apply_force(self) -> None:
+        """Hand the present force to the next physics step; called before each."""
+        if not self._until:
+            return
+        force = self._force
+        if self._data.time >= self._until:
+            force, self._until = np.zeros(3), 0.0
+        arm = self._element.xpos - self._data.xipos[self._body]
+        self._data.xfrc_applied[self._body] = np.concatenate([force, np.cross(arm, force)])
+
+    def show_goal(self, pose: np.ndarray, base_position: np.ndarray, base_orientation: np.ndarray) -> None:
+        """Move the mocap body `goal`, where the model has one, to a pose (7,) in the base frame."""
+        if self._marker < 0:
+            return
+        self._data.mocap_pos[self._marker] = base_position + rotate(base_orientation, pose[:3])
+        rotation = to_matrix(base_orientation) @ to_matrix(pose[3:])
+        self._data.mocap_quat[self._marker] = xyzw_to_wxyz(from_matrix(rotation))
+
+
+_IMU_SENSORS = ("imu_quat", "imu_gyro", "imu_accel")
+_CONTACT_HEIGHT = 0.003  # m above touching: a foot closer than this to the ground counts as in contact
+
+
+class Simulation:
+    """One robot in one MuJoCo world.
+
+    Raises:
+        UserError: the robot model lacks a joint, an actuator, the IMU or a foot that the embodiment names.
+    """
+
+    def __init__(self, embodiment: Embodiment, seed: int = 0) -> None:
+        self.embodiment = embodiment
+        self.rng = np.random.default_rng(seed)
+        self.model = mujoco.MjModel.from_xml_path(str(embodiment.model_path))
+        self.model.opt.timestep = 1.0 / embodiment.physics_rate
+        self.data = mujoco.MjData(self.model)
+        self._joint_ids = np.array(
+            [self._id(mujoco.mjtObj.mjOBJ_JOINT, name) for name in embodiment.joint_names]
+        )
+        self._qpos = self.model.jnt_qposadr[self._joint_ids]
+        self._qvel = self.model.jnt_dofadr[self._joint_ids]
+        self._actuators = self._find_actuators()
+        self._imu = tuple(map(self._sensor, _IMU_SENSORS)) if embodiment.imu_frame else None
+        self._base = self._id(mujoco.mjtObj.mjOBJ_BODY, embodiment.base_frame)
+        self.floating = self._is_floating()
+        self._tool = Tool(self.model, self.data, embodiment) if embodiment.pose_command else None
+        feet = embodiment.clock.feet if embodiment.clock else ()
+        self._feet, self._foot_starts = self._find_feet(feet)
+        self._foot_radius = self.model.geom_size[self._feet, 0]
+        self._nominal = {
+            "mass": self.model.body_mass[self._base].copy(),
+            "friction": self.model.geom_friction.copy(),
+        }
+        self.set_gains(np.ones(embodiment.num_joints))
+        self.reset()
+
+    def _id(self, kind: mujoco.mjtObj, name: str) -> int:
+        index = mujoco.mj_name2id(self.model, kind, name)
+        if index < 0:
+            what = kind.name.removeprefix("mjOBJ_").lower()
+            raise UserError(
+                f"{self.embodiment.model_path}: no {what} named {name!r}, which the embodiment "
+                f"{self.embodiment.name!r} uses"
+            )
+        return index
+
+    def _sensor(self, name: str) -> slice:
+        index = self._id(mujoco.mjtObj.mjOBJ_SENSOR, name)
+        start = self.model.sensor_adr[index]
+        return slice(start, start + self.model.sensor_dim[index])
+
+    def _is_floating(self) -> bool:
+        """Whether the base moves freely; its free joint then holds the first 7 positions of the model."""
+        joints = self.model.body_jntnum[self._base]
+        floating = joints == 1 and self.model.body_jntadr[self._base] == 0
+        floating = floating and self.model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
+        if joints and not floating:
+            raise UserError(
+                f"{self.embodiment.model_path}: body {self.embodiment.base_frame!r} must be fixed, or move "
+                "by a free joint that is the first joint of the model"
+            )
+        return bool(floating)
+
+    def _find_actuators(self) -> np.ndarray:
+        by_joint = {int(self.model.actuator_trnid[i, 0]): i for i in range(self.model.nu)}
+        missing = [
+            name
+            for name, joint in zip(self.embodiment.joint_names, self._joint_ids, strict=True)
+            if int(joint) not in by_joint
+        ]
+        if missing:
+            raise UserError(f"{self.embodiment.model_path}: no position actuator for joint {missing[0]!r}")
+        return np.array([by_joint[int(joint)] for joint in self._joint_ids])
+
+    def _find_feet(self, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """Every colliding sphere of the bodies that the named geoms belong to, and where each foot begins."""
+        feet: list[int] = []
+        starts: list[int] = []
+        model = self.model
+        for name in names:
+            body = model.geom_bodyid[self._id(mujoco.mjtObj.mjOBJ_GEOM, name)]
+            sphere = model.geom_type == mujoco.mjtGeom.mjGEOM_SPHERE
+            starts.append(len(feet))
+            feet.extend(np.flatnonzero((model.geom_bodyid == body) & sphere & (model.geom_conaffinity > 0)))
+            if len(feet) == starts[-1]:
+                raise UserError(f"{self.embodiment.model_path}: foot {name!r} has no colliding sphere")
+        return np.array(feet, dtype=int), np.array(starts, dtype=int)
+
+    # ---- state ----
+    def reset(self, randomise: bool = False) -> None:
+        """Default pose at the origin; ``randomise`` applies the embodiment's reset noise and, to a base that
+        can move, a random yaw."""
+        spec, rng = self.embodiment.reset, self.rng
+        mujoco.mj_resetData(self.model, self.data)
+        position = self.embodiment.default_position.copy()
+        if self.floating and spec.base_height is not None:
+            self.data.qpos[2] = spec.base_height
+        if randomise:
+            if self.floating:
+                yaw = rng.uniform(-np.pi, np.pi)
+                self.data.qpos[3:7] = (np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2))
+            position += rng.uniform(-spec.joint_noise, spec.joint_noise, position.shape)
+            position = np.clip(position, self.embodiment.lower, self.embodiment.upper)
+            if self.floating:
+                self.data.qvel[:6] = rng.uniform(-spec.velocity_noise, spec.velocity_noise, 6)
+        self.data.qpos[self._qpos] = position
+        self.data.ctrl[self._actuators] = position
+        mujoco.mj_forward(self.model, self.data)
+
+    def place(self, position: np.ndarray, orientation_xyzw: np.ndarray, joints: np.ndarray) -> None:
+        """Put base (m, xyzw; where it can move) and joints (J,), rad, into a pose, as for drawing it."""
+        if self.floating:
+            self.data.qpos[:3] = position
+            self.data.qpos[3:7] = xyzw_to_wxyz(orientation_xyzw)
+        self.data.qpos[self._qpos] = joints
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_comPos(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
+
+    def step(self, targets: np.ndarray) -> None:
+        """One physics step under joint position targets (J,), rad."""
+        self.data.ctrl[self._actuators] = targets
+        if self._tool:
+            self._tool.apply_force()
+        mujoco.mj_step(self.model, self.data)
+
+    @property
+    def time(self) -> float:
+        """Simulated time, s."""
+        return self.data.time
+
+    # ---- what a robot can measure ----
+    def joint_position(self) -> np.ndarray:
+        """(J,), rad."""
+        return self.data.qpos[self._qpos]
+
+    def joint_velocity(self) -> np.ndarray:
+        """(J,), rad/s."""
+        return self.data.qvel[self._qvel]
+
+    def joint_effort(self) -> np.ndarray:
+        """(J,), N m, as applied by the drives."""
+        return self.data.actuator_force[self._actuators]
+
+    def imu(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Orientation (xyzw), angular velocity (rad/s), specific force (m/s^2) in the IMU frame (REP-145).
+
+        A robot without an IMU reports one at rest in its base.
+        """
+        if self._imu is None:
+            return self.base_pose()[1], np.zeros(3), -self.gravity() * abs(self.model.opt.gravity[2])
+        quaternion, gyro, acceleration = (self.data.sensordata[part].copy() for part in self._imu)
+        return wxyz_to_xyzw(quaternion), gyro, acceleration
+
+    # ---- ground truth ----
+    def base_pose(self) -> tuple[np.ndarray, np.ndarray]:
+        """Position (3,) in the world, m, and orientation (xyzw)."""
+        if not self.floating:
+            return self.data.xpos[self._base].copy(), wxyz_to_xyzw(self.data.xquat[self._base])
+        return self.data.qpos[:3].copy(), wxyz_to_xyzw(self.data.qpos[3:7])
+
+    def base_velocity(self) -> tuple[np.ndarray, np.ndarray]:
+        """Linear (m/s) and angular (rad/s) velocity of the base, both in the base frame."""
+        if not self.floating:
+            return np.zeros(3), np.zeros(3)
+        rotation = self.data.xmat[self._base].reshape(3, 3)
+        return rotation.T @ self.data.qvel[:3], self.data.qvel[3:6].copy()
+
+    def gravity(self) -> np.ndarray:
+        """True gravity direction in the base frame (3,)."""
+        return gravity_direction(self.base_pose()[1])
+
+    def tool_pose(self) -> np.ndarray:
+        """Tool of a pose command in the base frame (7,): m, xyzw. Raises UserError for a robot without."""
+        if self._tool is None:
+            raise UserError(f"{self.embodiment.name}: has no tool; command.kind pose names one")
+        mujoco.mj_kinematics(self.model, self.data)  # a step leaves the poses from before it
+        return self._tool.pose(*self.base_pose())
+
+    def foot_height(self) -> np.ndarray:
+        """Clearance above flat ground of the lowest sphere of each foot (F,), m."""
+        if not len(self._feet):
+            return np.zeros(0)
+        return np.minimum.reduceat(self.data.geom_xpos[self._feet, 2] - self._foot_radius, self._foot_starts)
+
+    def foot_contact(self) -> np.ndarray:
+        """Which feet touch the ground (F,) bool."""
+        return self.foot_height() < _CONTACT_HEIGHT
+
+    def fallen(self) -> bool:
+        """Whether the embodiment's termination condition holds."""
+        spec = self.embodiment.termination
+        tilt = np.arccos(np.clip(-self.gravity()[2], -1.0, 1.0))
+        low = spec.min_base_height is not None and self.base_pose()[0][2] < spec.min_base_height
+        return bool(low or (spec.max_tilt is not None and tilt > spec.max_tilt))
+
+    # ---- physical parameters ----
+    def set_friction(self, sliding: float | None) -> None:
+        """Sliding friction of every contact; None restores the robot model's own."""
+        if sliding is None:
+            self.model.geom_friction[:] = self._nominal["friction"]
+            return
+        self.model.geom_friction[:, 0] = np.where(self._nominal["friction"][:, 0] > 0.0, sliding, 0.0)
+
+    def set_extra_mass(self, mass: float) -> None:
+        """Mass added to the trunk, kg."""
+        self.model.body_mass[self._base] = self._nominal["mass"] + mass
+        # without it the centre of mass of the robot is off in proportion to its distance from the origin
+        mujoco.mj_setConst(self.model, mujoco.MjData(self.model))
+
+    def set_gains(self, factor: np.ndarray) -> None:
+        """PD gains of the joint drives as a factor (J,) on the embodiment's kp and kd."""
+        kp, kd = self.embodiment.kp * factor, self.embodiment.kd * factor
+        self.model.actuator_gainprm[self._actuators, 0] = kp
+        self.model.actuator_biasprm[self._actuators, 1] = -kp
+        self.model.actuator_biasprm[self._actuators, 2] = -kd
+        limit = self.embodiment.effort_limit
+        self.model.actuator_forcerange[self._actuators] = np.stack([-limit, limit], axis=1)
+
+    def set_force(self, body: str, force: np.ndarray) -> None:
+        """External force (3,), N, world frame, at a body's centre of mass, until it is set anew or reset."""
+        self.data.xfrc_applied[self._id(mujoco.mjtObj.mjOBJ_BODY, body), :3] = force
+
+    def push(self, velocity: np.ndarray) -> None:
+        """Instant change of the base's horizontal velocity (2,), m/s, world frame."""
+        self.data.qvel[:2] += velocity
+
+    def push_tool(self, force: np.ndarray, seconds: float) -> None:
+        """Force (3,), N, world frame, on the tool from now on for ``seconds``."""
+        if self._tool:
+            self._tool.push(force, seconds)
+
+    def show_goal(self, pose: np.ndarray) -> None:
+        """Put the model's goal marker at a pose (7,) in the base frame, where it has one; it is seen only."""
+        if self._tool:
+            self._tool.show_goal(pose, *self.base_pose())

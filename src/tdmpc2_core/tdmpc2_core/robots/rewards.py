@@ -1,0 +1,173 @@
+"""Reward terms that an embodiment file can name: functions of the robot's state, one number per decision.
+
+A term's signature is its schema: every keyword is a number that the embodiment file must give.
+Tracking terms are ``exp(-error^2 / sigma^2)`` in [0, 1]; penalties return a non-negative cost and take a
+negative weight.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tdmpc2_core.config import closest
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots.embodiment import Embodiment
+
+
+@dataclass(slots=True)
+class RobotState:
+    """Ground truth after a decision, SI units; velocities of the base are in the base frame."""
+
+    linear_velocity: np.ndarray  # (3,)
+    angular_velocity: np.ndarray  # (3,)
+    mean_velocity: np.ndarray  # (3,) forward, lateral, yaw; averaged over reward.velocity_time_constant
+    gravity: np.ndarray  # (3,) unit vector, body frame
+    base_height: float
+    joint_position: np.ndarray  # (J,)
+    joint_velocity: np.ndarray  # (J,)
+    default_position: np.ndarray  # (J,)
+    effort: np.ndarray  # (J,)
+    action: np.ndarray  # (A,)
+    previous_action: np.ndarray  # (A,)
+    command: np.ndarray  # (3,) like mean_velocity, zero inside the deadband; (7,) a goal pose, (0,) none
+    moving: bool
+    foot_contact: np.ndarray  # (F,) bool
+    foot_height: np.ndarray  # (F,) m
+    foot_stance: np.ndarray  # (F,) bool, what the gait phase asks for; all true while standing
+    tool_distance: float = 0.0  # m from the tool to its goal
+    tool_angle: float = 0.0  # rad
+
+
+def _kernel(squared_error: float, sigma: float) -> float:
+    return float(np.exp(-squared_error / sigma**2))
+
+
+def track_linear_velocity(state: RobotState, sigma: float) -> float:
+    """Mean horizontal velocity follows the command; ``sigma`` in m/s."""
+    error = state.mean_velocity[:2] - state.command[:2]
+    return _kernel(error @ error, sigma)
+
+
+def track_yaw_rate(state: RobotState, sigma: float) -> float:
+    """Mean yaw rate follows the command; ``sigma`` in rad/s."""
+    return _kernel((state.mean_velocity[2] - state.command[2]) ** 2, sigma)
+
+
+def upright(state: RobotState, sigma: float) -> float:
+    """Gravity stays on the body's z axis; ``sigma`` is the sine of the tilt."""
+    return _kernel(state.gravity[:2] @ state.gravity[:2], sigma)
+
+
+def base_height(state: RobotState, target: float, sigma: float) -> float:
+    """Trunk height above ground; ``target`` and ``sigma`` in m."""
+    return _kernel((state.base_height - target) ** 2, sigma)
+
+
+def gait_contact(state: RobotState) -> float:
+    """Share of feet whose contact is what the gait phase asks for."""
+    return float(np.mean(state.foot_contact == state.foot_stance))
+
+
+def foot_clearance(state: RobotState, target: float) -> float:
+    """Mean height of the feet in swing as a share of ``target`` (m), at most 1; 1 while standing."""
+    swing = ~state.foot_stance
+    return float(np.mean(np.clip(state.foot_height[swing] / target, 0.0, 1.0))) if swing.any() else 1.0
+
+
+def vertical_velocity(state: RobotState) -> float:
+    """Squared vertical velocity of the trunk, (m/s)^2."""
+    return float(state.linear_velocity[2] ** 2)
+
+
+def roll_pitch_rate(state: RobotState) -> float:
+    """Squared roll and pitch rates, (rad/s)^2."""
+    return float(state.angular_velocity[:2] @ state.angular_velocity[:2])
+
+
+def action_rate(state: RobotState) -> float:
+    """Squared change of the action between decisions."""
+    change = state.action - state.previous_action
+    return float(change @ change)
+
+
+def effort(state: RobotState) -> float:
+    """Squared joint efforts, (N m)^2."""
+    return float(state.effort @ state.effort)
+
+
+def joint_velocity(state: RobotState) -> float:
+    """Squared joint velocities, (rad/s)^2."""
+    return float(state.joint_velocity @ state.joint_velocity)
+
+
+def tool_position(state: RobotState, coarse: float, middle: float, fine: float) -> float:
+    """Tool comes to the position of its goal: mean of three kernels, whose sigmas are in m."""
+    return float(np.mean([_kernel(state.tool_distance**2, s) for s in (coarse, middle, fine)]))
+
+
+def tool_orientation(state: RobotState, coarse: float, middle: float, fine: float) -> float:
+    """Tool comes to the orientation of its goal: mean of three kernels, whose sigmas are in rad."""
+    return float(np.mean([_kernel(state.tool_angle**2, s) for s in (coarse, middle, fine)]))
+
+
+def stand_pose(state: RobotState) -> float:
+    """Squared distance from the default pose while the command is zero, rad^2."""
+    if state.moving:
+        return 0.0
+    error = state.joint_position - state.default_position
+    return float(error @ error)
+
+
+TERMS: dict[str, Callable[..., float]] = {
+    function.__name__: function
+    for function in (
+        track_linear_velocity,
+        track_yaw_rate,
+        upright,
+        base_height,
+        gait_contact,
+        foot_clearance,
+        vertical_velocity,
+        roll_pitch_rate,
+        action_rate,
+        effort,
+        joint_velocity,
+        tool_position,
+        tool_orientation,
+        stand_pose,
+    )
+}
+
+
+class Reward:
+    """Weighted sum of an embodiment's reward terms.
+
+    Raises:
+        UserError: a term's name or one of its parameters is unknown or missing.
+    """
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        self._terms = []
+        for term in embodiment.reward.terms:
+            function = TERMS.get(term.name)
+            if function is None:
+                raise UserError(
+                    f"{embodiment.name}: reward.terms: unknown term {term.name!r}"
+                    f"{closest(term.name, TERMS)}; known: {', '.join(TERMS)}"
+                )
+            accepted = set(list(inspect.signature(function).parameters)[1:])
+            if set(term.params) != accepted:
+                raise UserError(
+                    f"{embodiment.name}: reward.terms.{term.name} takes "
+                    f"{sorted(accepted) or 'no parameters'}, got {sorted(term.params) or 'none'}"
+                )
+            self._terms.append((term.name, term.weight, function, dict(term.params)))
+
+    def __call__(self, state: RobotState) -> tuple[float, dict[str, float]]:
+        """Total reward of one decision and the weighted share of each term."""
+        parts = {name: weight * function(state, **params) for name, weight, function, params in self._terms}
+        return sum(parts.values()), parts

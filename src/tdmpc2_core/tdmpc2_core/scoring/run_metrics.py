@@ -1,0 +1,131 @@
+"""What a quickstart run is judged by, computed from the ground truth of the simulation. No ROS imports."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.rotations import tilt
+from tdmpc2_core.scoring.course import Course
+
+Array = NDArray[np.float64]
+_GAIT_SECONDS = 0.5  # s: velocities are averaged over this, as a trunk sways within a gait cycle
+MIN_COVERED, MAX_STOP_SPEED = 0.8, 0.1  # share of the commanded distance; m/s in the last second
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Ground truth over time: s since the start, m, quaternion xyzw, and velocities in the base frame."""
+
+    time: Array  # (T,)
+    position: Array  # (T, 3)
+    orientation: Array  # (T, 4)
+    linear: Array  # (T, 3)
+    angular: Array  # (T, 3)
+
+
+@dataclass(frozen=True)
+class Score:
+    """SI units; errors are means over the course."""
+
+    commanded_distance: float
+    distance: float  # along the commanded direction
+    covered: float  # share of the commanded distance
+    velocity_error: float
+    yaw_rate_error: float
+    falls: int
+    stop_speed: float  # mean over the last second
+    complete: bool  # the robot was observed to the end of the course
+
+    @property
+    def followed(self) -> bool:
+        """Stayed up, covered the distance and stopped when told to."""
+        stopped = self.stop_speed < MAX_STOP_SPEED
+        return self.complete and not self.falls and self.covered >= MIN_COVERED and stopped
+
+    def problems(self) -> list[str]:
+        """What keeps the run from passing."""
+        problems = [] if self.complete else ["the run did not reach its end"]
+        if self.falls:
+            problems.append("the robot fell")
+        if self.covered < MIN_COVERED:
+            problems.append(f"less than {100 * MIN_COVERED:.0f} % of the commanded distance")
+        if self.stop_speed >= MAX_STOP_SPEED:
+            problems.append(f"faster than {MAX_STOP_SPEED:g} m/s after stop")
+        return problems
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Lines of the table."""
+        share = f"{100 * self.covered:.0f} %"
+        return [
+            ("distance", f"{self.distance:.2f} m of {self.commanded_distance:.2f} m ({share})"),
+            ("velocity error", f"{self.velocity_error:.3f} m/s (mean)"),
+            ("yaw rate error", f"{self.yaw_rate_error:.3f} rad/s (mean)"),
+            ("falls", str(self.falls)),
+            ("speed after stop", f"{self.stop_speed:.3f} m/s (last second)"),
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for results.json."""
+        return {**asdict(self), "followed": self.followed}
+
+
+class FallCounter:
+    """Counts how often the embodiment's termination condition begins to hold."""
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        self._limits, self._down, self.count = embodiment.termination, False, 0
+
+    def add(self, height: float, orientation_xyzw: Array) -> None:
+        """One sample: base height, m, and orientation."""
+        down = self.fallen(height, orientation_xyzw)
+        self.count += down and not self._down
+        self._down = down
+
+    def fallen(self, height: float, orientation_xyzw: Array) -> bool:
+        """Whether the robot is too low or too far tilted."""
+        angle = tilt(orientation_xyzw)
+        low, tilted = self._limits.min_base_height, self._limits.max_tilt
+        return (low is not None and height < low) or (tilted is not None and angle > tilted)
+
+
+def score(motion: Motion, course: Course, embodiment: Embodiment) -> Score:
+    """Judge a run; samples outside the course are left out."""
+    inside = (motion.time >= 0.0) & (motion.time <= course.seconds)
+    time = motion.time[inside]
+    if len(time) < 2:
+        return Score(course.distance, 0.0, 0.0, 0.0, 0.0, 0, 0.0, False)
+    linear, angular = motion.linear[inside, :2], motion.angular[inside, 2]
+    commands = course.commands(time)
+    falls = FallCounter(embodiment)
+    for height, orientation in zip(motion.position[inside, 2], motion.orientation[inside], strict=True):
+        falls.add(float(height), orientation)
+    steps = np.diff(time, append=time[-1])
+    speed = np.linalg.norm(commands[:, :2], axis=1)
+    direction = commands[:, :2] / np.maximum(speed, 1e-9)[:, None]
+    distance = float(np.sum(np.sum(linear * direction, axis=1) * steps))
+    last = time >= course.seconds - 1.0
+    smooth = np.stack([_smooth(time, values) for values in (*linear.T, angular)], axis=1)
+    error = smooth - commands
+    return Score(
+        commanded_distance=course.distance,
+        distance=distance,
+        covered=distance / course.distance,
+        velocity_error=float(np.linalg.norm(error[:, :2], axis=1).mean()),
+        yaw_rate_error=float(np.abs(error[:, 2]).mean()),
+        falls=falls.count,
+        stop_speed=float(np.linalg.norm(linear[last], axis=1).mean()) if last.any() else float("inf"),
+        complete=bool(time[-1] > course.seconds - 0.5),
+    )
+
+
+def _smooth(time: Array, values: Array) -> Array:
+    """Mean over the gait window around each sample."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    first = np.searchsorted(time, time - _GAIT_SECONDS / 2)
+    end = np.searchsorted(time, time + _GAIT_SECONDS / 2, side="right")
+    return (total[end] - total[first]) / (end - first)

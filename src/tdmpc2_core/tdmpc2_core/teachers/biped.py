@@ -1,0 +1,323 @@
+"""Scripted controller of a biped: stands by ankle feedback, steps by placing feet on the capture point.
+
+It reads the true state of the simulation and is only a teacher. The balance model is the linear inverted
+pendulum: the capture point xi = c + v / omega of the centre of mass runs away from the centre of pressure p
+as xi(t) = p + (xi - p) exp(omega t) (Pratt et al., Humanoids 2006; Englsberger et al., IROS 2011). A swing
+foot lands where the next step brings xi back to the periodic gait (Khadiv et al., Humanoids 2016).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from tdmpc2_core.config import from_mapping, setting
+from tdmpc2_core.envs.robot.simulation import Simulation
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.teachers.leg import Leg
+
+if TYPE_CHECKING:
+    from tdmpc2_core.envs.robot.env import RobotEnv
+
+
+@dataclass(frozen=True)
+class BipedSettings:
+    """Keys of a ``demonstration`` section of kind ``biped``; frequency, duty and feet are the clock's."""
+
+    step_width: float = setting(unit="m", above=0, why="between the feet's centres")
+    swing_height: float = setting(0.06, unit="m", above=0, why="height of a foot at mid swing")
+    crouch: float = setting(0.02, unit="m", low=0, why="lower than the default pose while stepping")
+    start_sway: float = setting(0.03, unit="m", low=0, why="shift of weight before the first step")
+    ankle_gain: float = setting(1.5, unit="rad/m", low=0, why="standing: ankle pitch per capture point error")
+    hip_gain: float = setting(0.5, unit="rad/m", low=0, why="standing: hip roll per capture point error")
+    lean: float = setting(0.0, unit="m", why="standing: centre of mass ahead of the middle of the feet")
+    capture_gain: float = setting(1.0, low=0, why="stepping: centre of pressure per capture point error")
+    upright_gain: float = setting(0.5, low=0, why="stepping: over-correction of the trunk's tilt")
+    lead: float = setting(0.02, unit="s", low=0, why="stepping: lag of the legs that stand, made up for")
+    swing_lead: float = setting(0.03, unit="s", low=0, why="swing: lag of knee and ankle that is made up for")
+    swing_lead_hip: float = setting(0.06, unit="s", low=0, why="swing: lag of the hip that is made up for")
+    step_margin: float = setting(
+        0.1, unit="m", above=0, why="standing: capture point error that makes it step"
+    )
+    velocity_gain: float = setting(1.0, above=0, why="stepping: asked per commanded velocity")
+    velocity_bias: float = setting(0.0, unit="m/s", why="stepping: asked forward beside the command")
+
+
+Array = NDArray[np.float64]
+
+
+class BipedState:
+    """One instant, in the world frame; SI units. ``heading`` (2, 2) turns vectors of the heading frame."""
+
+    def __init__(self, simulation: Simulation, legs: list[Leg]) -> None:
+        model, data = simulation.model, simulation.data
+        mujoco.mj_subtreeVel(model, data)
+        body = model.body(simulation.embodiment.base_frame).id
+        rotation = data.xmat[body].reshape(3, 3)
+        self.yaw = float(np.arctan2(rotation[1, 0], rotation[0, 0]))
+        self.heading = about_z(self.yaw)[:2, :2]
+        self.rotation = rotation.copy()
+        self._level = about_z(self.yaw).T @ rotation
+        self.base, self.base_velocity = data.xpos[body].copy(), data.qvel[:3].copy()
+        feet = [data.xmat[leg.body].reshape(3, 3) for leg in legs]
+        self.soles = np.array(
+            [data.xpos[leg.body] + foot @ leg.sole for leg, foot in zip(legs, feet, strict=True)]
+        )
+        self.foot_yaw = [float(np.arctan2(foot[1, 0], foot[0, 0])) for foot in feet]
+        self.middle = self.soles[:, :2].mean(axis=0)
+        self.centre = centre = data.subtree_com[body].copy()
+        gravity = -float(model.opt.gravity[2])
+        self.omega = float(np.sqrt(gravity / max(centre[2], 0.1)))
+        self.velocity = data.subtree_linvel[body, :2].copy()  # of the centre of mass
+        self.capture = centre[:2] + self.velocity / self.omega
+        self.lean = self.heading.T @ (self.capture - self.middle)  # capture point from the middle of the feet
+        self.base_ahead = float((self.heading.T @ (self.base[:2] - centre[:2]))[0])
+        self.weight = float(model.body_subtreemass[body]) * gravity
+
+    def tilt(self, share: float) -> Array:
+        """Rotation (3, 3) by a share of the trunk's roll and pitch."""
+        pitch = np.arcsin(np.clip(-self._level[2, 0], -1.0, 1.0))
+        roll = np.arctan2(self._level[2, 1], self._level[2, 2])
+        sp, cp, sr, cr = (
+            np.sin(share * pitch),
+            np.cos(share * pitch),
+            np.sin(share * roll),
+            np.cos(share * roll),
+        )
+        return np.array([[cp, sp * sr, sp * cr], [0.0, cr, -sr], [-sp, cp * sr, cp * cr]])
+
+
+def about_z(angle: float) -> Array:
+    """Rotation (3, 3) about the vertical."""
+    s, c = np.sin(angle), np.cos(angle)
+    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+_PHASE_LOCK = 0.02  # cycles per decision by which the inner phase follows the environment's
+_RELEASE = 0.9  # per decision: what is left of the stepping pose after the last step
+_TURN_SECONDS = 0.5  # in which an error of the heading is forgotten: a policy sees yaw rates, no heading
+_MAX_TURN = 0.3  # rad that the wanted heading is ahead of the present one
+_REACH = 0.35  # m, longest step
+
+
+class BipedController:
+    """Joint targets of a robot with two six-joint legs; legs and feet are read from its model.
+
+    Raises:
+        UserError: the embodiment lacks ``demonstration`` or ``clock``, or a leg has not six joints.
+    """
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        spec, clock = embodiment.demonstration, embodiment.clock
+        if spec is None or clock is None or len(clock.feet) != 2:
+            raise UserError(
+                f"{embodiment.name}: stepping needs the sections `demonstration` and `clock` with two feet"
+            )
+        self.settings = from_mapping(BipedSettings, spec.params, f"{embodiment.name}: demonstration")
+        self._embodiment, self._clock = embodiment, clock
+        self._tick = clock.frequency / embodiment.control_rate  # cycles per decision
+        self._swing_seconds = (1.0 - clock.duty) / clock.frequency
+        self._step_seconds = 0.5 / clock.frequency
+        self._legs: list[Leg] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Stand."""
+        self._phase: float | None = None
+        self._elapsed = 0.0  # cycles since the first step was asked for
+        self._starting = False
+        self._heading = 0.0  # rad in the world
+        self._offset = np.zeros(self._embodiment.num_joints)  # of the stepping pose, when standing again
+        self._lift: list[tuple[Array, float] | None] = [None, None]  # where a foot in swing left the ground
+        self._targets = self._embodiment.default_position.copy()
+
+    # ---- decisions ----
+    def act(self, env: RobotEnv) -> Array:
+        """Joint targets (J,), rad."""
+        if not self._legs:
+            self._prepare(env)
+        state = BipedState(env.simulation, self._legs)
+        twist = env.embodiment.twist_command
+        command = twist.velocity(env.assembler.command) if twist else np.zeros(3)
+        self._advance(state, env.assembler.phase)
+        self._targets = self._stand(state) if self._phase is None else self._step(state, command)
+        return self._targets
+
+    def _prepare(self, env: RobotEnv) -> None:
+        embodiment = self._embodiment
+        self._legs = [Leg(env.simulation.model, embodiment, foot) for foot in self._clock.feet]
+        default = embodiment.default_position
+        soles = [leg.forward(default[leg.joints])[0] for leg in self._legs]
+        self._height = -float(np.mean([sole[2] for sole in soles]))
+        self._side = np.sign([sole[1] for sole in soles])
+
+    def _advance(self, state: BipedState, asked: float | None) -> None:
+        """The inner phase: follows the environment's, outlives it until the feet are together."""
+        if self._phase is None:
+            if asked is not None:
+                self._phase, self._elapsed, self._starting = asked, 0.0, True
+                self._heading = state.yaw
+            else:
+                self._maybe_recover(state)
+            return
+        before = self._stance()
+        self._elapsed += self._tick
+        self._phase += self._tick
+        if asked is not None:
+            gap = (asked - self._phase + 0.5) % 1.0 - 0.5
+            self._phase += float(np.clip(gap, -_PHASE_LOCK, _PHASE_LOCK))
+        self._phase %= 1.0
+        self._starting &= self._elapsed < 0.5
+        landed = bool((self._stance() & ~before).any())
+        if asked is None and landed and self._together(state):
+            self._phase = None
+            self._lift = [None, None]
+
+    def _maybe_recover(self, state: BipedState) -> None:
+        error = state.lean
+        if abs(error[0]) < self.settings.step_margin and abs(error[1]) < 1.2 * self.settings.step_margin:
+            return
+        away = int(np.argmax(self._side * error[1]))  # the foot on the side that the robot falls to
+        first = away if abs(error[1]) > 1.2 * self.settings.step_margin else 1 - away
+        self._phase = (self._clock.duty - self._clock.offsets[first]) % 1.0
+        self._elapsed, self._starting = 1.0, False
+        self._heading = state.yaw
+
+    def _together(self, state: BipedState) -> bool:
+        ahead, aside = state.heading.T @ (state.soles[0] - state.soles[1])[:2]
+        near = abs(ahead) < 0.08 and abs(abs(aside) - self.settings.step_width) < 0.07
+        return near and bool(np.linalg.norm(state.lean) < 0.6 * self.settings.step_margin)
+
+    def _leg_phase(self) -> Array:
+        assert self._phase is not None
+        return (self._phase + np.asarray(self._clock.offsets)) % 1.0
+
+    def _stance(self) -> NDArray[np.bool_]:
+        if self._phase is None or self._starting:
+            return np.ones(2, dtype=bool)
+        return self._leg_phase() < self._clock.duty
+
+    # ---- standing ----
+    def _stand(self, state: BipedState) -> Array:
+        settings, wanted = self.settings, self._embodiment.default_position.copy()
+        error = state.lean - (settings.lean, 0.0)
+        pitch = np.clip(settings.ankle_gain * error[0], -0.25, 0.25)
+        roll = np.clip(settings.hip_gain * error[1], -0.2, 0.2)
+        for leg in self._legs:
+            wanted[leg.joints] += (0.0, roll, 0.0, 0.0, pitch, -roll)
+        self._offset = _RELEASE * self._offset
+        return wanted + self._offset
+
+    # ---- stepping ----
+    def _step(self, state: BipedState, command: Array) -> Array:
+        stance, targets = self._stance(), self._embodiment.default_position.copy()
+        command = self._corrected(state, command)
+        base = state.base[:2] + state.base_velocity[:2] * self.settings.lead
+        if self._starting:
+            share = 0.5 * np.pi * min(1.0, 2.0 * self._elapsed)
+            sway = self._side[1] * self.settings.start_sway * (1.0 - np.cos(share))
+            base = state.middle + state.heading @ np.array([state.base_ahead, sway])
+        height = self._height - self.settings.crouch * min(1.0, 3.0 * self._elapsed)
+        upright = about_z(state.yaw) @ state.tilt(-self.settings.upright_gain)
+        for index, leg in enumerate(self._legs):
+            start = self._targets[leg.joints]
+            if not stance[index]:
+                targets[leg.joints] = self._swing(index, state, command, height, start)
+                continue
+            self._lift[index] = None
+            away = np.append(state.soles[index][:2] - base, -height)
+            flat = about_z(state.foot_yaw[index] - self._heading_error(state))
+            joints = leg.inverse(upright.T @ away, upright.T @ flat, start)
+            pressure = self._pressure(index, state, command, bool(stance.all()))
+            targets[leg.joints] = joints + self._support(index, joints, upright, state, pressure)
+        self._offset = targets - self._embodiment.default_position
+        return targets
+
+    def _corrected(self, state: BipedState, command: Array) -> Array:
+        """The command as the gait needs it; also turns the wanted heading."""
+        period = self._embodiment.control_period
+        kept = (1.0 - period / _TURN_SECONDS) * self._heading_error(state)
+        self._heading = state.yaw + kept + command[2] * period
+        gain, bias = self.settings.velocity_gain, self.settings.velocity_bias
+        return command * (gain, gain, 1.0) + (bias, 0.0, 0.0)
+
+    def _heading_error(self, state: BipedState) -> float:
+        """Wanted less present heading, rad, at most ``_MAX_TURN``."""
+        error = (self._heading - state.yaw + np.pi) % (2.0 * np.pi) - np.pi
+        return float(np.clip(error, -_MAX_TURN, _MAX_TURN))
+
+    def _swing(self, index: int, state: BipedState, command: Array, height: float, start: Array) -> Array:
+        """Joint targets (6,) of a leg in swing; the heavy hip is led further than knee and ankle."""
+        joints = []
+        for lead in (self.settings.swing_lead, self.settings.swing_lead_hip):
+            sole, turn = self._path(index, state, command, lead)
+            base = state.base[:2] + state.base_velocity[:2] * lead
+            away = np.append(sole[:2] - base, sole[2] - height)
+            flat, trunk = about_z(turn), state.rotation
+            joints.append(self._legs[index].inverse(trunk.T @ away, trunk.T @ flat, start))
+        return np.concatenate([joints[1][:3], joints[0][3:]])
+
+    def _path(self, index: int, state: BipedState, command: Array, lead: float) -> tuple[Array, float]:
+        """World position (3,) of the sole on its way to the landing point, and the foot's yaw."""
+        duty = self._clock.duty
+        share = (self._leg_phase()[index] - duty) / (1.0 - duty)
+        early = min(1.0, share + lead / self._swing_seconds)
+        lift = self._lift[index]
+        if lift is None:
+            lift = self._lift[index] = (state.soles[index].copy(), state.foot_yaw[index])
+        start, turned = lift
+        landing = self._landing(index, state, command, (1.0 - share) * self._swing_seconds)
+        blend = 0.5 - 0.5 * np.cos(np.pi * early)
+        ground = start[:2] + blend * (landing - start[:2])
+        wanted = state.yaw + self._heading_error(state) + 0.5 * command[2] * self._step_seconds
+        turn = turned + blend * ((wanted - turned + np.pi) % (2.0 * np.pi) - np.pi)
+        height = self.settings.swing_height * np.sin(np.pi * early)
+        return np.append(ground, height - 0.01 * share), turn
+
+    def _landing(self, index: int, state: BipedState, command: Array, left: float) -> Array:
+        """World position (2,), m, on which the foot has to land in ``left`` s."""
+        stand = state.soles[1 - index][:2]
+        arrival = (state.capture - stand) * np.exp(state.omega * left)
+        step = state.heading.T @ arrival - self._periodic(index, state, command)
+        apart = self._side[index] * step[1]
+        step[1] = self._side[index] * np.clip(apart, 0.7 * self.settings.step_width, 0.42)
+        step[0] = np.clip(step[0], -_REACH, _REACH)
+        return stand + state.heading @ step
+
+    def _periodic(self, index: int, state: BipedState, command: Array) -> Array:
+        """Capture point from foot ``index`` (2,), m, heading frame, at its touchdown in the periodic gait."""
+        grown = np.exp(state.omega * self._step_seconds)
+        offset = command[:2] * self._step_seconds / (grown - 1.0)
+        offset[1] -= self._side[index] * self.settings.step_width / (grown + 1.0)
+        return offset
+
+    def _support(
+        self, index: int, joints: Array, trunk: Array, state: BipedState, pressure: tuple[Array, float]
+    ) -> Array:
+        """Offsets (6,), rad, with which the servos carry a ground force through the centre of mass."""
+        leg, (ahead, load) = self._legs[index], pressure
+        lever = state.centre - state.soles[index] - np.append(ahead, 0.0)
+        force = load * lever / max(lever[2], 0.1)
+        efforts = leg.support(joints, trunk.T @ np.append(ahead, 0.0), trunk.T @ force)
+        return efforts / self._embodiment.kp[leg.joints]
+
+    def _pressure(self, index: int, state: BipedState, command: Array, both: bool) -> tuple[Array, float]:
+        """Centre of pressure from the sole (2,), m, in the world, and load, N, of a foot on the ground."""
+        settings, soles = self.settings, state.soles[:, :2]
+        ahead, share = np.zeros(2), 1.0
+        if both:
+            apart = soles[index] - soles[1 - index]
+            share = float(np.clip((state.capture - soles[1 - index]) @ apart / (apart @ apart), 0.0, 1.0))
+            if self._starting:
+                ahead[0] = (state.lean)[0]
+        else:
+            since = (self._leg_phase()[1 - index] - 0.5) / self._clock.frequency  # s since touchdown
+            wanted = self._periodic(index, state, command) * np.exp(state.omega * since)
+            ahead = settings.capture_gain * (state.heading.T @ (state.capture - soles[index]) - wanted)
+        ahead = np.clip(ahead, (-0.07, -0.02), (0.07, 0.02))
+        return state.heading @ ahead, share * state.weight

@@ -1,0 +1,263 @@
+"""Checks of the ROS 2 environment and, in its graph, of a running robot: sensors, controllers, planner."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import Imu, JointState
+
+from tdmpc2_core.doctor import Finding, fail, ok, warn
+from tdmpc2_core.errors import SensorError
+from tdmpc2_core.robots import Embodiment, SensorState
+from tdmpc2_ros import qos
+from tdmpc2_ros.messages import store_imu, store_joint_state, to_seconds
+
+_MESSAGES = (
+    "sensor_msgs",
+    "geometry_msgs",
+    "trajectory_msgs",
+    "std_msgs",
+    "nav_msgs",
+    "diagnostic_msgs",
+    "std_srvs",
+    "lifecycle_msgs",
+)
+_LOADING = 15.0  # s
+_HIGHEST_DOMAIN = 232  # above it the ports of DDS do not exist
+_LAST_SAFE_DOMAIN = 101  # above it they reach into Linux' ephemeral ports
+_RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
+
+
+def distribution(environment: Mapping[str, str] = os.environ) -> Finding:
+    """ROS 2 from an installation that is sourced, or from wheels; not both, whose libraries do not mix."""
+    sourced = environment.get("ROS_DISTRO", "")
+    try:
+        wheels = metadata.version("ros-rclpy")
+    except metadata.PackageNotFoundError:
+        wheels = ""
+    if sourced and wheels:
+        found = f"ROS_DISTRO is {sourced}, and this Python environment has ROS 2 wheels {wheels}"
+        return fail(
+            "ros", found, "source .venv/env.sh, which takes the wheels alone, or use another environment"
+        )
+    if sourced:
+        return ok("ros", f"{sourced}, installed")
+    if wheels:
+        return ok("ros", f"wheels, rclpy {wheels}")
+    return fail("ros", "neither installed nor as wheels", "source /opt/ros/jazzy/setup.bash or .venv/env.sh")
+
+
+def messages() -> list[Finding]:
+    """The message packages that the nodes need, and the suite's own."""
+    missing = [name for name in _MESSAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        names = " ".join(f"ros-{name.replace('_', '-')}" for name in missing)
+        advice = f"apt install the packages, or pip install {names}"
+        return [fail("messages", f"missing: {', '.join(missing)}", advice)]
+    findings = [ok("messages", f"{len(_MESSAGES)} packages")]
+    try:
+        importlib.import_module("tdmpc2_msgs.msg")
+    except Exception as problem:  # a half-built package fails in its own way
+        advice = "build it: scripts/setup.sh --msgs, or colcon build, then source the result"
+        found = f"cannot be imported ({type(problem).__name__}: {problem}); ~/status and others are missing"
+        return [*findings, warn("tdmpc2_msgs", found, advice)]
+    return [*findings, ok("tdmpc2_msgs", "built")]
+
+
+def middleware(environment: Mapping[str, str] = os.environ) -> Finding:
+    """Which RMW is loaded, and whether it is the one asked for.
+
+    A process of its own loads it: a library that is missing or does not fit may end the process.
+    """
+    wanted = environment.get("RMW_IMPLEMENTATION", "")
+    code = "import rclpy; print(rclpy.get_rmw_implementation_identifier())"
+    advice = f"install {wanted or 'an RMW'}, or export RMW_IMPLEMENTATION=rmw_fastrtps_cpp"
+    failed = f"{wanted or 'the default RMW'} cannot be loaded"
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_LOADING,
+        )
+    except subprocess.TimeoutExpired:  # some that do not fit hang while they end
+        return fail("middleware", f"{failed}: no answer in {_LOADING:g} s", advice)
+    if answer.returncode:
+        reason = (answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"])[-1]
+        return fail("middleware", f"{failed}: {reason}", advice)
+    loaded = answer.stdout.strip()
+    if wanted and loaded != wanted:
+        advice = "all processes must use the same one: services do not work between two"
+        return fail("middleware", f"{loaded} is loaded, RMW_IMPLEMENTATION asks for {wanted}", advice)
+    return ok("middleware", loaded)
+
+
+def network(environment: Mapping[str, str] = os.environ) -> Finding:
+    """Domain and reach of discovery."""
+    domain = environment.get("ROS_DOMAIN_ID", "0") or "0"
+    reach = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET") or "SUBNET"
+    if not domain.isdigit() or int(domain) > _HIGHEST_DOMAIN:
+        return fail(
+            "network",
+            f"ROS_DOMAIN_ID={domain}",
+            f"export ROS_DOMAIN_ID with a number from 0 to {_LAST_SAFE_DOMAIN}, the same for all processes",
+        )
+    if reach not in _RANGES:
+        found = f"ROS_AUTOMATIC_DISCOVERY_RANGE={reach}"
+        return fail("network", found, f"use one of {', '.join(_RANGES)}")
+    found = f"domain {domain}, discovery {reach}"
+    if int(domain) > _LAST_SAFE_DOMAIN:
+        return warn("network", found, f"a domain up to {_LAST_SAFE_DOMAIN} keeps clear of ephemeral ports")
+    return ok("network", found)
+
+
+try:
+    from controller_manager_msgs.srv import ListControllers
+except ImportError:  # not among the wheels
+    ListControllers = None
+
+_CONTROLLERS = ("joint_trajectory_controller/joint_trajectory", "forward_position_controller/commands")
+_IMU = "imu_sensor_broadcaster/imu"
+_SETTLED = 3.5  # s; a DDS participant whose first announcements were lost makes itself known within 3
+
+
+class Graph:
+    """A node that looks around for at most `timeout` s per question. Use as a context manager."""
+
+    def __init__(self, embodiment: Embodiment, namespace: str, timeout: float) -> None:
+        self._embodiment, self._timeout = embodiment, timeout
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context)
+        self._node: Node = rclpy.create_node("doctor", namespace=namespace, context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+
+    def __enter__(self) -> Graph:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown(timeout_sec=1.0)
+        self._node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    def _until(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Spin until the condition holds; False when it does not within the time."""
+        end = time.monotonic() + (self._timeout if timeout is None else timeout)
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            self._executor.spin_once(timeout_sec=0.05)
+        return True
+
+    def _most(self, count: Callable[[], int]) -> int:
+        """`count` once it has not risen for ``_SETTLED`` s: nodes are discovered one by one."""
+        most, since = count(), time.monotonic()
+        patience = min(_SETTLED, self._timeout)
+
+        def settled() -> bool:
+            nonlocal most, since
+            if count() > most:
+                most, since = count(), time.monotonic()
+            return time.monotonic() - since >= patience
+
+        self._until(settled)
+        return most
+
+    def sensors(self) -> list[Finding]:
+        """Whether every source of the observation is published, whole and recent."""
+        needed = self._embodiment.observation.max_ages
+        findings = [self._sensor("joint_states", JointState, store_joint_state, needed.get("joints"))]
+        if "imu" in needed:
+            findings.append(self._sensor(_IMU, Imu, store_imu, needed["imu"]))
+        return findings
+
+    def _sensor(
+        self, topic: str, kind: type, store: Callable[[Any, SensorState], float], max_age: float | None
+    ) -> Finding:
+        received: list[Any] = []
+        ages: list[float] = []
+
+        def take(message: Any) -> None:
+            received.append(message)
+            now = self._node.get_clock().now().nanoseconds * 1e-9
+            ages.append(now - to_seconds(message.header.stamp))
+
+        subscription = self._node.create_subscription(kind, topic, take, qos.SENSOR_INPUT)
+        name = subscription.topic_name
+        try:
+            if not self._until(lambda: len(received) >= 3):
+                publishers = self._node.count_publishers(name)
+                found = f"{name}: {publishers} publishers, {len(received)} messages in {self._timeout:g} s"
+                advice = (
+                    "start the robot's drivers or the simulation, in this ROS_DOMAIN_ID; "
+                    "--namespace names the robot's, --offline leaves the robot out"
+                )
+                return fail(topic, found, advice)
+        finally:
+            self._node.destroy_subscription(subscription)
+        try:
+            store(received[-1], SensorState(self._embodiment))
+        except SensorError as problem:
+            return fail(topic, str(problem), "the planner refuses such messages: mend the driver, or --robot")
+        if max_age is not None and not -max_age <= min(ages) <= max_age:
+            found = (
+                f"{name}: stamps are {min(ages):.3g} s behind this clock, at most {max_age:g} s is accepted"
+            )
+            advice = (
+                "synchronise the clocks (chrony), or set use_sim_time of planner where /clock is published"
+            )
+            return warn(topic, found, advice)
+        return ok(topic, f"{name}, {1e3 * min(ages):.1f} ms old on arrival")
+
+    def controllers(self) -> Finding:
+        """A controller that takes commands: asked of the controller manager where one runs, else of DDS."""
+        if ListControllers is not None:
+            client = self._node.create_client(ListControllers, "controller_manager/list_controllers")
+            if client.wait_for_service(timeout_sec=min(1.0, self._timeout)):
+                return self._listed(client)
+        names = {topic: self._node.resolve_topic_name(topic) for topic in _CONTROLLERS}
+        if self._until(lambda: any(map(self._node.count_subscribers, names.values()))):
+            there = [topic for topic, name in names.items() if self._node.count_subscribers(name)]
+            return ok("controllers", f"somebody listens to {', '.join(there)}")
+        found = f"nobody listens to {' or '.join(names.values())}"
+        advice = "ros2 run controller_manager spawner joint_trajectory_controller, or start the simulation"
+        return fail("controllers", found, advice)
+
+    def _listed(self, client: Any) -> Finding:
+        future = client.call_async(ListControllers.Request())
+        advice = "see the log of controller_manager"
+        if not self._until(future.done):
+            return fail("controllers", "controller_manager does not answer", advice)
+        wanted = {topic.split("/")[0] for topic in _CONTROLLERS}
+        states = {item.name: item.state for item in future.result().controller if item.name in wanted}
+        active = [name for name, state in states.items() if state == "active"]
+        if len(active) == 1:
+            return ok("controllers", f"{active[0]} is active")
+        known = ", ".join(f"{name} {state}" for name, state in states.items()) or "none is loaded"
+        activate = "ros2 control switch_controllers --activate joint_trajectory_controller"
+        return fail("controllers", f"{len(active)} active command controllers ({known})", activate)
+
+    def planner(self) -> Finding:
+        """Whether exactly one planner commands this robot."""
+        names = {topic: self._node.resolve_topic_name(topic) for topic in _CONTROLLERS}
+        count = self._most(lambda: sum(map(self._node.count_publishers, names.values())))
+        if count > 1:
+            found = f"{count} publishers command the joints: " + ", ".join(
+                f"{self._node.count_publishers(name)} on {topic}" for topic, name in names.items()
+            )
+            return fail("planner", found, "stop all but one; the robot would follow both in turn")
+        if count == 0:
+            return ok("planner", "none runs yet; the command topics are free")
+        return ok("planner", "one node commands the joints")

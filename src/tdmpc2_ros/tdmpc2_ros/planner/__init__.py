@@ -1,0 +1,1 @@
+"""The planner node: sensors in, joint targets out."""

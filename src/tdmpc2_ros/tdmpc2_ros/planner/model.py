@@ -1,0 +1,280 @@
+"""The model in use and its task: configured by the node, exchanged by services while the robot moves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from rclpy.node import Node
+
+from tdmpc2_core.config import setting
+from tdmpc2_core.control.decision import DecisionOptions
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots import Embodiment
+from tdmpc2_ros.planner.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from tdmpc2_core.agent import Agent
+    from tdmpc2_core.control.worker import PlanWorker
+    from tdmpc2_core.planning import PlannerConfig
+    from tdmpc2_core.robots import Embodiment
+    from tdmpc2_ros.planner.thread import ControlThread
+
+
+DYNAMIC = ("deadline_ms", "evaluate", "publish_latent", "disagreement_limit", "consistency_limit")
+"""Parameters that may change while the node runs."""
+
+_WARM_UP_PLANS = 10
+
+
+@dataclass(frozen=True)
+class PlannerParameters:
+    """Parameters of the planner node; 0 and empty texts leave a setting as the bundle has it."""
+
+    model: str = setting("", why="checkpoint bundle, a folder")
+    robot: str = setting("", why="embodiment, a shipped name or a path; empty takes the bundle's own")
+    prefix: str = setting("", why="before every joint and frame name in messages, such as left_")
+    output: Literal["joint_trajectory", "forward_position"] = setting(
+        "joint_trajectory",
+        why="the plan for a joint_trajectory_controller, or its first row for a forward one",
+    )
+    cmd_vel_stamped: bool = setting(False, why="cmd_vel is a TwistStamped, not a Twist")
+    autostart: bool = setting(
+        False, why="configure and activate at start; a mistake ends the node with code 2"
+    )
+    method: Literal["bundle", "mppi", "policy", "gradient", "mppi+gradient"] = setting(
+        "bundle", why="sampling search, policy prior alone, gradient ascent, or a search and then ascent"
+    )
+    samples: int = setting(0, low=0, high=65536, why="candidates per iteration of the search")
+    iterations: int = setting(0, low=0, high=100, why="iterations of the search")
+    calibrate: bool = setting(
+        False, why="at configure, choose settings that this machine plans with in deadline_ms"
+    )
+    deadline_ms: float = setting(12.0, unit="ms", above=0, high=1000, why="search time per tick")
+    seed: int = setting(0, low=0, why="seed of the planner's random numbers")
+    threads: int = setting(1, low=1, high=64, why="threads that torch computes with")
+    evaluate: bool = setting(True, why="act without exploration noise")
+    task: str = setting("", why="task of a bundle that knows several, at start; empty takes its first")
+    publish_latent: bool = setting(False, why="publish ~/latent, the model's view of every decision")
+    disagreement_limit: float = setting(
+        0.0, low=0, unit="reward units", why="spread of the value heads that ends trust; 0 does not judge it"
+    )
+    consistency_limit: float = setting(
+        0.0, low=0, why="latent prediction error that ends trust; 0 does not judge it"
+    )
+    report: str = setting("", why="JSON file for a summary of the run at shutdown; empty writes none")
+
+
+def load_agent(
+    parameters: PlannerParameters, path: str = "", robot: Embodiment | None = None
+) -> tuple[Agent, str]:
+    """The agent of a bundle with the parameters' planner settings, its first plans computed; and what a
+    calibration says, empty without one.
+
+    Args:
+        path: the bundle; empty takes the parameter `model`.
+        robot: what the agent shall drive; None takes the parameter `robot`, or what the bundle was made for.
+
+    Raises:
+        UserError: the bundle is missing, damaged or for another robot, or a setting does not fit it.
+    """
+    path = path or parameters.model
+    if not path:
+        raise UserError("parameter model is empty; give the folder of a checkpoint bundle, -p model:=FOLDER")
+    if robot is None and parameters.robot:
+        robot = Embodiment.load(parameters.robot)
+    _prepare_torch(parameters.threads)
+    from tdmpc2_core.agent import Agent
+    from tdmpc2_core.calibration import calibrate
+
+    agent = Agent.load(path, embodiment=robot, seed=parameters.seed)
+    driven = agent.embodiment
+    if driven is None:
+        raise UserError(f"{path}: this bundle is for no robot; train one with an embodiment")
+    config = _overridden(agent.planner_config, parameters)
+    own = config == agent.planner_config
+    agent = agent if own else agent.fork(config, parameters.seed)
+    line = ""
+    if parameters.calibrate and agent.model.config.num_tasks:
+        raise UserError(
+            "parameter calibrate: works for models of one task; set samples and iterations instead"
+        )
+    if parameters.calibrate:
+        measured = agent.measured if own else ()  # settings given as parameters are reduced, not replaced
+        found = calibrate(agent, driven.control_rate, 1e-3 * parameters.deadline_ms, measured)
+        agent, line = agent.fork(found.config, parameters.seed), str(found)
+    warm_up(agent)
+    return agent, line
+
+
+def task_index(agent: Agent, name: str) -> int | None:
+    """Index of a task in the agent's model, its first for an empty name; None where the model knows but one.
+
+    Raises:
+        UserError: the model does not know the task, or knows but one.
+    """
+    if agent.model.config.num_tasks == 0:
+        if name:
+            robot = agent.embodiment.name if agent.embodiment else ""
+            raise UserError(
+                f"task {name!r}: the model of robot {robot!r} knows a single task, nothing to choose"
+            )
+        return None
+    if not name:
+        return 0
+    if name not in agent.tasks:
+        known = ", ".join(agent.tasks) or "none by name"
+        raise UserError(f"task {name!r}: unknown to the model; it knows {known}")
+    return agent.tasks.index(name)
+
+
+def warm_up(agent: Agent) -> None:
+    """Plan a few times, so that the first tick on the robot takes no longer than later ones."""
+    assert agent.embodiment is not None
+    observation = np.zeros(agent.embodiment.observation_dim, np.float32)
+    task = task_index(agent, "")
+    for k in range(_WARM_UP_PLANS):
+        agent.plan(observation, now=0.0, first=k == 0, task=task)
+    tasks = None if task is None else np.array([task])
+    agent.act(observation[None], evaluate=True, task=tasks, use_prior=True)
+
+
+def _prepare_torch(threads: int) -> None:
+    """Fix torch's thread counts. OpenMP reads its variable when torch is imported, so this comes first."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)  # arithmetic on denormals is up to 100 times slower
+    with contextlib.suppress(RuntimeError):  # can be set once per process
+        torch.set_num_interop_threads(1)
+
+
+def _overridden(config: PlannerConfig, parameters: PlannerParameters) -> PlannerConfig:
+    """`config` with the parameters that are given; elites and policy trajectories shrink with the samples."""
+    samples, elites, trajectories = config.num_samples, config.num_elites, config.num_pi_trajs
+    if parameters.samples:
+        samples = parameters.samples
+        elites, trajectories = max(1, min(elites, samples // 4)), min(trajectories, samples // 2)
+    try:
+        return replace(
+            config,
+            method=config.method if parameters.method == "bundle" else parameters.method,
+            iterations=parameters.iterations or config.iterations,
+            num_samples=samples,
+            num_elites=elites,
+            num_pi_trajs=trajectories,
+        )
+    except ValueError as problem:
+        raise UserError(f"parameters of planner: {problem}") from None
+
+
+_UNCONFIGURED = "the planner is not configured; set its parameter model and configure it"
+
+
+class ModelSlot:
+    """Holds the agent from configure to cleanup. `lock` is held while agent, task or thread change.
+
+    Attributes:
+        agent: None while the node is unconfigured.
+        path: the bundle it came from.
+        options: what decisions follow; its task is an index in the agent's model.
+        thread: the control thread, while the node is active.
+        telemetry: there as long as the agent is.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.lock = threading.RLock()
+        self.options = DecisionOptions()
+        self.agent: Agent | None = None
+        self.path = ""
+        self.thread: ControlThread | None = None
+        self.telemetry: Telemetry | None = None
+
+    def put(self, agent: Agent, values: PlannerParameters, names: Sequence[str]) -> None:
+        """Hold a new agent; `names`: its joints as ROS knows them.
+
+        Raises:
+            UserError: the model does not know the parameters' task.
+        """
+        with self.lock:
+            self.options.task = task_index(agent, values.task)
+            self.agent, self.path = agent, values.model
+            self.telemetry = Telemetry(self._node, agent, names, self.options)
+            self.retune(values)
+
+    def clear(self) -> None:
+        """Give the agent and its topics up."""
+        with self.lock:
+            if self.telemetry is not None:
+                self.telemetry.destroy()
+            self.agent, self.telemetry, self.path = None, None, ""
+
+    def retune(self, values: PlannerParameters) -> None:
+        """Follow the dynamic parameters."""
+        options = self.options
+        options.deadline, options.evaluate = 1e-3 * values.deadline_ms, values.evaluate
+        options.limits = values.disagreement_limit, values.consistency_limit
+        if self.telemetry is not None:
+            self.telemetry.latent = values.publish_latent
+
+    def replace(self, old: Agent, new: Agent, path: str, worker: PlanWorker, task: int | None) -> None:
+        """Use `new` in the place of `old`, from the next tick on when active; `worker` plans with it, warm.
+
+        Raises:
+            UserError: `old` is no longer in use.
+        """
+        with self.lock:
+            if self.agent is not old or self.telemetry is None:
+                raise UserError("the planner was configured anew while the model was loading; load it again")
+            self.agent, self.path = new, path
+            self.telemetry.follow(new)
+            if self.thread is not None:
+                self.thread.succeed(new, worker, task)
+            else:
+                worker.stop()
+                self.options.task = task
+
+    @property
+    def robot(self) -> Embodiment | None:
+        """What the agent drives."""
+        return self.agent.embodiment if self.agent else None
+
+    @property
+    def task(self) -> str:
+        """What the model acts on: the active one of its tasks, or the robot's own."""
+        agent, index = self.agent, self.options.task
+        if agent is None or agent.embodiment is None:
+            return ""
+        if index is None:
+            return agent.embodiment.task
+        return agent.tasks[index] if index < len(agent.tasks) else str(index)
+
+    @property
+    def tasks(self) -> list[str]:
+        """All that the model knows by name; empty for a model of one task."""
+        return list(self.agent.tasks) if self.agent and self.agent.model.config.num_tasks else []
+
+    def choose(self, name: str) -> str:
+        """Act on another task from the next decision on; returns the one before.
+
+        Raises:
+            UserError: there is no agent, or its model does not know the task.
+        """
+        with self.lock:
+            if not name:
+                raise UserError(f"task is empty; accepted: {', '.join(self.tasks) or 'none'}")
+            before, self.options.task = self.task, task_index(self.configured(), name)
+            return before
+
+    def configured(self) -> Agent:
+        """The agent. Raises UserError when there is none."""
+        if self.agent is None:
+            raise UserError(_UNCONFIGURED)
+        return self.agent

@@ -1,0 +1,242 @@
+"""Planner node: sensors in, joint targets out, decided by a TD-MPC2 world model. A lifecycle node.
+
+configure: load the bundle, check it against the robot, warm up, subscribe.
+activate: wait for a fresh sample of every source, then publish commands at the control rate.
+deactivate: publish the safe action (the robot held where it is), then stop.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_srvs.srv import Trigger
+
+from tdmpc2_core.control.decision import Decider
+from tdmpc2_core.control.ticker import Ticker
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import check_writable
+from tdmpc2_ros.diagnostics import Statistics, StopCause, resident_megabytes, write_report
+from tdmpc2_ros.naming import prefixed
+from tdmpc2_ros.parameters import Parameters
+from tdmpc2_ros.planner.goal import GoalInput
+from tdmpc2_ros.planner.model import DYNAMIC, ModelSlot, PlannerParameters, load_agent
+from tdmpc2_ros.planner.output import CommandOutput
+from tdmpc2_ros.planner.report import Reporter, Situation
+from tdmpc2_ros.planner.sensors import SensorInput
+from tdmpc2_ros.planner.services import ModelServices
+from tdmpc2_ros.planner.thread import ControlThread
+from tdmpc2_ros.process import Stop, run_node, spin_in_background
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class PlannerNode(LifecycleNode):
+    """The lifecycle, services and reports; the control thread does the work.
+
+    Raises:
+        UserError: a parameter is wrong.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("planner")
+        self.parameters = Parameters(self, PlannerParameters, DYNAMIC)
+        self._slot = ModelSlot(self)
+        self.parameters.on_change(self._slot.retune)
+        self._slot.retune(self.parameters.values)
+        self.cause, self.statistics = StopCause(), Statistics()
+        self._sensors: SensorInput | None = None
+        self._goals: GoalInput | None = None
+        self._output: CommandOutput | None = None
+        self._estop = False
+        self._state = "unconfigured"
+        self._reporter = Reporter(self, self.statistics, self.cause)
+        self._mode_changed = self.create_guard_condition(self._report_status)
+        self._model_services = ModelServices(self, self._slot, self.parameters)
+        self.create_service(Trigger, "~/estop", self._on_estop)
+        self.create_service(Trigger, "~/clear_estop", self._on_clear_estop)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._report, clock=steady)
+
+    def now(self) -> float:
+        """The node's clock, s: system time, or /clock with use_sim_time."""
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    # ---- lifecycle ----
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load, check, warm up, subscribe. Fails with one sentence in the log; the node stays as it was."""
+        values = self.parameters.values
+        try:
+            if values.report:
+                check_writable(values.report, "report")
+            agent, calibration = load_agent(values)
+            assert agent.embodiment is not None
+            robot = prefixed(agent.embodiment, values.prefix)
+            self._slot.put(agent, values, robot.joint_names)
+        except UserError as problem:
+            self.get_logger().error(str(problem))
+            return FAILURE
+        self._sensors = SensorInput(self, robot, self.now, values.cmd_vel_stamped)
+        if robot.pose_command:
+            self._goals = GoalInput(self, agent.embodiment, robot.base_frame, self.now, self._sensors)
+        self._output = CommandOutput(self, values.output, robot)
+        if calibration:
+            self.get_logger().info(f"calibrated: {calibration}")
+        self.get_logger().info(
+            f"configured: {robot.name} at {robot.control_rate:g} Hz, {agent.planner_config.summary}, "
+            f"{resident_megabytes():.0f} MB"
+        )
+        return self._entered("inactive")
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start the control thread, which publishes once every source has sent a fresh sample."""
+        if self._estop:
+            self.get_logger().error("activation refused: emergency stop is set; call ~/clear_estop first")
+            return FAILURE
+        slot = self._slot
+        assert self._sensors is not None and self._output is not None and slot.telemetry is not None
+        self.cause.clear()
+        self.statistics.clear()
+        self._sensors.clear()
+        if self._goals is not None:
+            self._goals.clear()
+        slot.telemetry.restart()
+        simulated = self.get_parameter("use_sim_time").value
+        with slot.lock:
+            agent = slot.configured()
+            ticker = Ticker(agent.control_period, self.now if simulated else time.monotonic)
+            decider = Decider(agent, self._sensors.state, slot.options)
+            decider.warm_up()
+            agent.seed(self.parameters.values.seed)
+            parts = (decider, self._output, ticker, self.statistics, self.now, self.cause)
+            slot.thread = ControlThread(self, *parts, slot.telemetry, self._mode_changed.trigger)
+            self._sensors.fresh = ticker.arrived
+            slot.thread.start()
+        return self._entered("active")
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Safe action, then stop."""
+        self._stop("deactivated on request")
+        return self._entered("inactive")
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give up the topics and the model."""
+        self._release()
+        return self._entered("unconfigured")
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Safe action if active, then give everything up."""
+        self._stop("shut down on request")
+        self._release()
+        return self._entered("finalized")
+
+    def stop(self, cause: str) -> None:
+        """Whatever the state: safe action if active, report, everything given up."""
+        self._stop(cause)
+        self._entered("finalized")
+        self._release()
+
+    # ---- parts ----
+
+    def _entered(self, state: str) -> TransitionCallbackReturn:
+        self._state = state
+        self._report()
+        return SUCCESS
+
+    def _stop(self, cause: str) -> None:
+        """End the control thread; the first cause that was recorded counts."""
+        if self._slot.thread is None:
+            return
+        self.cause.record(cause)
+        assert self._sensors is not None
+        self._sensors.fresh = lambda: None
+        with self._slot.lock:
+            thread, self._slot.thread = self._slot.thread, None
+            thread.stop()
+        self.get_logger().info(f"stopped: {self.cause.text}")
+        if self.parameters.values.report:
+            self._write_report(self.parameters.values.report)
+
+    def _release(self) -> None:
+        for part in (self._goals, self._sensors, self._output):
+            if part is not None:
+                part.destroy()
+        self._goals = self._sensors = self._output = None
+        self._slot.clear()
+
+    def _write_report(self, path: str) -> None:
+        content = {
+            **self.statistics.summary(),
+            "memory_mb": resident_megabytes(),
+            "stop_cause": self.cause.text,
+        }
+        try:
+            write_report(path, content)
+        except OSError as problem:
+            self.get_logger().error(f"report: {path} cannot be written ({problem.strerror})")
+
+    def _report(self) -> None:
+        if self._state == "active" and self.cause.text.startswith("fault"):
+            self.get_logger().error(self.cause.text)
+            self.trigger_deactivate()
+            return
+        now = self._situation()
+        if self._state == "active" and self.statistics.ticks == 0 and now.stale:
+            self.get_logger().info(f"waiting for sensors: {'; '.join(now.stale)}", throttle_duration_sec=2.0)
+        self._reporter.publish(now)
+
+    def _report_status(self) -> None:
+        self._reporter.publish_status(self._situation())
+
+    def _situation(self) -> Situation:
+        slot, stale, refused = self._slot, list[str](), dict[str, str]()
+        if self._sensors is not None:
+            stale, refused = self._sensors.state.stale(self.now()), dict(self._sensors.refused)
+        trust = slot.telemetry.trust if slot.telemetry else None
+        told = (slot.path or self.parameters.values.model, slot.task, stale, refused, trust)
+        return Situation(self._state, slot.options.deadline, slot.thread, slot.robot, *told)
+
+    def _on_estop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._set_estop(True)
+        response.success, response.message = True, "holding until ~/clear_estop"
+        return response
+
+    def _on_clear_estop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = True
+        response.message = "emergency stop cleared" if self._estop else "emergency stop was not set"
+        self._set_estop(False)
+        return response
+
+    def _set_estop(self, value: bool) -> None:
+        self._estop = value
+        if self._slot.thread is not None:
+            self._slot.thread.estop = value
+
+    # ---- as a process ----
+
+    def _autostart(self) -> bool:
+        return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
+
+    def run(self, stop: Stop) -> int:
+        """Serve until `stop` is set, then safe action and end. 2 when autostart fails; the log says why."""
+        try:
+            if self.parameters.values.autostart and not self._autostart():
+                return 2
+            with spin_in_background(self):
+                stop.wait()
+            self.stop("signal")
+            return 0
+        finally:
+            self._model_services.stop()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node; 0 after a stop by signal, 2 after a user's mistake."""
+    return run_node(PlannerNode, PlannerNode.run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

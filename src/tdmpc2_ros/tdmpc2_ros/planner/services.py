@@ -1,0 +1,125 @@
+"""~/load_model and ~/set_task, where tdmpc2_msgs is built.
+
+They are served by a node and an executor of their own: loading takes seconds, in which the planner's
+callbacks must go on to store sensor samples.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rclpy.node import Node
+
+from tdmpc2_core.control.worker import PlanWorker
+from tdmpc2_core.errors import UserError
+from tdmpc2_ros.parameters import Parameters
+from tdmpc2_ros.planner.model import ModelSlot, PlannerParameters, load_agent, task_index
+from tdmpc2_ros.process import Companion
+
+if TYPE_CHECKING:
+    from tdmpc2_core.agent import Agent
+
+
+try:
+    from tdmpc2_msgs.srv import LoadModel, SetTask
+except ImportError:
+    LoadModel = SetTask = None
+
+
+_LOADING = 20.0  # s, longest load that the end of the process waits for
+
+
+class ModelServices:
+    """Serves the planner node; nothing is offered without tdmpc2_msgs."""
+
+    def __init__(self, planner: Node, slot: ModelSlot, parameters: Parameters[PlannerParameters]) -> None:
+        self._planner, self._slot, self._parameters = planner, slot, parameters
+        self._companion: Companion | None = None
+        if LoadModel is None:
+            return
+        self._companion = Companion(planner, "model")
+        own = planner.get_fully_qualified_name()
+        for kind, name, callback in (
+            (LoadModel, "~/load_model", self._on_load),
+            (SetTask, "~/set_task", self._on_task),
+        ):
+            self._companion.node.create_service(kind, name.replace("~", own), callback)
+        self._companion.start()
+
+    def stop(self) -> None:
+        """Offer them no longer, once a load in progress has ended: a thread that outlives the interpreter's
+        end would abort the process."""
+        if self._companion is not None:
+            self._companion.stop(_LOADING)
+            self._companion = None
+
+    def _on_load(self, request: LoadModel.Request, response: LoadModel.Response) -> LoadModel.Response:
+        started, log = time.monotonic(), self._planner.get_logger()
+        try:
+            agent = self._load(request.path, request.check_only)
+        except UserError as problem:
+            response.message = f"{problem}; the model in use stays"
+            log.error(f"load_model refused: {response.message}")
+        else:
+            assert agent.embodiment is not None
+            response.success = True
+            response.robot, response.fingerprint = agent.embodiment.name, agent.embodiment.fingerprint
+            deed = "fits; not taken into use" if request.check_only else "is in use"
+            response.message = f"{request.path} for {response.robot} {deed}"
+            log.info(f"load_model: {response.message}")
+        response.seconds = time.monotonic() - started
+        return response
+
+    def _load(self, path: str, check_only: bool) -> Agent:
+        """Load, check against the robot, warm up, take into use.
+
+        Raises:
+            UserError: why not; nothing has changed then.
+        """
+        slot, values = self._slot, self._parameters.values
+        present = slot.configured()
+        assert present.embodiment is not None
+        if not path:
+            raise UserError("path is empty; give the folder of a checkpoint bundle")
+        with _short_turns():
+            agent, _ = load_agent(replace(values, calibrate=False), path, present.embodiment)
+            if values.calibrate:  # the settings that were found while nothing else ran
+                agent = agent.fork(present.planner_config, values.seed)
+        if check_only:
+            return agent
+        task = task_index(agent, slot.task if slot.task in agent.tasks else "")
+        worker = PlanWorker(agent)
+        worker.warm_up(present.embodiment.observation_dim, task)
+        agent.seed(values.seed)
+        try:
+            slot.replace(present, agent, path, worker, task)
+        except UserError:
+            worker.stop()
+            raise
+        return agent
+
+    def _on_task(self, request: SetTask.Request, response: SetTask.Response) -> SetTask.Response:
+        slot = self._slot
+        try:
+            response.previous = slot.choose(request.task)
+            response.success, response.message = True, f"task {request.task!r} from the next decision on"
+        except UserError as problem:
+            response.previous, response.message = slot.task, str(problem)
+        response.accepted = slot.tasks
+        return response
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """No thread keeps the interpreter for more than 1 ms while another, such as control, waits for it."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.001)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

@@ -1,0 +1,147 @@
+"""The control thread: waits for each tick, decides, publishes, counts."""
+
+from __future__ import annotations
+
+import gc
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rclpy.node import Node
+from std_msgs.msg import Float64MultiArray, MultiArrayDimension
+
+from tdmpc2_core.control.decision import NO_GOAL, Decider, Decision
+from tdmpc2_core.control.ticker import Tick, Ticker
+from tdmpc2_ros import qos
+from tdmpc2_ros.diagnostics import Statistics, StopCause
+from tdmpc2_ros.planner.output import CommandOutput
+from tdmpc2_ros.planner.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from tdmpc2_core.agent import Agent
+    from tdmpc2_core.control.worker import PlanWorker
+
+
+_COLLECT_EVERY = 250  # ticks between collections of garbage, right after a command is out
+_LOG_EVERY = 2.0  # s
+
+
+class ControlThread:
+    """Runs while the node is active.
+
+    Args:
+        now: the node's clock, s, on which sensors are stamped.
+        cause: where a fault is recorded; the thread then ends after a last safe action.
+        telemetry: told of every decision once its command is out.
+        changed: called after every change of mode; cheap.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        decider: Decider,
+        output: CommandOutput,
+        ticker: Ticker,
+        statistics: Statistics,
+        now: Callable[[], float],
+        cause: StopCause,
+        telemetry: Telemetry,
+        changed: Callable[[], None],
+    ) -> None:
+        self._node, self._decider, self._output = node, decider, output
+        self._ticker, self._statistics, self._now, self._cause = ticker, statistics, now, cause
+        self._telemetry, self._notify = telemetry, changed
+        self._latency_publisher = node.create_publisher(Float64MultiArray, "~/latency", qos.STATUS)
+        self._latency = Float64MultiArray()
+        self._latency.layout.dim = [MultiArrayDimension(label="latency, planning; s", size=2, stride=2)]
+        self.estop = False
+        self.mode, self.reason = "idle", "waiting for the first sample of every source"
+        self.last: Decision | None = None
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+
+    def start(self) -> None:
+        """Begin to control."""
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # a full collection takes tens of ms; the thread collects between commands
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Publish the safe action, then end. Returns when both are done."""
+        self._ticker.stop()
+        self._thread.join(2.0)
+        self._decider.stop()
+        gc.enable()
+        gc.unfreeze()
+        self._node.destroy_publisher(self._latency_publisher)
+
+    def succeed(self, agent: Agent, worker: PlanWorker, task: int | None) -> None:
+        """Decide with another agent from the next tick on; see `Decider.succeed`."""
+        self._decider.succeed(agent, worker, task)
+
+    def _run(self) -> None:
+        try:
+            while (tick := self._ticker.wait()) is not None:
+                self._step(tick)
+        except Exception as problem:  # a fault of any kind: safe action first, report second
+            self._cause.record(f"fault: {type(problem).__name__}: {problem}")
+        finally:
+            self._safe_action()
+
+    def _step(self, tick: Tick) -> None:
+        now, started = self._now(), time.monotonic()
+        statistics = self._statistics
+        statistics.ticks += 1
+        decision = self._decider.decide(now, started, self.estop)
+        if decision.targets is not None:
+            self._output.publish(decision.targets)
+            latency = self._now() - decision.stamp
+            if decision.mode in ("plan", "replay", "policy"):
+                if statistics.commands and self.mode != "hold":
+                    statistics.missed += tick.missed
+                statistics.command(started, latency, decision.planning)
+                statistics.late_plans += bool(decision.reason)
+                self._publish_latency(latency, decision.planning)
+            statistics.ended_by[decision.ended_by] += 1
+            statistics.interventions.update(decision.interventions)
+            statistics.filtered += bool(decision.interventions)
+        statistics.modes[decision.mode] += 1
+        self.last = decision
+        self._telemetry.decided(decision, self._now())
+        if self._telemetry.curious:
+            self._decider.inspect(decision, self._telemetry.inspected)
+        if (decision.mode, decision.reason) != (self.mode, self.reason):
+            self._changed(decision)
+        if statistics.ticks % _COLLECT_EVERY == 0:
+            gc.collect()
+
+    def _changed(self, decision: Decision) -> None:
+        """Log a change of mode; further reasons within one mode come out throttled."""
+        before, self.mode, self.reason = self.mode, decision.mode, decision.reason
+        if before != decision.mode:
+            self._notify()
+        log = self._node.get_logger()
+        if before in ("hold", "estop", "idle") and decision.mode in ("plan", "policy"):
+            log.info(f"planning: {decision.mode}")
+        elif decision.mode == "estop":
+            log.warning("holding: emergency stop")
+        elif decision.mode == "hold" and decision.reason == NO_GOAL:
+            log.info("holding: no goal on goal_pose yet")
+        elif decision.mode == "hold" and before != "hold":
+            log.error(f"holding: {decision.reason}")
+        elif decision.reason:
+            log.warning(f"{decision.mode}: {decision.reason}", throttle_duration_sec=_LOG_EVERY)
+
+    def _safe_action(self) -> None:
+        decision = self._decider.hold("stopping")
+        if decision.targets is not None:
+            self._output.publish(decision.targets)
+            self._output.flush()
+        self.mode, self.reason = "idle", "stopped"
+
+    def _publish_latency(self, latency: float, planning: float) -> None:
+        if self._latency_publisher.get_subscription_count() and math.isfinite(latency):
+            self._latency.data = [latency, planning]
+            self._latency_publisher.publish(self._latency)

@@ -1,0 +1,166 @@
+"""The operator of a quickstart run: a node that starts the planner, gives commands and watches the robot."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped, Twist
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from nav_msgs.msg import Odometry
+from rclpy.node import Node
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
+
+from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.scoring.run_metrics import FallCounter, Motion
+from tdmpc2_ros import qos
+from tdmpc2_ros.messages import goal_values, pose_message, to_seconds, twist_message
+
+_LIVE = 5  # every how many samples of odometry the live line is made: 100 Hz to 20 Hz
+_CYCLE = 10  # live samples over which the distance is measured, so that sway within a gait cycle is left out
+_DECIMATION = 2  # of the joint states that are kept for the film: 100 Hz to 50 Hz
+
+
+_TOOL = "simulator/tool_pose"
+_ODOMETRY = "simulator/floating_base_state"
+
+
+class Operator(Node):
+    """Callbacks collect, mostly undecoded to leave the processor to others; `spin` serves them."""
+
+    def __init__(self, embodiment: Embodiment, idle: Callable[[], None], namespace: str = "") -> None:
+        super().__init__("quickstart", namespace=namespace)
+        self.embodiment, self._idle = embodiment, idle
+        self.falls = FallCounter(embodiment)
+        self.latency: dict[str, str] = {}
+        self.commands = 0  # received from the planner
+        self._odometry: list[bytes] = []
+        self._path: list[tuple[float, ...]] = []  # m, seen from above, at the live rate
+        self.newest: tuple[float, ...] = ()  # time, position, orientation, linear, angular velocity
+        self._joints: list[bytes] = []
+        self._joint_count = 0
+        self.recording = False
+        self.walked = 0.0  # m, path of the base
+        self._tool: list[bytes] = []
+        self._sent: tuple[float, ...] = ()
+        self._cmd_vel = self._goal = None
+        if embodiment.pose_command:
+            self._goal = self.create_publisher(PoseStamped, "goal_pose", qos.COMMAND)
+            self.create_subscription(PoseStamped, _TOOL, self._tool.append, 20, raw=True)
+        else:
+            self._cmd_vel = self.create_publisher(Twist, "cmd_vel", qos.COMMAND)
+        topic = "joint_trajectory_controller/joint_trajectory"
+        self.create_subscription(JointTrajectory, topic, self._on_command, qos.COMMAND, raw=True)
+        self.create_subscription(Odometry, _ODOMETRY, self._on_odometry, 20, raw=True)
+        self.create_subscription(JointState, "joint_states", self._on_joints, 20, raw=True)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
+        self._change = self.create_client(ChangeState, "planner/change_state")
+        self._spinner = rclpy.executors.SingleThreadedExecutor()
+        self._spinner.add_node(self)
+
+    # ---- callbacks ----
+    def _on_command(self, _data: bytes) -> None:
+        self.commands += 1
+
+    def _on_joints(self, data: bytes) -> None:
+        self._joint_count += 1
+        if self.recording and self._joint_count % _DECIMATION == 0:
+            self._joints.append(data)
+
+    def _on_odometry(self, data: bytes) -> None:
+        self._odometry.append(data)
+        if len(self._odometry) % _LIVE and self.newest:
+            return
+        self.newest = _row(data)
+        if self.recording:
+            self.falls.add(self.newest[3], np.array(self.newest[4:8]))
+            self._path.append(self.newest[1:3])
+            if len(self._path) % _CYCLE == 1 and len(self._path) > _CYCLE:
+                self.walked += math.dist(self._path[-1 - _CYCLE], self._path[-1])
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name.startswith("planner"):
+                self.latency = {
+                    item.key: item.value for item in status.values if item.key.startswith("latency")
+                }
+
+    # ---- what the run does ----
+    def now(self) -> float:
+        """The node clock, s."""
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def spin(self, seconds: float) -> None:
+        """Serve callbacks for `seconds`; `idle` is called now and then and may raise."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0.0:
+            self._spinner.spin_once(timeout_sec=min(left, 0.1))
+        self._idle()
+
+    def wait(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Serve callbacks until the condition holds; False after `timeout` s."""
+        end = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            self.spin(0.05)
+        return True
+
+    def transition(self, number: int, timeout: float) -> bool | None:
+        """Ask the planner for a lifecycle transition; whether it succeeded, None when there is no answer."""
+        end = time.monotonic() + timeout
+        if not self.wait(self._change.service_is_ready, timeout):
+            return None
+        future = self._change.call_async(ChangeState.Request(transition=Transition(id=number)))
+        if not self.wait(future.done, max(0.1, end - time.monotonic())):
+            return None
+        return future.result().success
+
+    def command(self, values: tuple[float, ...]) -> None:
+        """Publish cmd_vel: x m/s, y m/s, yaw rate rad/s; or goal_pose where it changed: m, xyzw."""
+        if self._cmd_vel is not None:
+            self._cmd_vel.publish(twist_message(values, ("linear_x", "linear_y", "angular_z")))
+        elif self._goal is not None and values != self._sent and self._goal.get_subscription_count():
+            self._goal.publish(pose_message(self.now(), self.embodiment.base_frame, values))
+            self._sent = values
+
+    def ready(self) -> bool:
+        """Whether the simulation sends its state."""
+        return bool(self.newest) and self._joint_count > 0
+
+    # ---- what came of it ----
+    def motion(self, start: float) -> Motion:
+        """Ground truth since the node's beginning, with times relative to `start`, s of the node clock."""
+        rows = np.array([_row(data) for data in self._odometry])
+        return Motion(rows[:, 0] - start, rows[:, 1:4], rows[:, 4:8], rows[:, 8:11], rows[:, 11:14])
+
+    def tool(self, start: float, newest: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Times (T,), s since `start`, and true poses (T, 7) of an arm's tool: m, xyzw in the base frame."""
+        messages = [deserialize_message(data, PoseStamped) for data in self._tool[-1 if newest else 0 :]]
+        times = np.array([to_seconds(message.header.stamp) - start for message in messages])
+        poses = [goal_values(message, self.embodiment.base_frame) for message in messages]
+        return times, np.array(poses).reshape(-1, 7)
+
+    def joints(self, start: float) -> tuple[np.ndarray, np.ndarray]:
+        """Times (T,), s since `start`, and joint positions (T, J), rad, in embodiment order."""
+        messages = [deserialize_message(data, JointState) for data in self._joints]
+        times = np.array([to_seconds(message.header.stamp) - start for message in messages])
+        rows = [dict(zip(message.name, message.position, strict=True)) for message in messages]
+        names = self.embodiment.joint_names
+        return times, np.array([[row[name] for name in names] for row in rows]).reshape(len(rows), len(names))
+
+
+def _row(data: bytes) -> tuple[float, ...]:
+    """Stamp (s), position, orientation, linear and angular velocity of an Odometry."""
+    message = deserialize_message(data, Odometry)
+    p, q = message.pose.pose.position, message.pose.pose.orientation
+    v, w = message.twist.twist.linear, message.twist.twist.angular
+    values = (p.x, p.y, p.z, q.x, q.y, q.z, q.w, v.x, v.y, v.z, w.x, w.y, w.z)
+    return (to_seconds(message.header.stamp), *values)

@@ -1,0 +1,149 @@
+"""Command line of the quickstart, checked before anything is started."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import shipped_bundle
+from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.scoring.course import Course
+from tdmpc2_core.scoring.goal_course import ReachCourse
+from tdmpc2_ros.naming import MAX_ROBOTS
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for."""
+
+    embodiment: Embodiment
+    course: Course | ReachCourse
+    model: Path
+    out: Path
+    record: Path | None
+    seed: int
+    planner: str
+    deadline_ms: float | None
+    randomise: bool
+    view: bool
+    video: bool
+    robots: int
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; --help lists the options")
+
+
+def parse(arguments: list[str] | None) -> Options:
+    """Options from the command line; makes the output folder.
+
+    Raises:
+        UserError: an option is unknown or out of range, or a robot, model or folder is of no use.
+    """
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    embodiment = Embodiment.load(given.robot)
+    if not 0 <= given.seed < 2**31:
+        raise UserError(f"--seed is {given.seed}, must be from 0 to {2**31 - 1}")
+    course: Course | ReachCourse
+    if embodiment.pose_command:
+        course = ReachCourse(embodiment, given.seconds, given.seed)
+    else:
+        course = Course(embodiment, given.seconds)
+    if given.deadline_ms is not None and not 0.0 < given.deadline_ms <= 1000.0:
+        raise UserError(f"--deadline-ms is {given.deadline_ms:g}, must be above 0, at most 1000")
+    model = given.model or shipped_bundle(embodiment.name)
+    if not (model / "bundle.json").is_file():
+        raise UserError(
+            f"{model}: no checkpoint bundle there; --model names the folder that holds bundle.json"
+        )
+    if not 1 <= given.robots <= MAX_ROBOTS:
+        raise UserError(f"--robots is {given.robots}, must be from 1 to {MAX_ROBOTS}")
+    if given.robots > 1 and embodiment.pose_command:
+        raise UserError(f"--robots is for walking robots; {embodiment.name} goes alone")
+    if given.robots > 1 and (given.record or given.view):
+        raise UserError("--record and --view are for one robot; leave them out with --robots")
+    if given.record and given.record.exists():
+        raise UserError(f"--record {given.record}: exists already; give a folder that does not exist yet")
+    return Options(
+        embodiment=embodiment,
+        course=course,
+        model=model.resolve(),
+        out=_writable(given.out or Path("runs/quickstart") / embodiment.name),
+        record=given.record and given.record.resolve(),
+        seed=given.seed,
+        planner=given.planner,
+        deadline_ms=given.deadline_ms,
+        randomise=given.randomise,
+        view=given.view,
+        video=not given.no_video,
+        robots=given.robots,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="quickstart",
+        description="Start simulation and planner as ROS 2 nodes and take the robot through a short course.",
+        epilog="Exit code: 0 the robot followed, 1 it did not, 2 a mistake in the call.",
+    )
+    parser.add_argument("robot", nargs="?", default="quadruped", help="shipped robot (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="length of the course (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of noise, start and planner (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="results and logs (default: runs/quickstart/ROBOT)",
+    )
+    parser.add_argument(
+        "--model", type=Path, help="checkpoint bundle (default: the one shipped for the robot)"
+    )
+    parser.add_argument(
+        "--planner",
+        choices=("bundle", "mppi", "policy"),
+        default="bundle",
+        help="search or policy prior alone",
+    )
+    parser.add_argument(
+        "--deadline-ms",
+        type=float,
+        metavar="MS",
+        help="search time per tick instead of the planner's default",
+    )
+    parser.add_argument(
+        "--robots",
+        type=int,
+        default=1,
+        metavar="N",
+        help="as many of them, each in a namespace and with a command of its own (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--randomise", action="store_true", help="draw friction, mass and gains from the seed"
+    )
+    parser.add_argument("--record", type=Path, metavar="DIR", help="write a rosbag2 into this new folder")
+    parser.add_argument("--view", action="store_true", help="open MuJoCo's viewer, where there is a display")
+    parser.add_argument("--no-video", action="store_true", help="render neither film nor picture")
+    return parser
+
+
+def _writable(folder: Path) -> Path:
+    probe = folder / ".probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"--out {folder}: cannot be written ({error.strerror}); give another folder"
+        ) from None
+    return folder.resolve()

@@ -1,0 +1,99 @@
+"""What a quickstart run tells: the live line, the table at the end, results.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tdmpc2_core.scoring.goal_course import ReachScore
+from tdmpc2_core.scoring.run_metrics import Score
+
+_PACKAGES = ("tdmpc2-core", "torch", "numpy", "mujoco", "ros-rclpy")
+_PLAIN_PERIOD = 2.0  # s between lines where output is no terminal
+
+
+class LiveLine:
+    """One line that is written over again; lines of their own where output is no terminal."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._next, self._width = 0.0, 0
+
+    def show(self, text: str) -> None:
+        """Show `text`; calls may come as often as they like."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (0.2 if self._terminal else _PLAIN_PERIOD)
+        if self._terminal:
+            print("\r" + text.ljust(self._width), end="", flush=True)
+            self._width = len(text)
+        else:
+            print(text, flush=True)
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._terminal and self._width:
+            print(flush=True)
+        self._width = 0
+
+
+def machine() -> dict[str, Any]:
+    """The machine by its cores and clock, and the versions that ran."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "clock_mhz": _clock(),
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def _clock() -> float | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return max(float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz"))
+    except (OSError, ValueError):
+        return None
+
+
+def table(score: Score | ReachScore, planner: dict[str, Any], memory: float | None) -> str:
+    """The results as text."""
+    latency = planner.get("latency_ms") or {}
+    rows = [
+        *score.rows(),
+        ("planning latency", f"p50 {_number(latency.get('p50'))} ms, p99 {_number(latency.get('p99'))} ms"),
+        ("commands", f"{_number(planner.get('commands'))} sent, {_number(planner.get('missed'))} missed"),
+        ("planner memory", f"{_number(memory)} MB"),
+        ("result", verdict(score)),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name.ljust(width)}   {value}" for name, value in rows)
+
+
+def verdict(score: Score | ReachScore) -> str:
+    """Passed, or what is wrong."""
+    return "passed" if score.followed else "failed: " + ", ".join(score.problems())
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1f}".removesuffix(".0")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write results.json, complete or not at all."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,155 @@
+"""The robot of the simulation node: physics, the command in force, what follows when commands stop."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tdmpc2_core.envs.robot.randomisation import SensorNoise, push, randomise, restore
+from tdmpc2_core.envs.robot.simulation import Simulation
+from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.trajectory import TrajectoryPlayer
+from tdmpc2_ros.simulator.commands import Trajectory
+
+Array = NDArray[np.float64]
+_STAND_SECONDS = 0.1  # ramp to the default pose; slower ones let a robot caught in mid stride tip over
+TimeoutAction = Literal["auto", "hold", "stand"]
+
+
+@dataclass(frozen=True)
+class RobotOptions:
+    """What varies between runs of the simulated robot."""
+
+    sensor_noise: bool = True
+    randomise: bool = False  # friction, mass and gains drawn at every reset
+    reset_noise: bool = False  # the embodiment's noise on pose, heading and velocity at every reset
+    command_timeout: float = 0.06  # s from the end of the last command to the timeout action
+    timeout_action: TimeoutAction = "auto"  # auto: stand for robots that can fall, hold for others
+
+
+class Measurement(NamedTuple):
+    """One instant of the robot. SI units; joint arrays (J,) in embodiment order; quaternions xyzw."""
+
+    time: float  # s of simulated time since start
+    position: Array
+    velocity: Array
+    effort: Array
+    orientation: Array  # of the IMU in the world
+    angular_velocity: Array  # in the IMU frame
+    acceleration: Array  # specific force in the IMU frame
+    base_position: Array  # ground truth in the world
+    base_orientation: Array
+    base_linear: Array  # ground truth in the base frame
+    base_angular: Array
+    tool: Array | None  # ground truth (7,) in the base frame: m, xyzw; None for a robot without a tool
+
+
+class SimulatedRobot:
+    """Commands may come from any thread; `step` is for one thread.
+
+    Raises:
+        UserError: the robot model and the embodiment do not fit.
+    """
+
+    def __init__(self, embodiment: Embodiment, options: RobotOptions, seed: int = 0) -> None:
+        self.embodiment, self.options = embodiment, options
+        self.simulation = Simulation(embodiment, seed)
+        self._rng = self.simulation.rng
+        self._noise = SensorNoise(embodiment, self._rng)
+        self._player = TrajectoryPlayer(embodiment.default_position)
+        self._lock = threading.Lock()
+        self._period = 1.0 / embodiment.physics_rate
+        self._steps = 0
+        self._command_end: float | None = None  # s, simulated; None: no command since the reset
+        falls = embodiment.termination
+        can_fall = falls.max_tilt is not None or falls.min_base_height is not None
+        self._stands = options.timeout_action == "stand" or (options.timeout_action == "auto" and can_fall)
+        self.reset()
+
+    @property
+    def time(self) -> float:
+        """Simulated time since start, s; a reset does not turn it back."""
+        return self._steps * self._period
+
+    @property
+    def lock(self) -> threading.Lock:
+        """Hold it to read the MuJoCo state from another thread."""
+        return self._lock
+
+    @property
+    def commanded(self) -> bool:
+        """Whether a command is in force: received, and not ended for longer than the timeout."""
+        return self._command_end is not None and self.time <= self._command_end + self.options.command_timeout
+
+    # ---- commands ----
+    def play(self, trajectory: Trajectory) -> None:
+        """Replace the command by a trajectory that starts from the present target."""
+        with self._lock:
+            self._player.set(trajectory.points, trajectory.times, self.time)
+            self._command_end = self.time + float(trajectory.times[-1])
+            self._standing = False
+
+    def jump(self, targets: Array) -> None:
+        """Replace the command by targets (J,), rad, at once."""
+        with self._lock:
+            self._player.step_to(targets)
+            self._command_end = self.time
+            self._standing = False
+
+    def reset(self) -> None:
+        """Back to the default pose at the origin, no command in force."""
+        with self._lock:
+            if self.options.randomise:
+                randomise(self.simulation, self._rng)
+            else:
+                restore(self.simulation)
+            self.simulation.reset(randomise=self.options.reset_noise)
+            self._player.reset(self.embodiment.default_position)
+            self._command_end = None
+            self._standing = True
+
+    def push(self) -> Array:
+        """Disturb the robot as the embodiment's randomisation does; see `envs.randomisation.push`."""
+        with self._lock:
+            return push(self.simulation, self._rng)
+
+    # ---- time ----
+    def step(self) -> None:
+        """One physics step under the command in force."""
+        with self._lock:
+            if not self._standing and not self.commanded:
+                self._on_timeout()
+            self._steps += 1
+            self.simulation.step(self._player.sample(self.time))
+
+    def _on_timeout(self) -> None:
+        """Called once per silence: the last point is held, or the robot takes its default pose."""
+        self._standing = True
+        if self._stands:
+            self._player.set(self.embodiment.default_position[None], np.array([_STAND_SECONDS]), self.time)
+
+    # ---- sensors ----
+    def measure(self) -> Measurement:
+        """What sensors report now, with noise where asked for, and the ground truth beside it."""
+        simulation = self.simulation
+        orientation, angular_velocity, acceleration = simulation.imu()
+        position, velocity = simulation.joint_position(), simulation.joint_velocity()
+        if self.options.sensor_noise:
+            position, velocity = self._noise.joints(position, velocity)
+            orientation, angular_velocity = self._noise.imu(orientation, angular_velocity)
+        return Measurement(
+            self.time,
+            position,
+            velocity,
+            simulation.joint_effort(),
+            orientation,
+            angular_velocity,
+            acceleration,
+            *simulation.base_pose(),
+            *simulation.base_velocity(),
+            simulation.tool_pose() if self.embodiment.pose_command else None,
+        )
