@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 _RAW = argparse.RawDescriptionHelpFormatter
-FORMATS = ("official", "onnx", "aoti")
+FORMATS = ("official", "onnx")
 
 
 def _add_import(commands: Any) -> None:
@@ -64,11 +64,9 @@ def _add_export(commands: Any) -> None:
         "--format",
         choices=FORMATS,
         required=True,
-        help="official: TD-MPC2's own .pt; onnx: the policy prior; aoti: the compiled planner, .pt2",
+        help="official: TD-MPC2's own .pt; onnx: the policy prior",
     )
     command.add_argument("--out", type=Path, required=True, metavar="FILE")
-    command.add_argument("--robots", type=_positive, default=1, help="aoti: robots planned for together")
-    command.add_argument("--device", default="cpu", help="aoti: device to compile for (default cpu)")
     command.set_defaults(run=_export)
 
 
@@ -105,7 +103,7 @@ def _export(args: argparse.Namespace) -> None:
     from tdmpc2_core.checkpoint.bundle import load_bundle
 
     bundle = load_bundle(args.bundle)
-    {"official": _official, "onnx": _onnx, "aoti": _aoti}[args.format](args, bundle)
+    {"official": _official, "onnx": _onnx}[args.format](args, bundle)
 
 
 def _onnx(args: argparse.Namespace, bundle: Bundle) -> None:
@@ -115,18 +113,6 @@ def _onnx(args: argparse.Namespace, bundle: Bundle) -> None:
     print(
         f"{args.out}: inputs obs{', task' if bundle.model_config.num_tasks else ''}; outputs action, log_std"
     )
-
-
-def _aoti(args: argparse.Namespace, bundle: Bundle) -> None:
-    from tdmpc2_core.export.aoti import export_aoti
-
-    try:
-        model = bundle.build_model().to(args.device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {args.device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    export_aoti(model, bundle.planner, bundle.task_discounts or bundle.discount, args.out, args.robots)
-    plan = bundle.planner
-    print(f"{args.out}: {plan.num_samples} samples, {plan.iterations} iterations, {args.robots} robots")
 
 
 def _official(args: argparse.Namespace, bundle: Bundle) -> None:

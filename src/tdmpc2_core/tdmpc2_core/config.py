@@ -163,6 +163,7 @@ def _dataclass(cls: Any, value: Any, place: Place) -> Any:
         raise place.error(f"expected a section with keys {_names(cls)}, got {describe(value)}")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     hints = type_hints(cls)
+    value = _without_retired(cls, value, place)
     rest = next((f.name for f in fields.values() if f.metadata.get("rest")), None)
     named = {name: v for name, v in value.items() if name in fields and name != rest}
     unknown = {name: v for name, v in value.items() if name not in named}
@@ -180,6 +181,20 @@ def _dataclass(cls: Any, value: Any, place: Place) -> Any:
         return cls(**made)
     except ValueError as problem:
         raise place.error(str(problem)) from problem
+
+
+def _without_retired(cls: Any, value: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
+    """The section less the keys of its class's `RETIRED`, which files of earlier versions hold.
+
+    `RETIRED`: key -> the one value that means what is done anyway.
+    """
+    retired: Mapping[str, Any] = getattr(cls, "RETIRED", {})
+    for name in retired.keys() & value.keys():
+        if value[name] != retired[name]:
+            raise place.child(name).error(
+                f"{value[name]!r} is offered no more; only {retired[name]!r} is done"
+            )
+    return {name: v for name, v in value.items() if name not in retired}
 
 
 def _choice(accepted: Iterable[Any], value: Any, place: Place) -> Any:

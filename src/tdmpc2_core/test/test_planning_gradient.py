@@ -9,8 +9,8 @@ import torch
 from planning_support import Hill, generator, small_model
 from torch import Tensor
 
+from tdmpc2_core.imagine.rollout import ModelRollout
 from tdmpc2_core.planning import GradientConfig, PlanDraws, Planner, PlannerConfig, make_planner
-from tdmpc2_core.planning.rollout import ModelRollout
 
 ASCENT = PlannerConfig(
     method="gradient", horizon=8, gradient=GradientConfig(seeds=3, iterations=6, anchor=0.0)

@@ -20,9 +20,8 @@ from torch import Tensor
 
 from tdmpc2_core.checkpoint.published_tasks import TASK_SETS, published_task
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.model.build import build_model
 from tdmpc2_core.model.config import WorldModelConfig
-from tdmpc2_core.model.world_model import WorldModel
+from tdmpc2_core.model.world_model import WorldModel, build_model
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -1,11 +1,31 @@
-"""Architecture of the world model as data."""
+"""Architecture of the world model as data: the settings, the paper's five sizes and small ones for a CPU."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from torch import Tensor
 
 from tdmpc2_core.config import check_fields, setting
+from tdmpc2_core.errors import UserError
+
+IMAGE_SIDE = 64
+
+
+def check_observation_shape(obs: Tensor, config: WorldModelConfig) -> None:
+    """Raises UserError unless obs is (..., O), or (..., C, 64, 64) for a model of pixels."""
+    pixels = config.obs_kind == "pixels"
+    right = (config.obs_dim, IMAGE_SIDE, IMAGE_SIDE) if pixels else (config.obs_dim,)
+    if tuple(obs.shape[-len(right) :]) != right:
+        wanted = ", ".join(map(str, right))
+        raise UserError(f"world model: obs has shape {tuple(obs.shape)}, must be (..., {wanted})")
+
+
+def check_last(name: str, x: Tensor, length: int) -> None:
+    """Raises UserError unless the last dimension of `x` has `length` entries."""
+    if x.ndim == 0 or x.shape[-1] != length:
+        raise UserError(f"world model: {name} has shape {tuple(x.shape)}, must be (..., {length})")
 
 
 @dataclass(frozen=True)
@@ -70,3 +90,54 @@ class WorldModelConfig:
     def num_tasks(self) -> int:
         """Number of tasks of a multi-task model, 0 for a single-task one."""
         return len(self.action_dims)
+
+
+SIZES: dict[int | str, dict[str, Any]] = {
+    1: {"enc_dim": 256, "mlp_dim": 384, "latent_dim": 128, "num_enc_layers": 2, "num_q": 2},
+    5: {"enc_dim": 256, "mlp_dim": 512, "latent_dim": 512, "num_enc_layers": 2, "num_q": 5},
+    19: {"enc_dim": 1024, "mlp_dim": 1024, "latent_dim": 768, "num_enc_layers": 3, "num_q": 5},
+    48: {"enc_dim": 1792, "mlp_dim": 1792, "latent_dim": 768, "num_enc_layers": 4, "num_q": 5},
+    317: {"enc_dim": 4096, "mlp_dim": 4096, "latent_dim": 1376, "num_enc_layers": 5, "num_q": 8},
+    "tiny": {
+        "enc_dim": 128,
+        "mlp_dim": 128,
+        "latent_dim": 64,
+        "num_enc_layers": 2,
+        "num_q": 2,
+        "dropout": 0.0,
+    },
+    "robot": {
+        "enc_dim": 256,
+        "mlp_dim": 256,
+        "latent_dim": 128,
+        "num_enc_layers": 2,
+        "num_q": 2,
+        "dropout": 0.0,
+    },
+}
+"""Keyword arguments of `WorldModelConfig` per size: millions of parameters in the paper, or a name."""
+
+TASK_SETS: dict[str, dict[str, Any]] = {
+    "mt30": {"task_dim": {1: 96, 5: 64, 19: 64, 48: 64, 317: 96}, "latent_dim": {19: 512}},
+    "mt80": {"task_dim": {1: 96, 5: 96, 19: 96, 48: 96, 317: 96}, "latent_dim": {}},
+}
+"""What the two published task sets change, per size."""
+
+
+def world_model_config(
+    size: int | str, obs_dim: int, action_dim: int, task_set: str | None = None, **overrides: Any
+) -> WorldModelConfig:
+    """Config of a preset size. task_set: "mt30" or "mt80" adds its task embedding (give `action_dims`).
+
+    Raises ValueError when the size or the task set is unknown.
+    """
+    if size not in SIZES:
+        raise ValueError(f"unknown model size {size!r}; choose one of {list(SIZES)}")
+    values = dict(SIZES[size])
+    if task_set is not None:
+        if task_set not in TASK_SETS or size not in TASK_SETS[task_set]["task_dim"]:
+            raise ValueError(
+                f"no preset of size {size!r} for task set {task_set!r}; sets are {list(TASK_SETS)}"
+            )
+        values |= {key: table[size] for key, table in TASK_SETS[task_set].items() if size in table}
+    return WorldModelConfig(obs_dim, action_dim, **{**values, **overrides})

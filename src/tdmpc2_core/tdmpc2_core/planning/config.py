@@ -1,22 +1,26 @@
-"""`PlannerConfig`: every planner setting with its unit and reason, and the named presets."""
+"""`PlannerConfig`: every planner setting with its unit and reason; the presets; `make_planner`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tdmpc2_core.config import check_fields, setting
+from tdmpc2_core.config import check_fields, closest, setting
 from tdmpc2_core.model.kernels import KERNELS_WHY, KernelChoice
-from tdmpc2_core.planning.gradient_config import GradientConfig
+from tdmpc2_core.planning.gradient import GradientConfig
+from tdmpc2_core.planning.registry import PLANNERS
+
+if TYPE_CHECKING:
+    import torch
+
+    from tdmpc2_core.imagine.rollout import Discount
+    from tdmpc2_core.model.world_model import WorldModel
+    from tdmpc2_core.planning.protocol import Planner
 
 MANY_ACTIONS = 20  # the paper plans two iterations longer from this action dimension on
 
 _ACTION = "normalised action"
-_METHOD = (
-    "mppi searches by sampling; policy acts with the prior alone, in the least time; gradient ascends from "
-    "policy trajectories; mppi+gradient from the elites of a search"
-)
-_SCORE = "terminal: rewards and the value of the last latent; depth_average: mean over all shorter returns"
+_METHOD = "; ".join(f"{name} {planner.summary}" for name, planner in PLANNERS.items())
 _EVALUATION = "mean: the elite-weighted action, repeatable; sample: one elite drawn by weight, the paper"
 
 
@@ -25,13 +29,15 @@ class PlannerConfig:
     """Planner settings. The defaults are the paper's search with the weighted mean in evaluation.
 
     The search fields serve mppi and mppi+gradient. The method gradient uses horizon, min_std, max_std,
-    temperature (of the spread), score, soft_termination, tolerance and the section `gradient`.
+    temperature (of the spread), soft_termination, tolerance and the section `gradient`.
 
     Raises:
         ValueError: a value outside its range; the sentence names the field.
     """
 
-    method: Literal["mppi", "policy", "gradient", "mppi+gradient"] = setting("mppi", why=_METHOD)
+    RETIRED: ClassVar = {"score": "terminal"}
+
+    method: str = setting("mppi", why=_METHOD)
     horizon: int = setting(
         3, low=1, unit="decisions", why="the value head covers what lies beyond; longer rollouts drift"
     )
@@ -56,7 +62,6 @@ class PlannerConfig:
         False, why="score policy trajectories once per plan, not once per iteration"
     )
     kernels: KernelChoice = setting("auto", why=KERNELS_WHY)
-    score: Literal["terminal", "depth_average"] = setting("terminal", why=_SCORE)
     soft_termination: bool = setting(False, why="discount by survival probability, not by a threshold at 0.5")
     augment_pixels: bool = setting(
         False, why="random image shift while planning from pixels too, as the official code does"
@@ -68,6 +73,9 @@ class PlannerConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.method not in PLANNERS:
+            guess, accepted = closest(self.method, PLANNERS), ", ".join(PLANNERS)
+            raise ValueError(f"method is {self.method!r}{guess}; accepted: {accepted}")
         if self.num_pi_trajs >= self.num_samples:
             raise ValueError(
                 f"num_pi_trajs ({self.num_pi_trajs}) must be below num_samples ({self.num_samples})"
@@ -84,13 +92,7 @@ class PlannerConfig:
     @property
     def summary(self) -> str:
         """Method and budget in a few words, such as `mppi 96 samples x 2`."""
-        gradient, search = self.gradient, f"{self.num_samples} samples x {self.iterations}"
-        return {
-            "mppi": f"mppi {search}",
-            "policy": "policy prior",
-            "gradient": f"gradient {gradient.seeds} seeds x {gradient.iterations}, horizon {self.horizon}",
-            "mppi+gradient": f"mppi {search} + gradient {gradient.elites} elites x {gradient.iterations}",
-        }[self.method]
+        return PLANNERS[self.method].budget(self)
 
 
 PLANNER_PRESETS: dict[str, PlannerConfig] = {
@@ -122,3 +124,10 @@ def planner_preset(name: str, action_dim: int = 0) -> PlannerConfig:
     if name in ("paper", "large") and action_dim >= MANY_ACTIONS:
         return replace(config, iterations=config.iterations + 2)
     return config
+
+
+def make_planner(
+    model: WorldModel, config: PlannerConfig, discount: Discount, generator: torch.Generator
+) -> Planner:
+    """The planner that `config.method` names. `generator` lies on the model's device."""
+    return PLANNERS[config.method](model, config, discount, generator)

@@ -7,33 +7,39 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tdmpc2_core.planning.compiled import compiled_model
-from tdmpc2_core.planning.config import PlannerConfig
-from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws
-from tdmpc2_core.planning.rollout import Discount
+from tdmpc2_core.imagine.compiled import compiled_model
+from tdmpc2_core.imagine.rollout import Discount
+from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws, Planner
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
+    from tdmpc2_core.planning.config import PlannerConfig
 
 
-class PolicyPlanner:
+class PolicyPlanner(Planner):
     """Acts with the policy prior: a sample in training, the mode tanh(mean) in evaluation.
 
     Rows after the first follow the policy's mode through the latent dynamics; `std` is the policy's spread
     carried through tanh to first order; `value` averages all value heads at the mode.
     """
 
+    summary = "acts with the policy prior alone, in the least time"
+
     def __init__(
         self, model: WorldModel, config: PlannerConfig, discount: Discount, generator: torch.Generator
     ) -> None:
-        self.model = model
-        self.config = config
-        self.discount = discount
-        self.generator = generator
+        super().__init__(model, config, discount, generator)
         self._compiled = compiled_model(model, config.kernels)
 
-    def reset(self) -> None:
-        """Nothing is carried over."""
+    @classmethod
+    def budget(cls, config: PlannerConfig) -> str:
+        """See `Planner.budget`."""
+        return "policy prior"
+
+    @classmethod
+    def cheaper(cls, config: PlannerConfig) -> PlannerConfig | None:
+        """Nothing is cheaper."""
+        return None
 
     @torch.inference_mode()
     def plan(

@@ -1,4 +1,4 @@
-"""Imagined rollouts, written directly on the world model: the readable reference of `fused.py`."""
+"""Imagined rollouts, written directly on the world model (TD-MPC2 paper, eq. 3)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
 
-
-Chosen = tuple[int, ...] | Tensor
-"""Value heads whose mean is the terminal value: indices, or a tensor (k,) of them on the model's device."""
 
 Discount = float | Sequence[float]
 """Per-decision discount of predicted returns: one number, or one per task of a multi-task model."""
@@ -31,9 +28,12 @@ class Rollout(Protocol):
         ...
 
     def returns(
-        self, latent: Tensor, actions: Tensor, noise: Tensor, heads: Chosen, task: Tensor | None
+        self, latent: Tensor, actions: Tensor, noise: Tensor, heads: Sequence[int], task: Tensor | None
     ) -> Tensor:
-        """Predicted returns (B, N) of actions (H, B, N, A) from latents (B, L); terminal noise (B, N, A)."""
+        """Predicted returns (B, N) of actions (H, B, N, A) from latents (B, L); terminal noise (B, N, A).
+
+        heads: value heads whose mean is the value of the last latent.
+        """
         ...
 
 
@@ -81,42 +81,13 @@ def discount_of(table: float | Tensor, task: Tensor | None) -> float | Tensor:
     return table if isinstance(table, float) or task is None else table[task].unsqueeze(1)
 
 
-def depth_averaged_return(
-    rewards: Tensor, values: Tensor, termination: Tensor | None, discount: float | Tensor, soft: bool
-) -> Tensor:
-    """Mean over the depths d = 1..H of the returns that stop after d steps with the value found there.
-
-    G_d = sum over t < d of discount^t alive_t r_t, plus discount^d alive_d v_d. One value's error then has
-    the weight 1 / H (EfficientTDMPC, 2026). Arguments as for `discounted_return`, values (H, ...) of the
-    latents after each step.
-    """
-    depths = [
-        discounted_return(
-            rewards[:d], values[d - 1], None if termination is None else termination[:d], discount, soft
-        )
-        for d in range(1, len(rewards) + 1)
-    ]
-    return torch.stack(depths).mean(0)
-
-
 class ModelRollout:
-    """`Rollout` through the public API of `WorldModel`, one call per head and step.
+    """`Rollout` through the public API of `WorldModel`, one call per head and step; any device and model."""
 
-    depth_average: score by `depth_averaged_return`, not by the value of the last latent alone; the policy's
-    action at every depth is drawn with the same noise.
-    """
-
-    def __init__(
-        self,
-        model: WorldModel,
-        discount: Discount,
-        soft_termination: bool = False,
-        depth_average: bool = False,
-    ) -> None:
+    def __init__(self, model: WorldModel, discount: Discount, soft_termination: bool = False) -> None:
         self.model = model
         self.discount = discount_table(discount, model)
         self.soft_termination = soft_termination
-        self.depth_average = depth_average
 
     def encode(self, obs: Tensor, task: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
         """See `Rollout.encode`."""
@@ -137,25 +108,23 @@ class ModelRollout:
         latent: Tensor,
         actions: Tensor,
         noise: Tensor,
-        heads: Chosen,
+        heads: Sequence[int],
         task: Tensor | None = None,
     ) -> Tensor:
         """See `Rollout.returns`."""
+        model = self.model
         z, tasks = _per_candidate(latent, task, actions.shape[2])
-        rewards, values, termination = [], [], []
-        for t, action in enumerate(actions):
-            rewards.append(self.model.reward(z, action, tasks).squeeze(-1))
-            z = self.model.next(z, action, tasks)
-            if self.model.config.episodic:
-                termination.append(self.model.termination(z, tasks).squeeze(-1))
-            if self.depth_average or t + 1 == len(actions):
-                onward = self.model.policy(z, tasks, noise=noise).action
-                values.append(self.model.q_values(z, onward, tasks, heads=heads).mean(0).squeeze(-1))
+        rewards, termination = [], []
+        for action in actions:
+            rewards.append(model.reward(z, action, tasks).squeeze(-1))
+            z = model.next(z, action, tasks)
+            if model.config.episodic:
+                termination.append(model.termination(z, tasks).squeeze(-1))
+        onward = model.policy(z, tasks, noise=noise).action
+        value = model.q_values(z, onward, tasks, heads=heads).mean(0).squeeze(-1)
         ended = torch.stack(termination) if termination else None
-        rest = ended, discount_of(self.discount, task), self.soft_termination
-        if self.depth_average:
-            return depth_averaged_return(torch.stack(rewards), torch.stack(values), *rest)
-        return discounted_return(torch.stack(rewards), values[-1], *rest)
+        discount = discount_of(self.discount, task)
+        return discounted_return(torch.stack(rewards), value, ended, discount, self.soft_termination)
 
 
 def _per_candidate(latent: Tensor, task: Tensor | None, count: int) -> tuple[Tensor, Tensor | None]:
