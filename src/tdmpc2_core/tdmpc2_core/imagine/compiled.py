@@ -149,6 +149,7 @@ class CompiledModel:
         self._packed = seen
         return True
 
+    @torch.no_grad()
     def _pack(self) -> None:
         model, actions = self._model, self._model.config.action_dim
 
@@ -167,7 +168,7 @@ class CompiledModel:
     def _joined(self, x: Tensor, task: Tensor | None) -> Tensor:
         """What a network takes beside the action: x (rows, L), and the embedding of its tasks (rows,)."""
         if task is None:
-            return x.contiguous()
+            return x
         return torch.cat([x, self._model.embed(task, x)], -1)
 
     def encode(self, obs: Tensor, task: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
@@ -175,7 +176,7 @@ class CompiledModel:
         if self._encoder is None:
             return self._model.encode(obs, task, shifts)
         check_observation_shape(obs, self._model.config)
-        return self._encoder(self._joined(self._model.normaliser(obs), task))
+        return self._encoder(self._joined(self._model.normaliser(obs).contiguous(), task))
 
     def next(
         self,

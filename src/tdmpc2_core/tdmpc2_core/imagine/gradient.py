@@ -46,11 +46,11 @@ class ReversibleMLP:
     """An `MLP`, or one head at a time of an `MLPEnsemble`, with a reverse pass for the input alone."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._layers = list(network.get_submodule("layers").children())
+        self._layers = [layer_weights(layer) for layer in network.get_submodule("layers").children()]
 
     def forward(self, x: Tensor, head: int | None = None) -> tuple[Tensor, Tape]:
         """x (R, in) -> output (R, out), and the tape for `backward`; head: of an ensemble."""
-        layers = [layer_weights(layer, head) for layer in self._layers]
+        layers = self._layers if head is None else [_of_head(layer, head) for layer in self._layers]
         steps: list[_Step | None] = []
         for layer in layers:
             x = F.linear(x, layer.weight, layer.bias)
@@ -259,6 +259,13 @@ class GradientRollout:
         factor = (slope.reshape(-1) * found.symlog.abs().exp()).unsqueeze(1)
         away = self.model.bins - found.symlog.unsqueeze(1)
         return ReversibleMLP.backward(factor * found.share * away, found.tape)
+
+
+def _of_head(layer: LayerWeights, head: int) -> LayerWeights:
+    weight, bias, gain, shift, group = layer
+    if gain is None or shift is None:
+        return LayerWeights(weight[head], bias[head], None, None, None)
+    return LayerWeights(weight[head], bias[head], gain[head], shift[head], group)
 
 
 def _join(z: Tensor, context: Tensor | None, action: Tensor | None = None) -> Tensor:

@@ -133,18 +133,22 @@ void norm_simnorm(const float *x, const float *bias, const float *gain, const fl
 {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++) {
-        float mean, inverse, *row = out + i * width;
+        float mean, inverse, largest = 0.0f, *row = out + i * width;
         biased(x + i * width, bias, row, width);
         moments(row, width, eps, &mean, &inverse);
-#pragma omp simd
-        for (int64_t j = 0; j < width; j++) row[j] = (row[j] - mean) * inverse * gain[j] + shift[j];
-        for (float *v = row; v < row + width; v += group) {
-            float highest = v[0];
-            for (int64_t j = 1; j < group; j++) highest = v[j] > highest ? v[j] : highest;
-            for (int64_t j = 0; j < group; j++) v[j] -= highest;
+#pragma omp simd reduction(max : largest)
+        for (int64_t j = 0; j < width; j++) {
+            row[j] = ((row[j] - mean) * inverse * gain[j] + shift[j]) * LOG2_E;
+            largest = fabsf(row[j]) > largest ? fabsf(row[j]) : largest;
         }
+        if (largest > 60.0f) /* 2^60, summed over a group, is still far from the largest float */
+            for (float *v = row; v < row + width; v += group) {
+                float highest = v[0];
+                for (int64_t j = 1; j < group; j++) highest = v[j] > highest ? v[j] : highest;
+                for (int64_t j = 0; j < group; j++) v[j] -= highest;
+            }
 #pragma omp simd
-        for (int64_t j = 0; j < width; j++) row[j] = term(row[j] * LOG2_E);
+        for (int64_t j = 0; j < width; j++) row[j] = term(row[j]);
         for (float *v = row; v < row + width; v += group) {
             float sum = 0.0f;
             for (int64_t j = 0; j < group; j++) sum += v[j];

@@ -369,7 +369,7 @@ class MLPEnsemble(nn.Module):
 
 
 class LayerWeights(NamedTuple):
-    """A layer's parameters without gradient: weight (out, in), bias (out), LayerNorm gain and shift (out) or
+    """A layer's parameters: weight (out, in), bias (out), LayerNorm gain and shift (out) or
     None, group length of the SimNorm that follows; Mish follows a LayerNorm without one."""
 
     weight: Tensor
@@ -383,7 +383,7 @@ def layer_weights(layer: nn.Module, head: int | None = None) -> LayerWeights:
     """Of a `Linear` or `NormedLinear`, or of one head of an `EnsembleLayer`; views, not copies."""
 
     def pick(name: str) -> Tensor:
-        tensor = layer.get_parameter(name).detach()
+        tensor = layer.get_parameter(name)
         return tensor if head is None else tensor[head]
 
     weight, bias, group = pick("weight"), pick("bias"), getattr(layer, "simnorm_dim", None)

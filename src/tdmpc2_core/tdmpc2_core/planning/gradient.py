@@ -120,10 +120,9 @@ def ascend(
 ) -> Ascent:
     """Gradient ascent on the predicted return from `starts` (H, B, N, A), all candidates side by side.
 
-    The return is reduced by `settings.anchor` times the squared distance to the sequence `anchor`.
-    One iteration is a rollout, its reverse pass and an Adam step (Kingma and Ba, 2015), clamped to [-1, 1];
-    the step length falls linearly. What the last step reached is evaluated too. The valued action is the
-    policy's mode, so that iterations are comparable.
+    The return is reduced by `settings.anchor` times the squared distance to the sequence `anchor`. One
+    iteration is a rollout, its reverse pass and an Adam step (Kingma and Ba, 2015) of falling length, clamped
+    to [-1, 1]; what the last one reached is evaluated too. The valued action is the policy's mode.
 
     Args:
         rollout: returns and their gradient.
