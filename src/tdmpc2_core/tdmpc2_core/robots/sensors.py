@@ -38,6 +38,7 @@ class SensorState:
     """Newest sample of every source with its stamp (s, of whichever clock the caller uses throughout)."""
 
     def __init__(self, embodiment: Embodiment) -> None:
+        self.embodiment = embodiment
         self._slots = {row.name: _Slot(row, embodiment) for row in SOURCES.values() if row.fields}
         self._max_ages = tuple(embodiment.observation.max_ages.items())
         self._samples: dict[str, Sample | None] = {}
