@@ -273,24 +273,28 @@ class SourceTopic:
         return stamp
 
 
-SOURCE_TOPICS: list[SourceTopic] = [
-    SourceTopic("joints", "joint_states", JointState, decode_joint_state, encoder=joint_state_encoder),
-    SourceTopic("imu", "imu_sensor_broadcaster/imu", Imu, decode_imu, encoder=imu_encoder, frame="imu_frame"),
-    SourceTopic(
-        "command",
-        "cmd_vel",
-        Twist,
-        decode_twist,
-        stamped=TwistStamped,
-        command="twist",
-        profile=qos.COMMAND,
-    ),
-    SourceTopic("command", "goal_pose", PoseStamped, decode_goal, command="pose", profile=qos.COMMAND),
-]
-"""The topics of every source."""
+SOURCE_TOPICS: dict[str, SourceTopic] = {
+    row.topic: row
+    for row in (
+        SourceTopic("joints", "joint_states", JointState, decode_joint_state, joint_state_encoder),
+        SourceTopic("imu", "imu_sensor_broadcaster/imu", Imu, decode_imu, imu_encoder, frame="imu_frame"),
+        SourceTopic(
+            "command",
+            "cmd_vel",
+            Twist,
+            decode_twist,
+            stamped=TwistStamped,
+            command="twist",
+            profile=qos.COMMAND,
+        ),
+        SourceTopic("command", "goal_pose", PoseStamped, decode_goal, command="pose", profile=qos.COMMAND),
+    )
+}
+"""The topics of every source, by name."""
 
 
-def source_topics(robot: Embodiment) -> list[SourceTopic]:
+def source_topics(robot: Embodiment) -> tuple[SourceTopic, ...]:
     """The topics that control of a robot listens to."""
     kind = robot.command.kind if robot.command else None
-    return [row for row in SOURCE_TOPICS if row.source in robot.sources and row.command in (None, kind)]
+    rows = SOURCE_TOPICS.values()
+    return tuple(row for row in rows if row.source in robot.sources and row.command in (None, kind))

@@ -16,8 +16,9 @@ from tdmpc2_core.robots import ObservationAssembler, SensorState
 from tdmpc2_ros import messages as conversions
 
 NAMES = ROBOT.joint_names
-TOPICS = {row.topic: row for row in conversions.SOURCE_TOPICS}
-JOINTS, IMU, TWIST = (TOPICS[name] for name in ("joint_states", "imu_sensor_broadcaster/imu", "cmd_vel"))
+JOINTS = conversions.SOURCE_TOPICS["joint_states"]
+IMU = conversions.SOURCE_TOPICS["imu_sensor_broadcaster/imu"]
+TWIST = conversions.SOURCE_TOPICS["cmd_vel"]
 
 
 def never() -> float:
@@ -144,5 +145,5 @@ def test_live_messages_give_the_offline_observations_bit_for_bit():
 def over_the_wire(message, sensors, now=0.0):
     """Serialise, deserialise and store as the planner's callbacks do."""
     received = deserialize_message(serialize_message(message), type(message))
-    row = next(row for row in conversions.SOURCE_TOPICS if row.message is type(received))
+    row = next(row for row in conversions.SOURCE_TOPICS.values() if row.message is type(received))
     row.store(received, sensors, lambda: now)

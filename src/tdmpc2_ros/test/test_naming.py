@@ -21,6 +21,7 @@ def test_prefixed_messages_fill_the_same_places():
     left, positions = prefixed(ROBOT, "left_"), np.arange(12.0)
     names = list(reversed(left.joint_names))
     state = SensorState(left)
-    (row,) = (row for row in SOURCE_TOPICS if row.source == "joints")
-    row.store(joint_state_message(1.0, names, positions[::-1].copy(), np.zeros(12)), state, lambda: 0.0)
+    SOURCE_TOPICS["joint_states"].store(
+        joint_state_message(1.0, names, positions[::-1].copy(), np.zeros(12)), state, lambda: 0.0
+    )
     np.testing.assert_array_equal(state.snapshot().joints.position, positions)

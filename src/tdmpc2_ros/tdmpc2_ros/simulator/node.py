@@ -174,7 +174,7 @@ class MujocoSim(Node):
                 self.create_publisher(row.message, row.topic, qos.SENSOR_OUTPUT),
                 row.encoder(self.embodiment),
             )
-            for row in SOURCE_TOPICS
+            for row in SOURCE_TOPICS.values()
             if row.encoder and row.source in self.robot.simulation.sources
         }
         self._tool = None
