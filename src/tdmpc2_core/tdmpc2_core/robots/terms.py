@@ -42,7 +42,7 @@ class Field:
     unit: str = ""
     optional: bool = False  # may be missing where no term of the observation reads it; None then
     quaternion: bool = False  # the entries are a unit quaternion: others are refused
-    noise: str = ""  # the term whose noise a simulated sensor adds
+    noise_term: str = ""  # the term whose noise a simulated sensor adds
     noise_share: float = 1.0  # of that noise
 
     def entry_names(self, embodiment: Embodiment) -> tuple[str, ...]:
@@ -88,12 +88,12 @@ SOURCES: dict[str, Source] = {
         Source(
             "imu",  # in its own frame, orientation in a world whose z points up (REP-145)
             fields=(
-                Field("angular_velocity", ("x", "y", "z"), "rad/s", noise="gyro"),
+                Field("angular_velocity", ("x", "y", "z"), "rad/s", noise_term="gyro"),
                 Field(
                     "orientation",
                     ("x", "y", "z", "w"),
                     quaternion=True,
-                    noise="gravity",
+                    noise_term="gravity",
                     noise_share=0.5,  # turning by an angle changes a quaternion by half of it
                 ),
             ),
@@ -103,8 +103,8 @@ SOURCES: dict[str, Source] = {
         Source(
             "joints",
             fields=(
-                Field("position", "J", "rad", noise="joint_position"),
-                Field("velocity", "J", "rad/s", optional=True, noise="joint_velocity"),
+                Field("position", "J", "rad", noise_term="joint_position"),
+                Field("velocity", "J", "rad/s", optional=True, noise_term="joint_velocity"),
             ),
             measured=True,
             always=True,

@@ -62,9 +62,9 @@ class SensorNoise:
         """A reading of a source as its sensors would report it; quaternions stay unit ones."""
         result = dict(reading)
         for field in SOURCES[source].fields:
-            if not field.noise:
+            if not field.noise_term:
                 continue
-            values, width = reading[field.name], field.noise_share * self._noise.get(field.noise, 0.0)
+            values, width = reading[field.name], field.noise_share * self._noise.get(field.noise_term, 0.0)
             values = values + width * self._rng.uniform(-1.0, 1.0, values.shape)
             result[field.name] = values / np.linalg.norm(values) if field.quaternion else values
         return result
