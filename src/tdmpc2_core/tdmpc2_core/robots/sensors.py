@@ -90,9 +90,9 @@ class SensorState:
 
     def stale_in(self, snapshot: Snapshot, now: float) -> list[str]:
         """As `stale`, for a snapshot taken before. A command is never stale: silence counts as zero."""
-        problems = []
+        problems, samples = [], vars(snapshot)
         for source, max_age in self._max_ages:
-            sample = getattr(snapshot, source)
+            sample = samples[source]
             if sample is None:
                 problems.append(f"{source}: never received")
                 continue
@@ -106,8 +106,13 @@ class SensorState:
     def oldest_in(self, snapshot: Snapshot) -> float:
         """Stamp (s) of the oldest sample that an observation needs: -inf while one is missing, inf where the
         observation needs none."""
-        samples = [getattr(snapshot, source) for source, _ in self._max_ages]
-        return min((-math.inf if s is None else s.stamp for s in samples), default=math.inf)
+        samples, oldest = vars(snapshot), math.inf
+        for source, _ in self._max_ages:
+            sample = samples[source]
+            if sample is None:
+                return -math.inf
+            oldest = min(oldest, sample.stamp)
+        return oldest
 
 
 class _Slot:
@@ -167,6 +172,7 @@ class _CheckedField:
 
     def __init__(self, row: Source, field: Field, embodiment: Embodiment, needed: bool) -> None:
         self.name, self.entries = field.name, field.entry_names(embodiment)
+        self._count = len(self.entries)
         self._needed, self._quaternion, self._named = needed, field.quaternion, row.named
         self._what = f"{row.name}: {field.name.replace('_', ' ')}" if len(row.fields) > 1 else row.name
 
@@ -175,11 +181,10 @@ class _CheckedField:
     ) -> Array | None:
         """The robot's values, taken at `index` from `count` given ones, or all in the robot's order; None
         where the field may be empty and is."""
-        if given is None:
-            given = ()
+        given = () if given is None else given
         if not self._needed and not np.size(given):
             return None
-        count = len(self.entries) if count is None else count
+        count = self._count if count is None else count
         array = np.array(given, np.float64) if index is None else np.asarray(given, np.float64)
         if array.shape != (count,):
             entries = f", one per {self._named} name" if self._named else f" ({', '.join(self.entries)})"
