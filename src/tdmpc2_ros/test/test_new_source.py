@@ -30,6 +30,7 @@ from tdmpc2_core.robots import (
     Source,
     Term,
 )
+from tdmpc2_core.robots.terms import measured
 from tdmpc2_ros.messages import SOURCE_TOPICS, Reading, SourceTopic, source_topics
 from tdmpc2_ros.planner.sensors import SensorInput
 from tdmpc2_ros.recorder.node import Recorder
@@ -43,7 +44,7 @@ TERM = Term(
     size=4,
     unit="N",
     what="of each foot on the ground",
-    write=lambda out, sample, own: np.copyto(out, sample.force),
+    write=measured("force"),
     scale=0.01,
 )
 TOPIC = SourceTopic(

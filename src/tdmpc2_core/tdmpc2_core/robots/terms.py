@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -148,7 +150,7 @@ class Term:
     source: str
     size: int | Axis
     what: str
-    write: Callable[[Array, Any, OwnState], None]
+    write: Write
     unit: str = ""
     frame: str = ""
     reads: tuple[str, ...] = ()  # optional fields of the source that it needs
@@ -168,8 +170,25 @@ class Term:
         return tuple(key for key in (SOURCES[self.source].section, self.section) if key)
 
 
-def _gyro(out: Array, sample: Any, own: OwnState) -> None:
-    out[:] = sample.angular_velocity
+Write = Callable[[Array, Any, OwnState], None]
+
+
+def _copy_measured(value: attrgetter[Any], out: Array, sample: Any, own: OwnState) -> None:
+    out[:] = value(sample)
+
+
+def _copy_known(value: attrgetter[Any], out: Array, sample: Any, own: OwnState) -> None:
+    out[:] = value(own)
+
+
+def measured(name: str) -> Write:
+    """The values of a field of the source, as they are."""
+    return partial(_copy_measured, attrgetter(name))
+
+
+def known(name: str) -> Write:
+    """The values of a field of `OwnState`, as they are."""
+    return partial(_copy_known, attrgetter(name))
 
 
 def _gravity(out: Array, sample: Any, own: OwnState) -> None:
@@ -180,31 +199,11 @@ def _joint_position(out: Array, sample: Any, own: OwnState) -> None:
     np.subtract(sample.position, own.embodiment.default_position, out=out)
 
 
-def _joint_velocity(out: Array, sample: Any, own: OwnState) -> None:
-    out[:] = sample.velocity
-
-
 def _target_error(out: Array, sample: Any, own: OwnState) -> None:
     if own.target is None:
         out[:] = 0.0
     else:
         np.subtract(own.target, sample.position, out=out)
-
-
-def _goal_position(out: Array, sample: Any, own: OwnState) -> None:
-    out[:] = own.goal_offset
-
-
-def _goal_rotation(out: Array, sample: Any, own: OwnState) -> None:
-    out[:] = own.goal_turn
-
-
-def _previous_action(out: Array, sample: Any, own: OwnState) -> None:
-    out[:] = own.action
-
-
-def _command(out: Array, sample: Any, own: OwnState) -> None:
-    out[:] = own.command
 
 
 def _gait_phase(out: Array, sample: Any, own: OwnState) -> None:
@@ -218,75 +217,59 @@ def _gait_phase(out: Array, sample: Any, own: OwnState) -> None:
 TERMS: dict[str, Term] = {
     row.name: row
     for row in (
-        Term("gyro", source="imu", size=3, unit="rad/s", frame="IMU", what="angular velocity", write=_gyro),
-        Term("gravity", source="imu", size=3, frame="IMU", what="unit vector downwards", write=_gravity),
-        Term(
-            "joint_position",
-            source="joints",
-            size="J",
-            unit="rad",
-            what="from the default pose",
-            write=_joint_position,
-        ),
+        Term("gyro", "imu", 3, "angular velocity", measured("angular_velocity"), unit="rad/s", frame="IMU"),
+        Term("gravity", "imu", 3, "unit vector downwards", _gravity, frame="IMU"),
+        Term("joint_position", "joints", "J", "from the default pose", _joint_position, unit="rad"),
         Term(
             "joint_velocity",
-            source="joints",
-            size="J",
+            "joints",
+            "J",
+            "as measured",
+            measured("velocity"),
             unit="rad/s",
-            what="as measured",
-            write=_joint_velocity,
             reads=("velocity",),
         ),
-        Term(
-            "target_error",
-            source="joints",
-            size="J",
-            unit="rad",
-            what="last target sent less position",
-            write=_target_error,
-        ),
+        Term("target_error", "joints", "J", "last target sent less position", _target_error, unit="rad"),
         Term(
             "goal_position",
-            source="joints",
-            size=3,
+            "joints",
+            3,
+            "from tool to goal; 0 without a goal",
+            known("goal_offset"),
             unit="m",
             frame="tool",
-            what="from tool to goal; 0 without a goal",
-            write=_goal_position,
             section="command",
             command="pose",
         ),
         Term(
             "goal_rotation",
-            source="joints",
-            size=3,
+            "joints",
+            3,
+            "rotation vector from tool to goal; 0 without a goal",
+            known("goal_turn"),
             unit="rad",
             frame="tool",
-            what="rotation vector from tool to goal; 0 without a goal",
-            write=_goal_rotation,
             section="command",
             command="pose",
         ),
-        Term(
-            "previous_action", source="self", size="J", what="sent before, in [-1, 1]", write=_previous_action
-        ),
+        Term("previous_action", "self", "J", "sent before, in [-1, 1]", known("action")),
         Term(
             "command",
-            source="command",
-            size="C",
+            "command",
+            "C",
+            "in force, after timeout, range and deadband",
+            known("command"),
             unit="m/s, rad/s",
             frame="base",
-            what="in force, after timeout, range and deadband",
-            write=_command,
             command="twist",
             exact=True,
         ),
         Term(
             "gait_phase",
-            source="self",
-            size=2,
-            what="sine and cosine; 0 while the robot stands",
-            write=_gait_phase,
+            "self",
+            2,
+            "sine and cosine; 0 while the robot stands",
+            _gait_phase,
             section="clock",
             exact=True,
         ),
