@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tdmpc2_core.robots import SOURCES, TERMS
+from tdmpc2_ros.messages import SOURCE_TOPICS
 from tdmpc2_ros.planner.model import PlannerParameters
 from tdmpc2_ros.recorder.node import RecorderSettings
 from tdmpc2_ros.simulator.node import SimulationSettings
@@ -43,7 +45,9 @@ def test_parameters_are_those_of_the_code(node, settings):
 @pytest.mark.parametrize("node", ["planner", "mujoco_sim"])
 def test_topics_and_services_are_those_of_the_code(node):
     package = ROOT / "src/tdmpc2_ros/tdmpc2_ros"
-    code = "".join(file.read_text(encoding="utf-8") for file in package.glob(f"{node}*.py"))
+    room = {"planner": "planner", "mujoco_sim": "simulator"}[node]
+    files = [*(package / room).glob("*.py"), package / "messages.py"]
+    code = "".join(file.read_text(encoding="utf-8") for file in files)
     table = section(node).split("| topic |")[1].split("| parameter |")[0]
     documented = re.findall(r"^\| `([^`]+)` \|", table, re.M) + re.findall(r"`(~/\w+)`[,.]", table)
     assert documented
@@ -62,3 +66,31 @@ def test_every_measured_table_is_there_with_its_script():
         scripts = re.findall(r"python (benchmarks/\w+\.py)", body)
         assert scripts and all((ROOT / script).exists() for script in scripts)
         assert (ROOT / "benchmarks/results" / f"{name}.json").exists()
+
+
+def test_sources_and_terms_are_those_of_the_code():
+    text = (ROOT / "docs/how-to/add-a-robot.md").read_text(encoding="utf-8")
+    tables = text.split("## Sensors and observation terms")[1].split("A term of a known source")[0]
+    rows = {line for line in tables.splitlines() if line.startswith("| `")}
+    assert rows == {*source_rows(), *term_rows()}
+
+
+def source_rows() -> list[str]:
+    rows = []
+    for source in SOURCES.values():
+        sizes = [f if isinstance(f, str) else len(f) for f in (field.entries for field in source.fields)]
+        fields = [
+            f"`{field.name}` ({size}){f' {field.unit}' if field.unit else ''}"
+            for field, size in zip(source.fields, sizes, strict=True)
+        ]
+        topics = [f"`{topic}`" for topic, row in SOURCE_TOPICS.items() if row.source == source.name]
+        section = f"`{source.section}`" if source.section else ""
+        rows.append(f"| `{source.name}` | {section} | {'; '.join(fields)} | {', '.join(topics)} |")
+    return rows
+
+
+def term_rows() -> list[str]:
+    return [
+        f"| `{term.name}` | {term.source} | {term.size} | {term.unit} | {term.frame} | {term.what} |"
+        for term in TERMS.values()
+    ]

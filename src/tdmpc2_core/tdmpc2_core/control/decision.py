@@ -265,11 +265,8 @@ class Decider:
         return None if self.options.task is None else np.array([self.options.task])
 
     def _oldest(self, snapshot: Snapshot) -> float:
-        needed = self.embodiment.observation.max_ages
-        samples = [
-            s for s, name in ((snapshot.joints, "joints"), (snapshot.imu, "imu")) if name in needed and s
-        ]
-        return min((sample.stamp for sample in samples), default=math.nan)
+        stamp = self._sensors.oldest_in(snapshot)
+        return stamp if math.isfinite(stamp) else math.nan
 
 
 def _monitor(agent: Agent) -> TrustMonitor:

@@ -1,6 +1,7 @@
 """Simulation node `mujoco_sim`: a robot in MuJoCo behind the topics of a ros2_control stack.
 
-    publishes   joint_states, imu_sensor_broadcaster/imu where the robot has one, ground truth in
+    publishes   the topics of its sensors in `messages.SOURCE_TOPICS`: joint_states,
+                imu_sensor_broadcaster/imu where the robot has one; ground truth in
                 simulator/floating_base_state and for an arm simulator/tool_pose, /diagnostics,
                 /clock when asked
     subscribes  joint_trajectory_controller/joint_trajectory, forward_position_controller/commands
@@ -16,13 +17,11 @@ import sys
 import time
 from dataclasses import dataclass
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -31,7 +30,7 @@ from tdmpc2_core.config import setting
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_ros import qos
-from tdmpc2_ros.messages import imu_message, joint_state_message, odometry_message, pose_message, to_time
+from tdmpc2_ros.messages import SOURCE_TOPICS, odometry_message, pose_message, to_time
 from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
@@ -167,15 +166,18 @@ class MujocoSim(Node):
         self.robot = SimulatedRobot(robot, self.settings.robot_options, self.settings.seed)
         self.embodiment = prefixed(robot, self.settings.prefix)
         self.pacer = Pacer(self.embodiment.physics_rate, self.settings.real_time_factor, time.monotonic())
-        self._sorted = np.argsort(self.embodiment.joint_names)  # as joint_state_broadcaster publishes
-        self._names = [self.embodiment.joint_names[i] for i in self._sorted]
         self._steps = 0
         self._refused = 0
         self._warned: dict[str, float] = {}
-        self._joints = self.create_publisher(JointState, "joint_states", qos.SENSOR_OUTPUT)
-        self._imu = self._tool = None
-        if robot.imu_frame:
-            self._imu = self.create_publisher(Imu, "imu_sensor_broadcaster/imu", qos.SENSOR_OUTPUT)
+        self._sensors = {
+            row.source: (
+                self.create_publisher(row.message, row.topic, qos.SENSOR_OUTPUT),
+                row.encoder(self.embodiment),
+            )
+            for row in SOURCE_TOPICS.values()
+            if row.encoder and row.source in self.robot.simulation.sources
+        }
+        self._tool = None
         if robot.pose_command:
             self._tool = self.create_publisher(PoseStamped, "simulator/tool_pose", qos.SENSOR_OUTPUT)
         self._odometry = self.create_publisher(Odometry, "simulator/floating_base_state", qos.SENSOR_OUTPUT)
@@ -265,15 +267,20 @@ class MujocoSim(Node):
         m = self.robot.measure()
         if self._clock_publisher:
             self._clock_publisher.publish(Clock(clock=to_time(stamp)))
-        joints = (values[self._sorted] for values in (m.position, m.velocity, m.effort))
-        self._joints.publish(joint_state_message(stamp, self._names, *joints))
-        if self._imu:
-            frame = self.embodiment.imu_frame or ""
-            self._imu.publish(imu_message(stamp, frame, m.orientation, m.angular_velocity, m.acceleration))
+        for source, (publisher, encode) in self._sensors.items():
+            publisher.publish(encode(stamp, m.readings[source]))
         if self._tool and m.tool is not None:
             self._tool.publish(pose_message(stamp, self.embodiment.base_frame, m.tool))
-        base = (m.base_position, m.base_orientation, m.base_linear, m.base_angular)
-        self._odometry.publish(odometry_message(stamp, self.embodiment.base_frame, *base))
+        self._odometry.publish(
+            odometry_message(
+                stamp,
+                self.embodiment.base_frame,
+                m.base_position,
+                m.base_orientation,
+                m.base_linear,
+                m.base_angular,
+            )
+        )
 
     def run(self, stop: Stop) -> None:
         """Simulate until `stop` is set."""

@@ -35,12 +35,7 @@ class Measurement(NamedTuple):
     """One instant of the robot. SI units; joint arrays (J,) in embodiment order; quaternions xyzw."""
 
     time: float  # s of simulated time since start
-    position: Array
-    velocity: Array
-    effort: Array
-    orientation: Array  # of the IMU in the world
-    angular_velocity: Array  # in the IMU frame
-    acceleration: Array  # specific force in the IMU frame
+    readings: dict[str, dict[str, Array]]  # of each simulated source
     base_position: Array  # ground truth in the world
     base_orientation: Array
     base_linear: Array  # ground truth in the base frame
@@ -136,20 +131,17 @@ class SimulatedRobot:
     def measure(self) -> Measurement:
         """What sensors report now, with noise where asked for, and the ground truth beside it."""
         simulation = self.simulation
-        orientation, angular_velocity, acceleration = simulation.imu()
-        position, velocity = simulation.joint_position(), simulation.joint_velocity()
+        readings = {source: simulation.read(source) for source in simulation.sources}
         if self.options.sensor_noise:
-            position, velocity = self._noise.joints(position, velocity)
-            orientation, angular_velocity = self._noise.imu(orientation, angular_velocity)
+            readings = {source: self._noise.add(source, reading) for source, reading in readings.items()}
+        base_position, base_orientation = simulation.base_pose()
+        base_linear, base_angular = simulation.base_velocity()
         return Measurement(
-            self.time,
-            position,
-            velocity,
-            simulation.joint_effort(),
-            orientation,
-            angular_velocity,
-            acceleration,
-            *simulation.base_pose(),
-            *simulation.base_velocity(),
-            simulation.tool_pose() if self.embodiment.pose_command else None,
+            time=self.time,
+            readings=readings,
+            base_position=base_position,
+            base_orientation=base_orientation,
+            base_linear=base_linear,
+            base_angular=base_angular,
+            tool=simulation.tool_pose() if self.embodiment.pose_command else None,
         )
