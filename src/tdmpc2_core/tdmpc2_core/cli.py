@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tdmpc2_core import __version__
 from tdmpc2_core.config import apply_overrides, field_help, load_yaml, to_mapping
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import check_writable
+from tdmpc2_core.files import check_writable, write_json
 
 if TYPE_CHECKING:
     from tdmpc2_core.checkpoint.bundle import Bundle
@@ -183,7 +183,7 @@ def _eval(args: argparse.Namespace) -> None:
     result = evaluate_agent(agent, args.seconds, args.episodes, args.seed)
     print(evaluation_table({args.planner or agent.planner_config.method: result}))
     if args.json:
-        Path(args.json).write_text(json.dumps(vars(result), indent=2) + "\n")
+        write_json(args.json, vars(result))
 
 
 def _calibrate(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from numpy.typing import ArrayLike, NDArray
@@ -298,3 +299,31 @@ def source_topics(robot: Embodiment) -> tuple[SourceTopic, ...]:
     kind = robot.command.kind if robot.command else None
     rows = SOURCE_TOPICS.values()
     return tuple(row for row in rows if row.source in robot.sources and row.command in (None, kind))
+
+
+# ---- diagnostics ----
+
+
+def diagnostic_message(
+    stamp: Time, name: str, hardware: str, level: bytes, text: str, values: Mapping[str, Any]
+) -> DiagnosticArray:
+    """One status for /diagnostics (REP-107). Nested mappings become keys such as "latency_ms.p99"."""
+    status = DiagnosticStatus(level=level, name=name, message=text, hardware_id=hardware)
+    status.values = [KeyValue(key=key, value=_text(value)) for key, value in _flat(values)]
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = stamp
+    return message
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    result: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result.extend(_flat(value, f"{prefix}{key}."))
+        else:
+            result.append((prefix + key, value))
+    return result
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

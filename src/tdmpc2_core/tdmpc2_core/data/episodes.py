@@ -7,7 +7,6 @@ process loses at most the episode in progress. The schema is the same for simula
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import replacing
 
 SCHEMA_VERSION = 1
 _FLOATS = ("observation", "action", "reward", "plan_mean", "plan_std", "value")
@@ -85,12 +85,8 @@ class EpisodeStore:
             "metadata": json.dumps(metadata),
         }
         path = self.folder / f"{self._next:07d}.safetensors"
-        partial = path.with_suffix(".partial")
-        with open(partial, "wb") as file:
-            file.write(save(tensors, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with replacing(path, durable=True) as partial:
+            partial.write_bytes(save(tensors, metadata=header))
         self._next += 1
         return path
 

@@ -42,7 +42,7 @@ class StepResult:
     reward: float
     terminated: bool  # a terminal state, such as a fall
     truncated: bool  # the episode's time is over
-    info: dict[str, float] = field(default_factory=dict)  # of a robot: weighted reward terms, velocity error
+    info: dict[str, float] = field(default_factory=dict)  # of a robot: reward terms, tool errors
 
 
 class Environment(Protocol):

@@ -22,6 +22,7 @@ from tdmpc2_core.config import from_mapping, read_yaml, to_mapping
 from tdmpc2_core.data.episodes import EpisodeStore
 from tdmpc2_core.envs.registry import env_spec
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import replacing, write_text
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.model import WorldModel, world_model_config
 from tdmpc2_core.scoring.evaluation import AnyEvaluation
@@ -44,12 +45,10 @@ class CsvTable:
         if fresh:
             old = self.rows()
             self._columns += fresh
-            partial = self.path.with_suffix(".partial")
-            with open(partial, "w", newline="") as file:
+            with replacing(self.path) as partial, open(partial, "w", newline="") as file:
                 writer = csv.DictWriter(file, self._columns)
                 writer.writeheader()
                 writer.writerows(old)
-            partial.replace(self.path)
         with open(self.path, "a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
@@ -149,7 +148,7 @@ class Run:
                         f"{path}: this run was started with {key}={stored.get(key)!r}, not {value!r}; "
                         f"use another out= folder, or the same settings to continue it"
                     )
-        path.write_text(yaml.safe_dump(wanted, sort_keys=False))
+        write_text(path, yaml.safe_dump(wanted, sort_keys=False))
 
     def _new_agent(self, device: torch.device) -> Agent:
         config, spec = self.config, self.spec

@@ -15,10 +15,10 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import Trigger
 
 from tdmpc2_core.control.decision import Decider
+from tdmpc2_core.control.statistics import Statistics, StopCause, resident_megabytes
 from tdmpc2_core.control.ticker import Ticker
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import check_writable
-from tdmpc2_ros.diagnostics import Statistics, StopCause, resident_megabytes, write_report
+from tdmpc2_core.files import check_writable, write_json
 from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.planner.goal import GoalInput
@@ -174,7 +174,7 @@ class PlannerNode(LifecycleNode):
             "stop_cause": self.cause.text,
         }
         try:
-            write_report(path, content)
+            write_json(path, content)
         except OSError as problem:
             self.get_logger().error(f"report: {path} cannot be written ({problem.strerror})")
 

@@ -10,9 +10,10 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 
 from tdmpc2_core.control.decision import MODES, NO_GOAL
+from tdmpc2_core.control.statistics import WINDOW, Statistics, StopCause, resident_megabytes
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_ros import qos
-from tdmpc2_ros.diagnostics import WINDOW, Statistics, StopCause, diagnostic_message, resident_megabytes
+from tdmpc2_ros.messages import diagnostic_message
 from tdmpc2_ros.planner.thread import ControlThread
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from rclpy.node import Node
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
 from tdmpc2_core.control.decision import NO_GOAL, Decider, Decision
+from tdmpc2_core.control.statistics import Statistics, StopCause
 from tdmpc2_core.control.ticker import Tick, Ticker
 from tdmpc2_ros import qos
-from tdmpc2_ros.diagnostics import Statistics, StopCause
 from tdmpc2_ros.planner.output import CommandOutput
 from tdmpc2_ros.planner.telemetry import Telemetry
 

@@ -13,110 +13,128 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.scoring.course import Segment
-from tdmpc2_core.scoring.goal_course import Goal, ReachCourse, ReachScore, score_reach
-from tdmpc2_core.scoring.run_metrics import Score, score
-from tdmpc2_ros.quickstart import several, video
+from tdmpc2_core.files import write_json
+from tdmpc2_core.scoring.course import Course, Goal, ReachCourse
+from tdmpc2_core.scoring.reaching import ReachScore, score_reach
+from tdmpc2_core.scoring.walking import WalkScore, score_walk
+from tdmpc2_ros.naming import robot_name
+from tdmpc2_ros.quickstart import video
 from tdmpc2_ros.quickstart.options import Options, parse
 from tdmpc2_ros.quickstart.processes import Child, ChildDied, Children, own_domain
-from tdmpc2_ros.quickstart.report import LiveLine, machine, table, verdict, write_json
+from tdmpc2_ros.quickstart.report import LiveLine, comparison, machine, table, verdict
 
-_START_SECONDS, _CONFIGURE_SECONDS = 30.0, 90.0
+_START_SECONDS, _CONFIGURE_SECONDS = 30.0, 90.0  # each, per robot
 _COMMAND_PERIOD = 0.05  # s: cmd_vel at 20 Hz
-_REPORT = "planner.json"
 
 
-class Run:
-    """One run in a folder: its processes, its operator, its results."""
+class RobotRun:
+    """One robot of a run: its processes, its operator, its course. Of several, each has a namespace.
 
-    def __init__(self, options: Options, children: Children) -> None:
+    Odd robots of several turn left, even ones right, each by a course of its own.
+    """
+
+    def __init__(self, options: Options, children: Children, number: int = 0) -> None:
         from tdmpc2_ros.quickstart.operator import Operator
 
+        self.name = robot_name(number) if number else ""
         self.options, self.children = options, children
-        self.operator = Operator(options.embodiment, children.check)
-        self.start = 0.0  # node clock at the beginning of the course, s
-        self._memory: float | None = None
-        self._busy: dict[str, float] = {}
-        self._realtime: dict[str, bool] = {}
+        self.course: Course | ReachCourse = options.course
+        if number:
+            self.course = Course(options.embodiment, options.course.seconds, mirrored=number % 2 == 0)
+        self.operator = Operator(options.embodiment, children.check, self.name)
+        self.start_time = 0.0  # node clock at the beginning of the course, s
+        self.report = options.out / f"{self.name or 'planner'}.json"
+        self.memory: float | None = None
+        self._seed = options.seed + max(number - 1, 0)
+        self._patience = max(options.robots, 1)
+        self._planner: Child | None = None
 
-    def execute(self) -> Score | ReachScore:
-        """Start everything, run the course, stop everything. Raises UserError, ChildDied."""
-        planner = self._start_nodes()
-        self._activate(planner)
-        self._drive()
-        self._memory = planner.peak_megabytes()
-        self.children.stop(planner)
-        for child in reversed(list(self.children.all)):
-            self.children.stop(child)
-        course = self.options.course
-        if isinstance(course, ReachCourse):
-            return score_reach(*self.operator.tool(self.start), course)
-        return score(self.operator.motion(self.start), course, self.options.embodiment)
+    @property
+    def _who(self) -> str:
+        return f"{self.name}: " if self.name else ""
 
-    def _start_nodes(self) -> Child:
+    def start(self) -> None:
+        """Start simulation, planner and, where asked for, recorder."""
         options, robot = self.options, self.options.embodiment
-        _say("starting simulation and planner")
-        simulation = {"robot": str(robot.directory), "seed": options.seed, "reset_noise": True}
+        simulation = {"robot": str(robot.directory), "seed": self._seed, "reset_noise": True}
         simulation |= {"randomise": options.randomise, "view": options.view}
-        self.children.start("mujoco_sim", "tdmpc2_ros.simulator.node", simulation)
-        parameters = {"model": str(options.model), "robot": str(robot.directory), "seed": options.seed}
-        parameters |= {"method": options.planner, "report": str(options.out / _REPORT)}
+        self.children.start("mujoco_sim", "tdmpc2_ros.simulator.node", simulation, self.name)
+        parameters = {"model": str(options.model), "robot": str(robot.directory), "seed": self._seed}
+        parameters |= {"method": options.planner, "report": str(self.report)}
         if options.deadline_ms is not None:
             parameters["deadline_ms"] = options.deadline_ms
-        planner = self.children.start("planner", "tdmpc2_ros.planner.node", parameters)
+        self._planner = self.children.start("planner", "tdmpc2_ros.planner.node", parameters, self.name)
         if options.record:
             self.children.start("recorder", "tdmpc2_ros.recorder.node", {"output": str(options.record)})
-        if not self.operator.wait(self.operator.ready, _START_SECONDS):
-            raise ChildDied(
-                f"mujoco_sim sends nothing after {_START_SECONDS:g} s; see its log in {options.out}"
-            )
-        return planner
 
-    def _activate(self, planner: Child) -> None:
+    def activate(self) -> None:
+        """Bring the planner to active. Raises UserError, ChildDied."""
         from lifecycle_msgs.msg import Transition
 
+        operator, planner, out = self.operator, self._planner, self.options.out
+        assert planner is not None
+        start, configure = self._patience * _START_SECONDS, self._patience * _CONFIGURE_SECONDS
+        if not operator.wait(operator.ready, start):
+            raise ChildDied(f"{self._who}mujoco_sim sends nothing after {start:g} s; see its log in {out}")
         for number, name, limit in (
-            (Transition.TRANSITION_CONFIGURE, "configure", _CONFIGURE_SECONDS),
-            (Transition.TRANSITION_ACTIVATE, "activate", _START_SECONDS),
+            (Transition.TRANSITION_CONFIGURE, "configure", configure),
+            (Transition.TRANSITION_ACTIVATE, "activate", start),
         ):
-            answer = self.operator.transition(number, limit)
+            answer = operator.transition(number, limit)
             if answer is None:
-                raise ChildDied(f"planner does not answer to {name} within {limit:g} s:\n{planner.tail()}")
+                silent = f"{self._who}planner does not answer to {name} within {limit:g} s"
+                raise ChildDied(f"{silent}:\n{planner.tail()}")
             if not answer:
-                raise UserError(planner.complaint() or f"planner refused to {name}; see {planner.log}")
-        if not self.operator.wait(lambda: self.operator.commands > 0, _START_SECONDS):
-            raise ChildDied(f"planner sends no commands:\n{planner.tail()}")
+                why = planner.complaint() or f"{self._who}planner refused to {name}; see {planner.log}"
+                raise UserError(why)
+        if not operator.wait(lambda: operator.commands > 0, start):
+            raise ChildDied(f"{self._who}planner sends no commands:\n{planner.tail()}")
 
-    def _drive(self) -> None:
-        operator, course, live = self.operator, self.options.course, LiveLine()
-        before = {child.name: child.cpu_seconds() or 0.0 for child in self.children.all}
-        self.start, begin = operator.now(), time.monotonic()
-        operator.recording, tick = True, 0
-        while (elapsed := time.monotonic() - begin) < course.seconds:
-            segment = course.at(elapsed)
-            operator.command(segment.command)
-            live.show(self._line(elapsed, segment))
-            tick += 1
-            operator.spin(max(0.0, begin + tick * _COMMAND_PERIOD - time.monotonic()))
-        operator.spin(0.1)
-        operator.recording = False
-        live.end()
-        spent = {child.name: (child.cpu_seconds() or 0.0) - before[child.name] for child in self.children.all}
-        self._busy = {name: seconds / course.seconds for name, seconds in spent.items()}
-        self._realtime = {child.name: child.realtime() for child in self.children.all}
+    def begin(self) -> None:
+        """The course starts now."""
+        self.start_time, self.operator.recording = self.operator.now(), True
 
-    def _line(self, elapsed: float, segment: Segment | Goal) -> str:
-        course, command, latency = self.options.course, segment.command, self.operator.latency
+    def command(self, elapsed: float, seconds: float) -> str:
+        """Send the command of this time, serve callbacks for `seconds`; what the live line says."""
+        segment = self.course.at(elapsed)
+        self.operator.command(segment.command)
+        text = self._short(segment.name) if self.name else self._line(elapsed)
+        self.operator.spin(seconds)
+        return text
+
+    def end(self) -> WalkScore | ReachScore:
+        """Stop the processes; how the robot did."""
+        self.operator.spin(0.1)
+        self.operator.recording = False
+        assert self._planner is not None
+        self.memory = self._planner.peak_megabytes()
+        self.children.stop(self._planner)
+        if isinstance(self.course, ReachCourse):
+            return score_reach(*self.operator.tool(self.start_time), self.course)
+        return score_walk(self.operator.motion(self.start_time), self.course, self.options.embodiment)
+
+    def planner_report(self) -> dict[str, Any]:
+        """What the planner wrote of itself when it stopped."""
+        return json.loads(self.report.read_text()) if self.report.is_file() else {}
+
+    def _short(self, segment: str) -> str:
+        return f"{self.name} {segment} {self.operator.walked:.1f} m"
+
+    def _line(self, elapsed: float) -> str:
+        course, latency = self.course, self.operator.latency
+        segment = course.at(elapsed)
         if isinstance(course, ReachCourse):
             text = self._reaching(course, course.at(elapsed))
         else:
-            row = self.operator.newest
+            row, command = self.operator.newest, segment.command
             text = (
                 f"command {command[0]:.2f} m/s {command[2]:+.2f} rad/s  "
                 f"speed {float(np.hypot(row[8], row[9])):.2f} m/s  distance {self.operator.walked:.1f} m  "
@@ -128,59 +146,101 @@ class Run:
         )
 
     def _reaching(self, course: ReachCourse, goal: Goal) -> str:
-        _, tool = self.operator.tool(self.start, newest=True)
+        _, tool = self.operator.tool(self.start_time, newest=True)
         distance, angle = course.error(tool[-1], goal) if len(tool) else (np.nan, np.nan)
         x, y, z = goal.command[:3]
         return f"({x:.2f}, {y:+.2f}, {z:.2f}) m  {1000 * distance:4.0f} mm {angle:.2f} rad away"
 
-    def finish(self, result: Score | ReachScore) -> None:
-        """Print and write what came of it."""
-        options = self.options
-        report = options.out / _REPORT
-        planner: dict[str, Any] = json.loads(report.read_text()) if report.is_file() else {}
-        print(table(result, planner, self._memory))
-        content = {
-            "robot": options.embodiment.name,
-            "seconds": options.course.seconds,
-            "seed": options.seed,
-            "randomise": options.randomise,
-            "model": str(options.model),
-            "course": [vars(segment) for segment in options.course.segments],
-            "score": result.to_dict(),
-            "verdict": verdict(result),
-            "planner": planner,
-            "planner_memory_mb": self._memory,
-            "cpu_share_of_one_core": self._busy,
-            "realtime_priority": self._realtime,
-            "machine": machine(),
-        }
-        write_json(options.out / "results.json", content)
-        _say(f"results: {options.out / 'results.json'}")
-        if options.record:
-            _say(f"bag: {options.record}")
-        if options.video:
-            _say(video.make(self._save_motion(), options.course.seconds))
 
-    def _save_motion(self) -> Path:
-        times, joints = self.operator.joints(self.start)
-        motion = self.operator.motion(self.start)
-        nearest = np.clip(np.searchsorted(motion.time, times), 0, len(motion.time) - 1)
-        course, walks = self.options.course, [s for s in self.options.course.segments if s.name == "walk"]
-        shown = (walks or course.segments)[0]
-        goals = np.zeros((0, 7))
-        if isinstance(course, ReachCourse):
-            goals = np.array([course.at(time).command for time in times])
-        recording = video.Recording(
-            robot=str(self.options.embodiment.directory),
-            time=times,
-            position=motion.position[nearest],
-            orientation=motion.orientation[nearest],
-            joints=joints,
-            goals=goals,
-            picture_time=0.3 * shown.start + 0.7 * shown.end,
-        )
-        recording.save(self.options.out / "motion.npz")
-        return self.options.out / "motion.npz"
+def _execute(robots: list[RobotRun], children: Children) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Start everything, run the course, stop everything: scores by robot, and how busy the processes were.
+
+    Raises UserError, ChildDied.
+    """
+    _say("starting simulation and planner")
+    for robot in robots:
+        robot.start()
+    for robot in robots:
+        robot.activate()
+    seconds, live, tick = robots[0].course.seconds, LiveLine(), 0
+    before = {child.name: child.cpu_seconds() or 0.0 for child in children.all}
+    begin = time.monotonic()
+    for robot in robots:
+        robot.begin()
+    while (elapsed := time.monotonic() - begin) < seconds:
+        tick += 1
+        share = max(0.0, begin + tick * _COMMAND_PERIOD - time.monotonic()) / len(robots)
+        words = [robot.command(elapsed, share) for robot in robots]
+        live.show(words[0] if len(robots) == 1 else f"{elapsed:5.1f} s  " + "   ".join(words))
+    live.end()
+    busy = {
+        "cpu_share_of_one_core": {
+            child.name: ((child.cpu_seconds() or 0.0) - before[child.name]) / seconds
+            for child in children.all
+        },
+        "realtime_priority": {child.name: child.realtime() for child in children.all},
+    }
+    scores = {robot.name: robot.end() for robot in robots}
+    for child in reversed(list(children.all)):
+        children.stop(child)
+    return scores, busy
+
+
+def _finish(robots: list[RobotRun], scores: dict[str, Any], busy: dict[str, Any]) -> None:
+    """Print and write what came of it."""
+    options, first = robots[0].options, robots[0]
+    content = {
+        "robot": options.embodiment.name,
+        "seconds": options.course.seconds,
+        "seed": options.seed,
+        "randomise": options.randomise,
+        "model": str(options.model),
+    }
+    told = {
+        robot.name: {
+            "course": [vars(segment) for segment in robot.course.segments],
+            "score": scores[robot.name].to_dict(),
+            "verdict": verdict(scores[robot.name]),
+            "planner": robot.planner_report(),
+            "planner_memory_mb": robot.memory,
+        }
+        for robot in robots
+    }
+    if len(robots) == 1:
+        print(table(scores[""], told[""]["planner"], first.memory))
+        content |= told[""]
+    else:
+        print(comparison(scores))
+        content["robots"] = {name: one["score"] | one for name, one in told.items()}
+    write_json(options.out / "results.json", content | busy | {"machine": machine()})
+    _say(f"results: {options.out / 'results.json'}")
+    if options.record:
+        _say(f"bag: {options.record}")
+    if options.video and len(robots) == 1:
+        _say(video.make(_save_motion(first), options.course.seconds))
+
+
+def _save_motion(robot: RobotRun) -> Path:
+    """What the film is made from."""
+    options, course = robot.options, robot.course
+    times, joints = robot.operator.joints(robot.start_time)
+    motion = robot.operator.motion(robot.start_time)
+    nearest = np.clip(np.searchsorted(motion.time, times), 0, len(motion.time) - 1)
+    shown = next((part for part in course.segments if part.name == "walk"), course.segments[0])
+    goals = np.zeros((0, 7))
+    if isinstance(course, ReachCourse):
+        goals = np.array([course.at(time).command for time in times])
+    recording = video.Recording(
+        robot=str(options.embodiment.directory),
+        time=times,
+        position=motion.position[nearest],
+        orientation=motion.orientation[nearest],
+        joints=joints,
+        goals=goals,
+        picture_time=0.3 * shown.start + 0.7 * shown.end,
+    )
+    recording.save(options.out / "motion.npz")
+    return options.out / "motion.npz"
 
 
 def _say(text: str) -> None:
@@ -189,8 +249,22 @@ def _say(text: str) -> None:
 
 def _clear(out: Path) -> None:
     """Remove what an earlier run left under the names that this one writes."""
-    for name in ("results.json", _REPORT, "motion.npz", "video.mp4", "picture.png"):
+    for name in ("results.json", "planner.json", "motion.npz", "video.mp4", "picture.png"):
         (out / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _ros(domain: int) -> Iterator[None]:
+    """ROS 2 in a domain of its own on this machine."""
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    os.environ["ROS_DOMAIN_ID"] = str(domain)
+    rclpy.init(args=[], domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        yield
+    finally:
+        rclpy.try_shutdown()
 
 
 def _run(options: Options) -> int:
@@ -198,21 +272,17 @@ def _run(options: Options) -> int:
         ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST", OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE"
     )
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
-
     _clear(options.out)
+    count, name = options.robots, options.embodiment.name
+    who = name if count == 1 else f"{count} x {name}"
     with own_domain() as domain, Children(options.out) as children:
-        os.environ["ROS_DOMAIN_ID"] = str(domain)
-        _say(f"{options.embodiment.name}, {options.model}; ROS_DOMAIN_ID={domain}, logs in {options.out}")
-        rclpy.init(args=[], domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-        try:
-            run = Run(options, children)
-            result = run.execute()
-        finally:
-            rclpy.try_shutdown()
-        run.finish(result)
-    return 0 if result.followed else 1
+        _say(f"{who}, {options.model}; ROS_DOMAIN_ID={domain}, logs in {options.out}")
+        with _ros(domain):
+            numbers = [0] if count == 1 else range(1, count + 1)
+            robots = [RobotRun(options, children, number) for number in numbers]
+            scores, busy = _execute(robots, children)
+        _finish(robots, scores, busy)
+    return 0 if all(one.followed for one in scores.values()) else 1
 
 
 def _interrupt(number: int, _frame: object) -> None:
@@ -227,8 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        options = parse(arguments)
-        return _run(options) if options.robots == 1 else several.run(options)
+        return _run(parse(arguments))
     except UserError as error:
         print(f"quickstart: {error}", file=sys.stderr)
         return 2

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tdmpc2_core.scoring.goal_course import ReachScore
-from tdmpc2_core.scoring.run_metrics import Score
+from tdmpc2_core.scoring.reaching import ReachScore
+from tdmpc2_core.scoring.walking import WalkScore
 
 _PACKAGES = ("tdmpc2-core", "torch", "numpy", "mujoco", "ros-rclpy")
 _PLAIN_PERIOD = 2.0  # s between lines where output is no terminal
@@ -69,7 +69,7 @@ def _clock() -> float | None:
         return None
 
 
-def table(score: Score | ReachScore, planner: dict[str, Any], memory: float | None) -> str:
+def table(score: WalkScore | ReachScore, planner: dict[str, Any], memory: float | None) -> str:
     """The results as text."""
     latency = planner.get("latency_ms") or {}
     rows = [
@@ -83,7 +83,7 @@ def table(score: Score | ReachScore, planner: dict[str, Any], memory: float | No
     return "\n".join(f"  {name.ljust(width)}   {value}" for name, value in rows)
 
 
-def verdict(score: Score | ReachScore) -> str:
+def verdict(score: WalkScore | ReachScore) -> str:
     """Passed, or what is wrong."""
     return "passed" if score.followed else "failed: " + ", ".join(score.problems())
 
@@ -92,8 +92,12 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.1f}".removesuffix(".0")
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write results.json, complete or not at all."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+def comparison(scores: Mapping[str, WalkScore | ReachScore]) -> str:
+    """The results of several robots as text, a line each."""
+    rows = [("", "distance", "of", "velocity error", "falls", "result")]
+    for name, one in scores.items():
+        assert isinstance(one, WalkScore)
+        distances = f"{one.distance:.2f} m", f"{one.commanded_distance:.2f} m"
+        rows.append((name, *distances, f"{one.velocity_error:.3f} m/s", str(one.falls), verdict(one)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  " + "   ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -1,19 +1,15 @@
-"""Counting what a control loop does, and telling it: percentiles, stop causes, REP-107, JSON reports."""
+"""Counting what a control loop does: latencies, percentiles, causes of stops, memory."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from numpy.typing import NDArray
 
 WINDOW = 500
@@ -101,48 +97,3 @@ def resident_megabytes() -> float:
     except (OSError, ValueError, IndexError):
         return math.nan
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def diagnostic_message(
-    stamp: Time, name: str, hardware: str, level: bytes, text: str, values: Mapping[str, Any]
-) -> DiagnosticArray:
-    """One status for /diagnostics (REP-107). Nested mappings become keys such as "latency_ms.p99"."""
-    status = DiagnosticStatus(level=level, name=name, message=text, hardware_id=hardware)
-    status.values = [KeyValue(key=key, value=_text(value)) for key, value in _flat(values)]
-    message = DiagnosticArray(status=[status])
-    message.header.stamp = stamp
-    return message
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    result: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            result.extend(_flat(value, f"{prefix}{key}."))
-        else:
-            result.append((prefix + key, value))
-    return result
-
-
-def _text(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-# ---- report file ----
-
-
-def write_report(path: str, content: Mapping[str, Any]) -> None:
-    """Write `content` as JSON, complete or not at all; numbers that are not finite become null.
-
-    Raises OSError.
-    """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.new")
-    temporary.write_text(json.dumps(_plain(content), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(target)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
