@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import replace
@@ -12,14 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
-from tdmpc2_core.learning.actor import (
-    HEAD_REDUCTION,
-    NEEDS_PLAN,
-    OBJECTIVES,
-    ActorInputs,
-    RunningScale,
-    plan_divergence,
-)
+from tdmpc2_core.learning.actor import OBJECTIVES, ActorInputs, RunningScale, plan_divergence
 from tdmpc2_core.learning.batch import Batch, UpdateDraws, draw_update
 from tdmpc2_core.learning.config import LearnerConfig
 from tdmpc2_core.learning.losses import (
@@ -63,16 +57,25 @@ class Learner:
     """Trains a world model in place (TD-MPC2 paper, algorithm 2).
 
     model: stays on its device; batches are moved there. generator: source of every random number, on the same
-    device. No call waits for the device: metrics come back as tensors.
+    device. No call waits for the device: metrics come back as tensors. reduce: called with the parameters of
+    each step between its backward pass and the clipping of their gradients, which it may change in place:
+    where several processes learn together, it averages them.
     """
 
-    def __init__(self, model: WorldModel, config: LearnerConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        config: LearnerConfig,
+        generator: torch.Generator,
+        reduce: Callable[[list[nn.Parameter]], None] | None = None,
+    ) -> None:
         if config.task_discounts and len(config.task_discounts) != model.config.num_tasks:
             given, tasks = len(config.task_discounts), model.config.num_tasks
             raise ValueError(f"task_discounts has {given} entries, the model {tasks} tasks")
         self.model = model
         self.config = config
         self.generator = generator
+        self._reduce = reduce
         self.device = next(model.parameters()).device
         self.scale = RunningScale(config.tau, self.device)
         self.kl_scale = RunningScale(config.tau, self.device)
@@ -90,6 +93,7 @@ class Learner:
         self.optimiser = adam(groups, eps=config.adam_eps)
         self.policy_optimiser = adam(self._policy_params, eps=config.policy_adam_eps)
         self._kernels = kernels(config.kernels)
+        self._objective = OBJECTIVES[config.actor.objective]
         self._online = [p.data for p in model.q_heads.parameters()]
         self._target = [p.data for p in model.target_q_heads.parameters()]
 
@@ -134,7 +138,7 @@ class Learner:
         """
         batch = batch if batch.obs.device == self.device else batch.to(self.device)
         batch = batch.prepare(self.config.window)
-        if self.config.actor.objective in NEEDS_PLAN and batch.plan_mean is None:
+        if self._objective.needs_plan and batch.plan_mean is None:
             raise ValueError(f"objective {self.config.actor.objective!r} needs plan fields in the batch")
         draws = self.draw(batch.size) if draws is None else draws
         with using(self._kernels):
@@ -158,6 +162,7 @@ class Learner:
             )
         losses.total.backward()
         self.policy_optimiser.zero_grad(set_to_none=True)  # the policy has its own objective
+        self._exchange(self._model_params)
         norm = nn.utils.clip_grad_norm_(self._model_params, config.grad_clip_norm)
         self._step(self.optimiser, self._model_params)
         self.optimiser.zero_grad(set_to_none=True)
@@ -183,6 +188,10 @@ class Learner:
         optimiser.step()
         increment_version(parameters)
 
+    def _exchange(self, parameters: list[nn.Parameter]) -> None:
+        if self._reduce is not None:
+            self._reduce(parameters)
+
     def _state_weights(self, batch: Batch, losses: WorldModelLosses) -> Tensor:
         """Weights of the H + 1 states in the policy loss (H + 1, B, 1), rho^t included."""
         valid = batch.valid[: self.config.horizon]
@@ -193,12 +202,11 @@ class Learner:
         return weights * self._rho
 
     def _actor_inputs(self, batch: Batch, zs: Tensor, draws: UpdateDraws) -> ActorInputs:
-        model, options, horizon = self.model, self.config.actor, self.config.horizon
+        model, horizon = self.model, self.config.horizon
         freeze = not self.config.leak_policy_gradient_to_task
         sample = model.policy(zs, batch.task, draws.policy_noise, freeze_task=freeze)
         q = None
-        reduction = HEAD_REDUCTION[options.objective]
-        if reduction is not None:
+        if self._objective.heads is not None:
             heads = model.q_values(
                 zs,
                 sample.action,
@@ -208,7 +216,7 @@ class Learner:
                 freeze_task=freeze,
                 dropout_generator=self.generator if model.config.dropout > 0 else None,
             )
-            q = heads.amin(0) if reduction == "min" else heads.mean(0)
+            q = heads.amin(0) if self._objective.heads == "min" else heads.mean(0)
             self.scale.update(q[0])
         mean, std, mask = (
             None if x is None else x[:horizon] for x in (batch.plan_mean, batch.plan_std, batch.has_plan)
@@ -235,8 +243,9 @@ class Learner:
         weights = self._state_weights(batch, losses)
         if options.objective == "bmpc":
             inputs = replace(inputs, kl_scale=self.kl_scale.update(plan_divergence(inputs, options)[0]))
-        loss = masked_mean(OBJECTIVES[options.objective](inputs, options), weights)
+        loss = masked_mean(self._objective.loss(inputs, options), weights)
         loss.backward()
+        self._exchange(self._policy_params)
         norm = nn.utils.clip_grad_norm_(self._policy_params, self.config.grad_clip_norm)
         self._step(self.policy_optimiser, self._policy_params)
         self.policy_optimiser.zero_grad(set_to_none=True)

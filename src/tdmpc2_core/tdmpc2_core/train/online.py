@@ -13,14 +13,14 @@ import torch
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.data.episodes import Episode
+from tdmpc2_core.data.episodes import Episode, EpisodeRecorder
 from tdmpc2_core.envs.registry import make_env
 from tdmpc2_core.learning.batch import Batch
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.learning.memory import keep_freed_memory
 from tdmpc2_core.learning.replay import ReplayBuffer, concatenate
 from tdmpc2_core.scoring.evaluation import evaluate_agent, summary
-from tdmpc2_core.teachers.demonstrator import Demonstrator, EpisodeRecorder, demonstrate, robot_env
+from tdmpc2_core.teachers.demonstrator import Demonstrator, demonstrate, robot_env
 from tdmpc2_core.train.decisions import Decider
 from tdmpc2_core.train.run import Run
 
