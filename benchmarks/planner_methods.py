@@ -38,8 +38,6 @@ def budgets(shipped: PlannerConfig) -> dict[str, PlannerConfig]:
     for samples, iterations in ((48, 1), (64, 1), (64, 2), (96, 2), (128, 3), (256, 3)):
         search = replace(mppi, num_samples=samples, num_elites=samples // 8, iterations=iterations)
         found[f"mppi {samples} x {iterations}"] = search
-        if (samples, iterations) == (96, 2):
-            found[f"mppi {samples} x {iterations}, depth average"] = replace(search, score="depth_average")
     for horizon, iterations in ((8, 1), (8, 2), (8, 3), (8, 6), (12, 3)):
         ascent = GradientConfig(iterations=iterations)
         name = f"gradient x {iterations}, horizon {horizon}"
