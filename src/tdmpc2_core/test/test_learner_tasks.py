@@ -10,8 +10,7 @@ from torch import nn
 
 from tdmpc2_core.data.episodes import Episode, EpisodeRecorder, EpisodeStore
 from tdmpc2_core.learning.batch import Batch
-from tdmpc2_core.learning.config import LearnerConfig
-from tdmpc2_core.learning.learner import Learner
+from tdmpc2_core.learning.learner import Learner, LearnerConfig
 from tdmpc2_core.learning.replay import ReplayBuffer, concatenate
 
 TASKS = {"task_dim": 6, "action_dims": (4, 2, 3)}

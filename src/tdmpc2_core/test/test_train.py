@@ -15,7 +15,7 @@ from tdmpc2_core.agent import Agent
 from tdmpc2_core.data.episodes import EpisodeStore
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.evaluation import evaluate_robot
-from tdmpc2_core.train.config import train_preset
+from tdmpc2_core.train.train_config import train_preset
 
 SETTINGS = [
     "steps=100000",

@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.model.config import world_model_config
+from tdmpc2_core.model.architecture import world_model_config
 from tdmpc2_core.model.world_model import WorldModel
 from tdmpc2_core.planning import PlannerConfig, planner_preset
 from tdmpc2_core.robots import SOURCES, Embodiment

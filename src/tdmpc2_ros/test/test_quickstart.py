@@ -56,7 +56,7 @@ def untrained(tmp_path_factory) -> Path:
     code = (
         "import sys, torch\n"
         "from tdmpc2_core.agent import Agent\n"
-        "from tdmpc2_core.model.config import world_model_config\n"
+        "from tdmpc2_core.model.architecture import world_model_config\n"
         "from tdmpc2_core.model.world_model import WorldModel\n"
         "from tdmpc2_core.robots import Embodiment\n"
         "torch.manual_seed(0)\n"

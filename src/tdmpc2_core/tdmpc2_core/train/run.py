@@ -26,7 +26,7 @@ from tdmpc2_core.files import replacing, write_text
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.model import WorldModel, world_model_config
 from tdmpc2_core.scoring.evaluation import AnyEvaluation
-from tdmpc2_core.train.config import TrainConfig
+from tdmpc2_core.train.train_config import TrainConfig
 
 
 class CsvTable:
@@ -85,7 +85,7 @@ class RunLog:
 
 
 @dataclass
-class Progress:
+class Counters:
     """Counters that a checkpoint keeps."""
 
     steps: int = 0  # agent steps
@@ -96,7 +96,7 @@ class Progress:
     best_return_per_step: float = float("-inf")
 
 
-class Run:
+class TrainingRun:
     """Folder layout: ``config.yaml``, ``checkpoint/`` (newest bundle + ``learner.pt``), ``best/`` (bundle
     with the highest evaluation), ``episodes/``, ``demonstrations/``, ``train.csv``, ``eval.csv``,
     ``events.csv``.
@@ -114,7 +114,7 @@ class Run:
         self.episodes = EpisodeStore(self.folder / "episodes")
         self.demonstrations = EpisodeStore(self.folder / "demonstrations")
         self.log = RunLog(self.folder)
-        self.progress = Progress()
+        self.progress = Counters()
         self._check_settings()
         torch.manual_seed(config.seed)
         self.device = pick_device(config.device)
@@ -192,7 +192,7 @@ class Run:
         self.agent.model.load_state_dict(agent.model.state_dict())
         state = torch.load(folder / "learner.pt", map_location="cpu", weights_only=True)
         self.learner.load_state_dict(state["learner"])
-        self.progress = Progress(**json.loads(state["progress"]))
+        self.progress = Counters(**json.loads(state["progress"]))
         self.progress.resumes += 1
 
     def keep_best(self, result: AnyEvaluation) -> None:

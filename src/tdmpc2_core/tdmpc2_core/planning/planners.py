@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
     from tdmpc2_core.planning.protocol import Planner
 
+
 MANY_ACTIONS = 20  # the paper plans two iterations longer from this action dimension on
 
 _ACTION = "normalised action"
