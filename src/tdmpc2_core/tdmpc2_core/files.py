@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from tdmpc2_core.errors import UserError
 
@@ -40,3 +44,22 @@ def shipped_bundle(name: str) -> Path:
     if not (folder / "bundle.json").is_file():
         raise UserError(f"{name}: no trained bundle comes with the suite; train one with `tdmpc2 train`")
     return folder
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write `content` as JSON, complete or not at all; numbers that are not finite become null.
+
+    Raises OSError.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.new")
+    temporary.write_text(json.dumps(_plain(content), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(target)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
