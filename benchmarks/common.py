@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tdmpc2_ros.quickstart.report import machine
+from tdmpc2_core.doctor import machine
 
 RESULTS = Path(__file__).parent / "results"
 

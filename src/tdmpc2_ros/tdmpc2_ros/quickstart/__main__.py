@@ -1,224 +1,145 @@
 """`python -m tdmpc2_ros.quickstart quadruped`: simulation and planner as ROS 2 processes, and a short course.
 
-Starts mujoco_sim, planner and, where asked for, recorder in a DDS domain of their own on this machine;
-commands the robot through a course; prints a table, writes results.json and, where rendering works, a film
-and a picture. Exit code: 0 the robot stayed up and followed, 1 it did not or a process died, 2 a mistake in
-the call.
+Starts mujoco_sim, planner and, where asked for, recorder in a DDS domain of their own on this machine, for
+one robot or several; commands each through a course; prints a table, writes results.json and, of one robot
+and where rendering works, a film and a picture. Exit code: 0 every robot stayed up and followed, 1 one did
+not or a process died, 2 a mistake in the call.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-import time
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from tdmpc2_core.doctor import machine
+from tdmpc2_core.envs.robot import film
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.scoring.course import Segment
-from tdmpc2_core.scoring.goal_course import Goal, ReachCourse, ReachScore, score_reach
-from tdmpc2_core.scoring.run_metrics import Score, score
-from tdmpc2_ros.quickstart import several, video
+from tdmpc2_core.files import write_json
 from tdmpc2_ros.quickstart.options import Options, parse
-from tdmpc2_ros.quickstart.processes import Child, ChildDied, Children, own_domain
-from tdmpc2_ros.quickstart.report import LiveLine, machine, table, verdict, write_json
+from tdmpc2_ros.quickstart.processes import ChildDied, Children, own_domain
+from tdmpc2_ros.quickstart.report import comparison, table, verdict
 
-_START_SECONDS, _CONFIGURE_SECONDS = 30.0, 90.0
-_COMMAND_PERIOD = 0.05  # s: cmd_vel at 20 Hz
-_REPORT = "planner.json"
+if TYPE_CHECKING:
+    from tdmpc2_ros.quickstart.trial import Trial
+
+_RESULTS = "results.json"
+_OF_ONE = ("planner.json", "motion.npz", "video.mp4", "picture.png")
 
 
-class Run:
-    """One run in a folder: its processes, its operator, its results."""
+@dataclass(frozen=True)
+class _Usage:
+    """What the processes took while the robots were on their courses, by process."""
 
-    def __init__(self, options: Options, children: Children) -> None:
-        from tdmpc2_ros.quickstart.operator import Operator
+    cpu: dict[str, float]  # share of one core
+    realtime: dict[str, bool]  # ran before ordinary processes
 
-        self.options, self.children = options, children
-        self.operator = Operator(options.embodiment, children.check)
-        self.start = 0.0  # node clock at the beginning of the course, s
-        self._memory: float | None = None
-        self._busy: dict[str, float] = {}
-        self._realtime: dict[str, bool] = {}
 
-    def execute(self) -> Score | ReachScore:
-        """Start everything, run the course, stop everything. Raises UserError, ChildDied."""
-        planner = self._start_nodes()
-        self._activate(planner)
-        self._drive()
-        self._memory = planner.peak_megabytes()
-        self.children.stop(planner)
-        for child in reversed(list(self.children.all)):
-            self.children.stop(child)
-        course = self.options.course
-        if isinstance(course, ReachCourse):
-            return score_reach(*self.operator.tool(self.start), course)
-        return score(self.operator.motion(self.start), course, self.options.embodiment)
+def _execute(options: Options, children: Children) -> tuple[list[Trial], _Usage]:
+    """Start everything, drive, stop everything. Raises UserError, ChildDied."""
+    from tdmpc2_ros.quickstart.trial import Trial, drive
 
-    def _start_nodes(self) -> Child:
-        options, robot = self.options, self.options.embodiment
-        _say("starting simulation and planner")
-        simulation = {"robot": str(robot.directory), "seed": options.seed, "reset_noise": True}
-        simulation |= {"randomise": options.randomise, "view": options.view}
-        self.children.start("mujoco_sim", "tdmpc2_ros.simulator.node", simulation)
-        parameters = {"model": str(options.model), "robot": str(robot.directory), "seed": options.seed}
-        parameters |= {"method": options.planner, "report": str(options.out / _REPORT)}
-        if options.deadline_ms is not None:
-            parameters["deadline_ms"] = options.deadline_ms
-        planner = self.children.start("planner", "tdmpc2_ros.planner.node", parameters)
-        if options.record:
-            self.children.start("recorder", "tdmpc2_ros.recorder.node", {"output": str(options.record)})
-        if not self.operator.wait(self.operator.ready, _START_SECONDS):
-            raise ChildDied(
-                f"mujoco_sim sends nothing after {_START_SECONDS:g} s; see its log in {options.out}"
-            )
-        return planner
+    numbers = range(1, options.robots + 1) if options.robots > 1 else (0,)
+    trials = [Trial(options, children, number) for number in numbers]
+    _say("starting simulation and planner")
+    for trial in trials:
+        trial.start_nodes()
+    for trial in trials:
+        trial.activate()
+    before = {child.name: child.cpu_seconds() or 0.0 for child in children.all}
+    drive(trials, options.course.seconds)
+    usage = _Usage(
+        cpu={
+            child.name: ((child.cpu_seconds() or 0.0) - before[child.name]) / options.course.seconds
+            for child in children.all
+        },
+        realtime={child.name: child.realtime() for child in children.all},
+    )
+    for trial in trials:
+        trial.stop_planner()
+    children.stop(*children.all)
+    return trials, usage
 
-    def _activate(self, planner: Child) -> None:
-        from lifecycle_msgs.msg import Transition
 
-        for number, name, limit in (
-            (Transition.TRANSITION_CONFIGURE, "configure", _CONFIGURE_SECONDS),
-            (Transition.TRANSITION_ACTIVATE, "activate", _START_SECONDS),
-        ):
-            answer = self.operator.transition(number, limit)
-            if answer is None:
-                raise ChildDied(f"planner does not answer to {name} within {limit:g} s:\n{planner.tail()}")
-            if not answer:
-                raise UserError(planner.complaint() or f"planner refused to {name}; see {planner.log}")
-        if not self.operator.wait(lambda: self.operator.commands > 0, _START_SECONDS):
-            raise ChildDied(f"planner sends no commands:\n{planner.tail()}")
-
-    def _drive(self) -> None:
-        operator, course, live = self.operator, self.options.course, LiveLine()
-        before = {child.name: child.cpu_seconds() or 0.0 for child in self.children.all}
-        self.start, begin = operator.now(), time.monotonic()
-        operator.recording, tick = True, 0
-        while (elapsed := time.monotonic() - begin) < course.seconds:
-            segment = course.at(elapsed)
-            operator.command(segment.command)
-            live.show(self._line(elapsed, segment))
-            tick += 1
-            operator.spin(max(0.0, begin + tick * _COMMAND_PERIOD - time.monotonic()))
-        operator.spin(0.1)
-        operator.recording = False
-        live.end()
-        spent = {child.name: (child.cpu_seconds() or 0.0) - before[child.name] for child in self.children.all}
-        self._busy = {name: seconds / course.seconds for name, seconds in spent.items()}
-        self._realtime = {child.name: child.realtime() for child in self.children.all}
-
-    def _line(self, elapsed: float, segment: Segment | Goal) -> str:
-        course, command, latency = self.options.course, segment.command, self.operator.latency
-        if isinstance(course, ReachCourse):
-            text = self._reaching(course, course.at(elapsed))
-        else:
-            row = self.operator.newest
-            text = (
-                f"command {command[0]:.2f} m/s {command[2]:+.2f} rad/s  "
-                f"speed {float(np.hypot(row[8], row[9])):.2f} m/s  distance {self.operator.walked:.1f} m  "
-                f"falls {self.operator.falls.count}"
-            )
-        return (
-            f"{elapsed:5.1f}/{course.seconds:g} s  {segment.name:5s}  {text}  "
-            f"latency p50 {latency.get('latency_ms.p50', '-')} p99 {latency.get('latency_ms.p99', '-')} ms"
-        )
-
-    def _reaching(self, course: ReachCourse, goal: Goal) -> str:
-        _, tool = self.operator.tool(self.start, newest=True)
-        distance, angle = course.error(tool[-1], goal) if len(tool) else (np.nan, np.nan)
-        x, y, z = goal.command[:3]
-        return f"({x:.2f}, {y:+.2f}, {z:.2f}) m  {1000 * distance:4.0f} mm {angle:.2f} rad away"
-
-    def finish(self, result: Score | ReachScore) -> None:
-        """Print and write what came of it."""
-        options = self.options
-        report = options.out / _REPORT
-        planner: dict[str, Any] = json.loads(report.read_text()) if report.is_file() else {}
-        print(table(result, planner, self._memory))
-        content = {
-            "robot": options.embodiment.name,
-            "seconds": options.course.seconds,
-            "seed": options.seed,
+def _finish_one(options: Options, trial: Trial, usage: _Usage) -> bool:
+    """Print and write what came of a robot alone; whether it followed."""
+    result, planner = trial.score(), trial.report()
+    print(table(result, planner, trial.memory))
+    _write(
+        options,
+        {
             "randomise": options.randomise,
             "model": str(options.model),
-            "course": [vars(segment) for segment in options.course.segments],
+            "course": [vars(segment) for segment in trial.course.segments],
             "score": result.to_dict(),
             "verdict": verdict(result),
             "planner": planner,
-            "planner_memory_mb": self._memory,
-            "cpu_share_of_one_core": self._busy,
-            "realtime_priority": self._realtime,
-            "machine": machine(),
-        }
-        write_json(options.out / "results.json", content)
-        _say(f"results: {options.out / 'results.json'}")
-        if options.record:
-            _say(f"bag: {options.record}")
-        if options.video:
-            _say(video.make(self._save_motion(), options.course.seconds))
+            "planner_memory_mb": trial.memory,
+            "cpu_share_of_one_core": usage.cpu,
+            "realtime_priority": usage.realtime,
+        },
+    )
+    if options.record:
+        _say(f"bag: {options.record}")
+    if options.video:
+        _say(film.make(trial.save_motion(), options.course.seconds))
+    return result.followed
 
-    def _save_motion(self) -> Path:
-        times, joints = self.operator.joints(self.start)
-        motion = self.operator.motion(self.start)
-        nearest = np.clip(np.searchsorted(motion.time, times), 0, len(motion.time) - 1)
-        course, walks = self.options.course, [s for s in self.options.course.segments if s.name == "walk"]
-        shown = (walks or course.segments)[0]
-        goals = np.zeros((0, 7))
-        if isinstance(course, ReachCourse):
-            goals = np.array([course.at(time).command for time in times])
-        recording = video.Recording(
-            robot=str(self.options.embodiment.directory),
-            time=times,
-            position=motion.position[nearest],
-            orientation=motion.orientation[nearest],
-            joints=joints,
-            goals=goals,
-            picture_time=0.3 * shown.start + 0.7 * shown.end,
-        )
-        recording.save(self.options.out / "motion.npz")
-        return self.options.out / "motion.npz"
+
+def _finish_several(options: Options, trials: list[Trial]) -> bool:
+    """The same for several; whether all of them followed."""
+    scores = {trial.name: trial.score() for trial in trials}
+    print(comparison(scores))
+    robots = {name: one.to_dict() | {"verdict": verdict(one)} for name, one in scores.items()}
+    _write(options, {"robots": robots})
+    return all(one.followed for one in scores.values())
+
+
+def _write(options: Options, results: dict[str, Any]) -> None:
+    content = {
+        "robot": options.embodiment.name,
+        "seconds": options.course.seconds,
+        "seed": options.seed,
+        **results,
+        "machine": machine(),
+    }
+    write_json(options.out / _RESULTS, content)
+    _say(f"results: {options.out / _RESULTS}")
 
 
 def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _clear(out: Path) -> None:
-    """Remove what an earlier run left under the names that this one writes."""
-    for name in ("results.json", _REPORT, "motion.npz", "video.mp4", "picture.png"):
-        (out / name).unlink(missing_ok=True)
-
-
 def _run(options: Options) -> int:
-    os.environ.update(
+    os.environ.update(  # before rclpy is imported, which reads the first
         ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST", OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE"
     )
-    os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
-    _clear(options.out)
+    # an earlier run's results must not pass for this one's
+    for name in (_RESULTS, *(_OF_ONE if options.robots == 1 else ())):
+        (options.out / name).unlink(missing_ok=True)
     with own_domain() as domain, Children(options.out) as children:
         os.environ["ROS_DOMAIN_ID"] = str(domain)
-        _say(f"{options.embodiment.name}, {options.model}; ROS_DOMAIN_ID={domain}, logs in {options.out}")
+        robots = f"{options.robots} x {options.embodiment.name}".removeprefix("1 x ")
+        _say(f"{robots}, {options.model}; ROS_DOMAIN_ID={domain}, logs in {options.out}")
         rclpy.init(args=[], domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
         try:
-            run = Run(options, children)
-            result = run.execute()
+            trials, usage = _execute(options, children)
         finally:
             rclpy.try_shutdown()
-        run.finish(result)
-    return 0 if result.followed else 1
+    if len(trials) == 1:
+        return 0 if _finish_one(options, trials[0], usage) else 1
+    return 0 if _finish_several(options, trials) else 1
 
 
 def _interrupt(number: int, _frame: object) -> None:
-    signal.signal(
-        number, signal.SIG_IGN
-    )  # ending takes a moment; a second signal must not leave children behind
+    # ending takes a moment; a second signal must not leave children behind
+    signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -227,8 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        options = parse(arguments)
-        return _run(options) if options.robots == 1 else several.run(options)
+        return _run(parse(arguments))
     except UserError as error:
         print(f"quickstart: {error}", file=sys.stderr)
         return 2
