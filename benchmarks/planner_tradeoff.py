@@ -18,7 +18,7 @@ from tqdm import tqdm
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.config import to_mapping
 from tdmpc2_core.planning import PlannerConfig, planner_preset
-from tdmpc2_core.scoring.walking import evaluate
+from tdmpc2_core.scoring.evaluation import evaluate_robot
 
 
 def settings(shipped: PlannerConfig) -> dict[str, PlannerConfig]:
@@ -57,7 +57,7 @@ def main() -> int:
         trial = agent.fork(config)
         times = milliseconds(partial(trial.plan, observation, now=0.0), args.calls)
         trial.reset()
-        result = evaluate(trial, agent.embodiment, args.seconds, args.episodes, seed=77)
+        result = evaluate_robot(trial, agent.embodiment, args.seconds, args.episodes, seed=77)
         rows.append(
             {
                 "planner": name,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tdmpc2_core import __version__
 from tdmpc2_core.config import apply_overrides, field_help, load_yaml, to_mapping
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import check_writable
+from tdmpc2_core.files import check_writable, write_json
 
 if TYPE_CHECKING:
     from tdmpc2_core.checkpoint.bundle import Bundle
@@ -149,9 +149,9 @@ def _number(text: str, low: float, high: float) -> float:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from tdmpc2_core.train.config import TrainConfig, train_preset
     from tdmpc2_core.train.online import OnlineTrainer
-    from tdmpc2_core.train.run import Run, stored_settings
+    from tdmpc2_core.train.run import TrainingRun, stored_settings
+    from tdmpc2_core.train.train_config import TrainConfig, train_preset
 
     if args.resume:
         config = stored_settings(args.resume)
@@ -160,7 +160,7 @@ def _train(args: argparse.Namespace) -> None:
     else:
         config = train_preset(args.preset, _given(args.settings, "robot"), _given(args.settings, "task"))
     config = apply_overrides(config, args.settings)
-    run = Run(config)
+    run = TrainingRun(config)
     print(
         f"{run.folder}: {run.spec.name}, {run.agent.model.num_parameters:,} parameters, "
         f"step {run.progress.steps}"
@@ -183,7 +183,7 @@ def _eval(args: argparse.Namespace) -> None:
     result = evaluate_agent(agent, args.seconds, args.episodes, args.seed)
     print(evaluation_table({args.planner or agent.planner_config.method: result}))
     if args.json:
-        Path(args.json).write_text(json.dumps(vars(result), indent=2) + "\n")
+        write_json(args.json, vars(result))
 
 
 def _calibrate(args: argparse.Namespace) -> None:
@@ -332,7 +332,7 @@ def _add_info(commands: Any) -> None:
 
 def _train_settings() -> str:
     """Example and table of settings; imports torch."""
-    from tdmpc2_core.train.config import TrainConfig
+    from tdmpc2_core.train.train_config import TrainConfig
 
     return (
         "example: tdmpc2 train robot=quadruped out=runs/quadruped steps=150000 learner.batch_size=256\n\n"

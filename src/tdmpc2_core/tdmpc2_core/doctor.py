@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tdmpc2_core.errors import CommandLine, UserError
+from tdmpc2_core.files import check_writable
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -286,13 +287,11 @@ def bundle(robot: str, model: str | None) -> list[Finding]:
 
 def output_folder(folder: Path) -> Finding:
     """Whether runs and bags can be written."""
-    probe = folder / ".doctor"
     try:
-        probe.write_text("")
-        probe.unlink()
-    except OSError as problem:
-        found = f"{folder} cannot be written ({problem.strerror})"
-        return fail("working folder", found, "change to a folder of your own before starting runs")
+        check_writable(folder / ".doctor", "working folder")
+    except UserError as problem:
+        advice = "change to a folder of your own before starting runs"
+        return fail("working folder", str(problem).partition(": ")[2].replace("/.doctor", ""), advice)
     return ok("working folder", f"{folder} can be written")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.model.config import world_model_config
+from tdmpc2_core.model.architecture import world_model_config
 from tdmpc2_core.model.world_model import WorldModel
 from tdmpc2_core.planning import PlannerConfig, planner_preset
 from tdmpc2_core.robots import Embodiment

@@ -18,7 +18,6 @@ from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.course import Course
 from tdmpc2_ros import qos
-from tdmpc2_ros.quickstart.trial import Mirrored
 
 ROBOT = Embodiment.load("quadruped")
 NAMES = ("a", "b")
@@ -103,7 +102,7 @@ def test_one_command_starts_and_judges_two(tmp_path):
 
 
 def test_second_course_turns_the_other_way():
-    left, right = Course(ROBOT, 30.0), Mirrored(ROBOT, 30.0)
+    left, right = Course(ROBOT, 30.0), Course(ROBOT, 30.0, mirrored=True)
     turns = [[part.command[2] for part in course.segments] for course in (left, right)]
     assert turns[0] == [-turn for turn in turns[1]] and any(turns[0])
     assert left.distance == pytest.approx(right.distance)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tdmpc2_core.checkpoint.published_tasks import TASK_SETS, published_task
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.model.architecture import WorldModelConfig
 from tdmpc2_core.model.world_model import WorldModel, build_model
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.model.config import WorldModelConfig, check_last, check_observation_shape
+from tdmpc2_core.model.architecture import WorldModelConfig, check_last, check_observation_shape
 from tdmpc2_core.model.distributions import PolicySample, TwoHot, squashed_gaussian
 from tdmpc2_core.model.encoder import ObservationNormaliser, PixelEncoder, state_encoder
 from tdmpc2_core.model.layers import MLP, Heads, MLPEnsemble

@@ -22,7 +22,7 @@ from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
-    from tdmpc2_core.planning.config import PlannerConfig
+    from tdmpc2_core.planning.planners import PlannerConfig
 
 
 @dataclass(frozen=True)

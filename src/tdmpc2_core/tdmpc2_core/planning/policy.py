@@ -13,7 +13,7 @@ from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws, Planner
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
-    from tdmpc2_core.planning.config import PlannerConfig
+    from tdmpc2_core.planning.planners import PlannerConfig
 
 
 class PolicyPlanner(Planner):

@@ -15,7 +15,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from tdmpc2_core.imagine.rollout import Discount
     from tdmpc2_core.model.world_model import WorldModel
-    from tdmpc2_core.planning.config import PlannerConfig
+    from tdmpc2_core.planning.planners import PlannerConfig
 
 ENDED_BY = ("converged", "budget", "deadline", "policy", "hold")
 

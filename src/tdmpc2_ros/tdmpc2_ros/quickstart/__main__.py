@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tdmpc2_core.doctor import machine
@@ -20,7 +19,7 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.files import write_json
 from tdmpc2_ros.quickstart.options import Options, parse
 from tdmpc2_ros.quickstart.processes import ChildDied, Children, own_domain
-from tdmpc2_ros.quickstart.report import comparison, table, verdict
+from tdmpc2_ros.quickstart.report import comparison, table
 
 if TYPE_CHECKING:
     from tdmpc2_ros.quickstart.trial import Trial
@@ -29,16 +28,11 @@ _RESULTS = "results.json"
 _OF_ONE = ("planner.json", "motion.npz", "video.mp4", "picture.png")
 
 
-@dataclass(frozen=True)
-class _Usage:
-    """What the processes took while the robots were on their courses, by process."""
+def _execute(options: Options, children: Children) -> tuple[list[Trial], dict[str, Any]]:
+    """Start everything, drive, stop everything: the robots, and what their processes took of the machine.
 
-    cpu: dict[str, float]  # share of one core
-    realtime: dict[str, bool]  # ran before ordinary processes
-
-
-def _execute(options: Options, children: Children) -> tuple[list[Trial], _Usage]:
-    """Start everything, drive, stop everything. Raises UserError, ChildDied."""
+    Raises UserError, ChildDied.
+    """
     from tdmpc2_ros.quickstart.trial import Trial, drive
 
     numbers = range(1, options.robots + 1) if options.robots > 1 else (0,)
@@ -50,63 +44,42 @@ def _execute(options: Options, children: Children) -> tuple[list[Trial], _Usage]
         trial.activate()
     before = {child.name: child.cpu_seconds() or 0.0 for child in children.all}
     drive(trials, options.course.seconds)
-    usage = _Usage(
-        cpu={
-            child.name: ((child.cpu_seconds() or 0.0) - before[child.name]) / options.course.seconds
-            for child in children.all
-        },
-        realtime={child.name: child.realtime() for child in children.all},
-    )
+    spent = {child.name: (child.cpu_seconds() or 0.0) - before[child.name] for child in children.all}
+    usage = {
+        "cpu_share_of_one_core": {name: s / options.course.seconds for name, s in spent.items()},
+        "realtime_priority": {child.name: child.realtime() for child in children.all},
+    }
     for trial in trials:
         trial.stop_planner()
     children.stop(*children.all)
     return trials, usage
 
 
-def _finish_one(options: Options, trial: Trial, usage: _Usage) -> bool:
-    """Print and write what came of a robot alone; whether it followed."""
-    result, planner = trial.score(), trial.report()
-    print(table(result, planner, trial.memory))
-    _write(
-        options,
-        {
-            "randomise": options.randomise,
-            "model": str(options.model),
-            "course": [vars(segment) for segment in trial.course.segments],
-            "score": result.to_dict(),
-            "verdict": verdict(result),
-            "planner": planner,
-            "planner_memory_mb": trial.memory,
-            "cpu_share_of_one_core": usage.cpu,
-            "realtime_priority": usage.realtime,
-        },
-    )
-    if options.record:
-        _say(f"bag: {options.record}")
-    if options.video:
-        _say(film.make(trial.save_motion(), options.course.seconds))
-    return result.followed
-
-
-def _finish_several(options: Options, trials: list[Trial]) -> bool:
-    """The same for several; whether all of them followed."""
+def _finish(options: Options, trials: list[Trial], usage: dict[str, Any]) -> bool:
+    """Print and write what came of it; whether every robot followed."""
     scores = {trial.name: trial.score() for trial in trials}
-    print(comparison(scores))
-    robots = {name: one.to_dict() | {"verdict": verdict(one)} for name, one in scores.items()}
-    _write(options, {"robots": robots})
-    return all(one.followed for one in scores.values())
-
-
-def _write(options: Options, results: dict[str, Any]) -> None:
-    content = {
+    results = {trial.name: trial.results(scores[trial.name]) for trial in trials}
+    content: dict[str, Any] = {
         "robot": options.embodiment.name,
         "seconds": options.course.seconds,
         "seed": options.seed,
-        **results,
-        "machine": machine(),
+        "randomise": options.randomise,
+        "model": str(options.model),
     }
-    write_json(options.out / _RESULTS, content)
+    if options.robots == 1:
+        ((name, score),) = scores.items()
+        print(table(score, results[name]["planner"], results[name]["planner_memory_mb"]))
+        content |= results[name]
+    else:
+        print(comparison(scores))
+        content["robots"] = {name: one["score"] | one for name, one in results.items()}
+    write_json(options.out / _RESULTS, content | usage | {"machine": machine()})
     _say(f"results: {options.out / _RESULTS}")
+    if options.record:
+        _say(f"bag: {options.record}")
+    if options.video and options.robots == 1:
+        _say(film.make(trials[0].save_motion(), options.course.seconds))
+    return all(score.followed for score in scores.values())
 
 
 def _say(text: str) -> None:
@@ -132,9 +105,7 @@ def _run(options: Options) -> int:
             trials, usage = _execute(options, children)
         finally:
             rclpy.try_shutdown()
-    if len(trials) == 1:
-        return 0 if _finish_one(options, trials[0], usage) else 1
-    return 0 if _finish_several(options, trials) else 1
+    return 0 if _finish(options, trials, usage) else 1
 
 
 def _interrupt(number: int, _frame: object) -> None:

@@ -19,7 +19,7 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.robots.embodiment import Embodiment
-from tdmpc2_core.scoring.run_metrics import FallCounter, Motion
+from tdmpc2_core.scoring.walking import FallCounter, Motion
 from tdmpc2_ros import qos
 from tdmpc2_ros.messages import BaseState, base_state, goal_values, pose_message, to_seconds, twist_message
 

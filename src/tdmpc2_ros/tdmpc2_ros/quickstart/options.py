@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tdmpc2_core.errors import CommandLine, UserError
-from tdmpc2_core.files import shipped_bundle
+from tdmpc2_core.files import check_writable, shipped_bundle
 from tdmpc2_core.robots.embodiment import Embodiment
-from tdmpc2_core.scoring.course import Course
-from tdmpc2_core.scoring.goal_course import ReachCourse
+from tdmpc2_core.scoring.course import Course, ReachCourse
 from tdmpc2_ros.naming import MAX_ROBOTS
 
 
@@ -130,13 +129,5 @@ def _parser() -> CommandLine:
 
 
 def _writable(folder: Path) -> Path:
-    probe = folder / ".probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"--out {folder}: cannot be written ({error.strerror}); give another folder"
-        ) from None
+    check_writable(folder / "results.json", "--out")
     return folder.resolve()

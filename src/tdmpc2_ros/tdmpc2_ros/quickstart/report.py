@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tdmpc2_core.scoring.goal_course import ReachScore
-from tdmpc2_core.scoring.run_metrics import Score
+from tdmpc2_core.scoring.reaching import ReachScore
+from tdmpc2_core.scoring.walking import WalkScore
 
 _PLAIN_PERIOD = 2.0  # s between lines where output is no terminal
 
@@ -39,7 +39,7 @@ class LiveLine:
         self._width = 0
 
 
-def table(score: Score | ReachScore, planner: dict[str, Any], memory: float | None) -> str:
+def table(score: WalkScore | ReachScore, planner: dict[str, Any], memory: float | None) -> str:
     """The results as text."""
     latency = planner.get("latency_ms") or {}
     rows = [
@@ -53,7 +53,7 @@ def table(score: Score | ReachScore, planner: dict[str, Any], memory: float | No
     return "\n".join(f"  {name.ljust(width)}   {value}" for name, value in rows)
 
 
-def verdict(score: Score | ReachScore) -> str:
+def verdict(score: WalkScore | ReachScore) -> str:
     """Passed, or what is wrong."""
     return "passed" if score.followed else "failed: " + ", ".join(score.problems())
 
@@ -62,11 +62,11 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.1f}".removesuffix(".0")
 
 
-def comparison(scores: Mapping[str, Score | ReachScore]) -> str:
+def comparison(scores: Mapping[str, WalkScore | ReachScore]) -> str:
     """A line for each of several robots."""
     rows = [("", "distance", "of", "velocity error", "falls", "result")]
     for name, one in scores.items():
-        assert isinstance(one, Score)  # several robots walk
+        assert isinstance(one, WalkScore)  # several robots walk
         distances = f"{one.distance:.2f} m", f"{one.commanded_distance:.2f} m"
         rows.append((name, *distances, f"{one.velocity_error:.3f} m/s", str(one.falls), verdict(one)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

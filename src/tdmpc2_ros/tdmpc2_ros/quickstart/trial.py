@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +17,17 @@ from lifecycle_msgs.msg import Transition
 
 from tdmpc2_core.envs.robot.film import Recording
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.robots import Embodiment
-from tdmpc2_core.scoring.course import Course
-from tdmpc2_core.scoring.goal_course import ReachCourse, ReachScore, score_reach
-from tdmpc2_core.scoring.run_metrics import Score, score
+from tdmpc2_core.scoring.course import Course, ReachCourse
+from tdmpc2_core.scoring.reaching import ReachScore, score_reach
+from tdmpc2_core.scoring.walking import WalkScore, score_walk
 from tdmpc2_ros.naming import robot_name
 from tdmpc2_ros.quickstart.operator import Operator
 from tdmpc2_ros.quickstart.options import Options
 from tdmpc2_ros.quickstart.processes import Child, ChildDied, Children
-from tdmpc2_ros.quickstart.report import LiveLine
+from tdmpc2_ros.quickstart.report import LiveLine, verdict
 
 _START_SECONDS, _CONFIGURE_SECONDS = 30.0, 90.0  # of one robot; twice as long where several start at once
 _COMMAND_PERIOD = 0.05  # s: cmd_vel at 20 Hz
-
-
-class Mirrored(Course):
-    """A course whose turns go the other way."""
-
-    def __init__(self, embodiment: Embodiment, seconds: float) -> None:
-        super().__init__(embodiment, seconds)
-        mirrored = ((part, (x, y, -yaw)) for part in self.segments for x, y, yaw in [part.command])
-        self.segments = [replace(part, command=command) for part, command in mirrored]
 
 
 class Trial:
@@ -51,16 +40,16 @@ class Trial:
     def __init__(self, options: Options, children: Children, number: int = 0) -> None:
         self._options, self._children = options, children
         self.name = robot_name(number) if number else ""
-        self.course = options.course
-        if number and number % 2 == 0:
-            self.course = Mirrored(options.embodiment, options.course.seconds)
+        self.course: Course | ReachCourse = options.course
+        if number:
+            self.course = Course(options.embodiment, options.course.seconds, mirrored=number % 2 == 0)
         self.operator = Operator(options.embodiment, children.check, self.name)
         self._patience = 2.0 if number else 1.0
         self._seed = options.seed + max(0, number - 1)
         self._report = options.out / f"{self.name or 'planner'}.json"
         self._planner: Child | None = None
-        self.start = 0.0  # node clock at the beginning of the course, s
-        self.memory: float | None = None  # MB, most that the planner took
+        self._start = 0.0  # node clock at the beginning of the course, s
+        self._memory: float | None = None  # MB, most that the planner took
 
     def start_nodes(self) -> None:
         """Start simulation, planner and, where asked for, recorder."""
@@ -101,7 +90,7 @@ class Trial:
 
     def begin(self) -> None:
         """The course starts now."""
-        self.start, self.operator.recording = self.operator.now(), True
+        self._start, self.operator.recording = self.operator.now(), True
 
     def end(self) -> None:
         """The course is over; what is still on its way is served."""
@@ -111,18 +100,25 @@ class Trial:
     def stop_planner(self) -> None:
         """End the planner, which then writes its report; before the simulation, which it would miss."""
         assert self._planner is not None
-        self.memory = self._planner.peak_megabytes()
+        self._memory = self._planner.peak_megabytes()
         self._children.stop(self._planner)
 
-    def score(self) -> Score | ReachScore:
+    def score(self) -> WalkScore | ReachScore:
         """How it went."""
         if isinstance(self.course, ReachCourse):
-            return score_reach(*self.operator.tool(self.start), self.course)
-        return score(self.operator.motion(self.start), self.course, self._options.embodiment)
+            return score_reach(*self.operator.tool(self._start), self.course)
+        return score_walk(self.operator.motion(self._start), self.course, self._options.embodiment)
 
-    def report(self) -> dict[str, Any]:
-        """What the planner wrote about itself; empty where it did not."""
-        return json.loads(self._report.read_text()) if self._report.is_file() else {}
+    def results(self, score: WalkScore | ReachScore) -> dict[str, Any]:
+        """What results.json says of this robot; of the planner what it wrote when it stopped."""
+        planner = json.loads(self._report.read_text()) if self._report.is_file() else {}
+        return {
+            "course": [vars(segment) for segment in self.course.segments],
+            "score": score.to_dict(),
+            "verdict": verdict(score),
+            "planner": planner,
+            "planner_memory_mb": self._memory,
+        }
 
     # ---- the live line ----
 
@@ -148,7 +144,7 @@ class Trial:
 
     def _reaching(self, course: ReachCourse, elapsed: float) -> str:
         goal = course.at(elapsed)
-        _, tool = self.operator.tool(self.start, newest=True)
+        _, tool = self.operator.tool(self._start, newest=True)
         distance, angle = course.error(tool[-1], goal) if len(tool) else (np.nan, np.nan)
         x, y, z = goal.command[:3]
         return f"({x:.2f}, {y:+.2f}, {z:.2f}) m  {1000 * distance:4.0f} mm {angle:.2f} rad away"
@@ -157,8 +153,8 @@ class Trial:
 
     def save_motion(self) -> Path:
         """Write what a film is made of; returns the file."""
-        times, joints = self.operator.joints(self.start)
-        motion = self.operator.motion(self.start)
+        times, joints = self.operator.joints(self._start)
+        motion = self.operator.motion(self._start)
         nearest = np.clip(np.searchsorted(motion.time, times), 0, len(motion.time) - 1)
         course = self.course
         shown = next((part for part in course.segments if part.name == "walk"), course.segments[0])

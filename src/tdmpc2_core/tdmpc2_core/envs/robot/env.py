@@ -195,8 +195,6 @@ class RobotEnv:
         reward, info = self.reward(state)
         if self.embodiment.pose_command:
             info |= {"position_error": state.tool_distance, "rotation_error": state.tool_angle}
-        elif twist is not None:
-            info["velocity_error"] = float(np.linalg.norm(linear[:2] - state.command[:2]))
         return reward, info
 
     def foot_stance(self) -> np.ndarray:

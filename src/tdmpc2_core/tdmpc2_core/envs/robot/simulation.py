@@ -17,6 +17,7 @@ from tdmpc2_core.robots.rotations import (
     from_matrix,
     gravity_direction,
     rotate,
+    tilt,
     to_matrix,
     wxyz_to_xyzw,
     xyzw_to_wxyz,
@@ -272,10 +273,8 @@ class Simulation:
 
     def fallen(self) -> bool:
         """Whether the embodiment's termination condition holds."""
-        spec = self.embodiment.termination
-        tilt = np.arccos(np.clip(-self.gravity()[2], -1.0, 1.0))
-        low = spec.min_base_height is not None and self.base_pose()[0][2] < spec.min_base_height
-        return bool(low or (spec.max_tilt is not None and tilt > spec.max_tilt))
+        position, orientation = self.base_pose()
+        return self.embodiment.termination.reached(float(position[2]), tilt(orientation))
 
     # ---- physical parameters ----
     def set_friction(self, sliding: float | None) -> None:
