@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tdmpc2_core.doctor import machine
 from tdmpc2_core.files import write_json
-from tdmpc2_ros.quickstart.report import machine
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -130,7 +130,7 @@ _CONTROLLERS = ("joint_trajectory_controller/joint_trajectory", "forward_positio
 _SETTLED = 3.5  # s; a DDS participant whose first announcements were lost makes itself known within 3
 
 
-class Graph:
+class RosGraph:
     """A node that looks around for at most `timeout` s per question. Use as a context manager."""
 
     def __init__(self, embodiment: Embodiment, namespace: str, timeout: float) -> None:
@@ -141,7 +141,7 @@ class Graph:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
 
-    def __enter__(self) -> Graph:
+    def __enter__(self) -> RosGraph:
         return self
 
     def __exit__(self, *_: object) -> None:

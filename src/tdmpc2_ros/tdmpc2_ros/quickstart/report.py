@@ -1,20 +1,15 @@
-"""What a quickstart run tells: the live line, the table at the end, results.json."""
+"""What a quickstart run tells: the live line, the table at the end."""
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 import time
 from collections.abc import Mapping
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from tdmpc2_core.scoring.reaching import ReachScore
 from tdmpc2_core.scoring.walking import WalkScore
 
-_PACKAGES = ("tdmpc2-core", "torch", "numpy", "mujoco", "ros-rclpy")
 _PLAIN_PERIOD = 2.0  # s between lines where output is no terminal
 
 
@@ -44,31 +39,6 @@ class LiveLine:
         self._width = 0
 
 
-def machine() -> dict[str, Any]:
-    """The machine by its cores and clock, and the versions that ran."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "clock_mhz": _clock(),
-        "architecture": platform.machine(),
-        "python": platform.python_version(),
-        "versions": versions,
-    }
-
-
-def _clock() -> float | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return max(float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz"))
-    except (OSError, ValueError):
-        return None
-
-
 def table(score: WalkScore | ReachScore, planner: dict[str, Any], memory: float | None) -> str:
     """The results as text."""
     latency = planner.get("latency_ms") or {}
@@ -93,11 +63,11 @@ def _number(value: float | None) -> str:
 
 
 def comparison(scores: Mapping[str, WalkScore | ReachScore]) -> str:
-    """The results of several robots as text, a line each."""
+    """A line for each of several robots."""
     rows = [("", "distance", "of", "velocity error", "falls", "result")]
     for name, one in scores.items():
-        assert isinstance(one, WalkScore)
+        assert isinstance(one, WalkScore)  # several robots walk
         distances = f"{one.distance:.2f} m", f"{one.commanded_distance:.2f} m"
         rows.append((name, *distances, f"{one.velocity_error:.3f} m/s", str(one.falls), verdict(one)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  " + "   ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
