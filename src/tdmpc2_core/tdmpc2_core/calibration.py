@@ -13,8 +13,8 @@ import numpy as np
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.config import from_mapping
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.model.checks import IMAGE_SIDE
-from tdmpc2_core.planning import PlannerConfig
+from tdmpc2_core.model.architecture import IMAGE_SIDE
+from tdmpc2_core.planning import PLANNERS, PlannerConfig
 
 SHARE = 0.6
 """Share of a control period that planning may take; the rest is for sensors, commands and other processes."""
@@ -22,7 +22,6 @@ SHARE = 0.6
 _WARM_UP, _PLANS = 4, 20
 _QUANTILE = 90  # per cent of the plans that must fit: the deadline catches the others
 _HOPELESS = 2.0  # budgets; a plan that takes longer ends its trial
-_FEWEST_SAMPLES = 32
 _EQUAL = 0.01  # share of a return within which two measured returns are taken to be equal
 
 
@@ -103,30 +102,7 @@ def _candidates(
     reason = "the bundle's own settings"
     while wanted is not None:
         yield wanted, reason
-        wanted, reason = reduced(wanted), "the bundle's own settings, reduced to fit"
-
-
-def reduced(config: PlannerConfig) -> PlannerConfig | None:
-    """The next cheaper settings; None when only the policy prior is cheaper.
-
-    A search loses a quarter of its samples down to 32, then an iteration; an ascent loses steps first.
-    """
-    if config.method == "policy":
-        return None
-    gradient = config.gradient
-    if config.method != "mppi" and gradient.iterations > 1:
-        return replace(config, gradient=replace(gradient, iterations=gradient.iterations - 1))
-    if config.method == "gradient":
-        if gradient.seeds == 1:
-            return None
-        return replace(config, gradient=replace(gradient, seeds=gradient.seeds // 2))
-    samples = max(config.num_samples * 3 // 4 // 4 * 4, _FEWEST_SAMPLES)
-    if samples < config.num_samples:
-        share = samples / config.num_samples
-        elites, prior = max(1, round(share * config.num_elites)), round(share * config.num_pi_trajs)
-        kept = max(prior, min(config.num_pi_trajs, 2))
-        return replace(config, num_samples=samples, num_elites=elites, num_pi_trajs=kept)
-    return replace(config, iterations=config.iterations - 1) if config.iterations > 1 else None
+        wanted, reason = PLANNERS[wanted.method].cheaper(wanted), "the bundle's own settings, reduced to fit"
 
 
 def _plan_times(agent: Agent, config: PlannerConfig, budget: float) -> tuple[float, float]:

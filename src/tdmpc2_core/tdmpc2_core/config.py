@@ -38,8 +38,10 @@ def describe(value: Any) -> str:
     return f"{value!r}" if len(repr(value)) < 60 else f"a {type(value).__name__}"
 
 
-def expected(hint: Any) -> str:
-    """A type as an error message or a help table shows it."""
+def expected(hint: Any, accepted: Iterable[str] | None = None) -> str:
+    """A type, or the values that are `accepted` of it, as an error message or a help table shows it."""
+    if accepted is not None:
+        return "one of " + ", ".join(accepted)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint in _WORDS:
         return _WORDS[hint]
@@ -68,17 +70,19 @@ def setting(
     high: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    accepted: Iterable[str] | None = None,
     rest: bool = False,
     **field_options: Any,
 ) -> Any:
     """A dataclass field that carries its unit, its reason and its range.
 
     low/high are inclusive, above/below exclusive; they hold for each number inside a tuple or mapping too.
+    `accepted` are the values of a text, such as a registry's names; it is read when a value is checked.
     `rest=True` makes a ``dict[str, X]`` field collect the keys that no other field claims.
     `field_options` go to `dataclasses.field` (compare, hash, repr, ...).
     """
     bounds = {"low": low, "high": high, "above": above, "below": below}
-    metadata = {"unit": unit, "why": why, "rest": rest, **bounds}
+    metadata = {"unit": unit, "why": why, "rest": rest, "accepted": accepted, **bounds}
     return dataclasses.field(default=default, default_factory=factory, metadata=metadata, **field_options)
 
 
@@ -163,6 +167,7 @@ def _dataclass(cls: Any, value: Any, place: Place) -> Any:
         raise place.error(f"expected a section with keys {_names(cls)}, got {describe(value)}")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     hints = type_hints(cls)
+    value = _without_retired(cls, value, place)
     rest = next((f.name for f in fields.values() if f.metadata.get("rest")), None)
     named = {name: v for name, v in value.items() if name in fields and name != rest}
     unknown = {name: v for name, v in value.items() if name not in named}
@@ -172,7 +177,7 @@ def _dataclass(cls: Any, value: Any, place: Place) -> Any:
     for name, f in fields.items():
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if required and name not in named and name != rest:
-            raise place.error(f"key {name!r} is missing; it needs {expected(hints[name])}")
+            raise place.error(f"key {name!r} is missing; it needs {_expected(f, hints[name])}")
     made = {n: convert(hints[n], v, place.child(n, fields[n].metadata)) for n, v in named.items()}
     if rest is not None:
         made[rest] = _dict(typing.get_args(hints[rest])[1], unknown, place)
@@ -180,6 +185,20 @@ def _dataclass(cls: Any, value: Any, place: Place) -> Any:
         return cls(**made)
     except ValueError as problem:
         raise place.error(str(problem)) from problem
+
+
+def _without_retired(cls: Any, value: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
+    """The section less the keys of its class's `RETIRED`, which files of earlier versions hold.
+
+    `RETIRED`: key -> the one value that means what is done anyway.
+    """
+    retired: Mapping[str, Any] = getattr(cls, "RETIRED", {})
+    for name in retired.keys() & value.keys():
+        if value[name] != retired[name]:
+            raise place.child(name).error(
+                f"{value[name]!r} is offered no more; only {retired[name]!r} is done"
+            )
+    return {name: v for name, v in value.items() if name not in retired}
 
 
 def _choice(accepted: Iterable[Any], value: Any, place: Place) -> Any:
@@ -237,7 +256,13 @@ def _dict(hint: Any, value: Any, place: Place) -> dict[str, Any]:
     return {str(name): convert(hint, v, place.child(str(name))) for name, v in value.items()}
 
 
+def _expected(f: dataclasses.Field[Any], hint: Any) -> str:
+    return expected(hint, f.metadata.get("accepted"))
+
+
 def _scalar(hint: Any, value: Any, place: Place) -> Any:
+    if hint is str and place.rules.get("accepted") is not None:
+        return _choice(place.rules["accepted"], value, place)
     if hint in (int, float):
         return _number(hint, value, place)
     if hint is Path and isinstance(value, (str, Path)):
@@ -464,7 +489,7 @@ def _rows(settings: Any, prefix: str) -> typing.Iterator[tuple[str, str, str, st
         bounds = [f"{sign} {f.metadata[r]:g}" for r, sign in signs.items() if f.metadata.get(r) is not None]
         notes = [part for part in (f.metadata.get("unit"), " and ".join(bounds)) if part]
         why = str(f.metadata.get("why", "")) + (f" [{', '.join(notes)}]" if notes else "")
-        yield prefix + f.name, expected(hints[f.name]), _shown(value), why
+        yield prefix + f.name, _expected(f, hints[f.name]), _shown(value), why
 
 
 def _default(f: dataclasses.Field[Any]) -> Any:

@@ -9,12 +9,12 @@ from planning_support import small_model
 
 from tdmpc2_core import calibration
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.calibration import calibrate, reduced
+from tdmpc2_core.calibration import calibrate
 from tdmpc2_core.checkpoint.bundle import load_bundle
 from tdmpc2_core.cli import main
 from tdmpc2_core.config import to_mapping
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.planning import GradientConfig, PlannerConfig, planner_preset
+from tdmpc2_core.planning import PLANNERS, GradientConfig, PlannerConfig, planner_preset
 
 OWN = PlannerConfig(num_samples=128, num_elites=16, num_pi_trajs=24, iterations=3)
 
@@ -78,7 +78,7 @@ def test_settings_shrink_step_by_step_to_the_prior() -> None:
     large = replace(planner_preset("large"), prior_weight=0.5, gradient=GradientConfig(seeds=8, iterations=6))
     for method in ("mppi", "gradient", "mppi+gradient"):
         config, steps = replace(large, method=method), 0
-        while (smaller := reduced(config)) is not None:
+        while (smaller := PLANNERS[config.method].cheaper(config)) is not None:
             cost = [
                 c.num_samples * c.iterations + 10 * c.gradient.iterations + c.gradient.seeds
                 for c in (smaller, config)
@@ -86,7 +86,7 @@ def test_settings_shrink_step_by_step_to_the_prior() -> None:
             assert cost[0] < cost[1]
             config, steps = smaller, steps + 1
         assert 5 <= steps < 40
-    assert reduced(planner_preset("policy")) is None
+    assert PLANNERS["policy"].cheaper(planner_preset("policy")) is None
 
 
 @pytest.mark.parametrize("rate", [0.0, -5.0, float("nan"), float("inf")])

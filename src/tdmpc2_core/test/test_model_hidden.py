@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from tdmpc2_core.model.functional import mish, mish_and_slope
-from tdmpc2_core.model.hidden import EPS, composed, dropped_entries, hidden, uses_hidden
 from tdmpc2_core.model.kernels import kernels, using
+from tdmpc2_core.model.layers import EPS, composed, dropped_entries, hidden, uses_hidden
 
 
 @pytest.fixture(params=["off", "auto"], autouse=True)

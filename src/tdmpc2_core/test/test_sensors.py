@@ -27,7 +27,8 @@ def test_joint_order_and_extra_joints_do_not_matter(order, values):
     mixed.set_joints(
         0.0, [names[i] for i in order], [values[i] for i in order], [values[::-1][i] for i in order]
     )
-    for a, b in zip(straight.snapshot().joints, mixed.snapshot().joints, strict=True):
+    samples = (vars(sensors.snapshot().joints).values() for sensors in (straight, mixed))
+    for a, b in zip(*samples, strict=True):
         assert_array_equal(a, b)
     assert_array_equal(straight.snapshot().joints.position, values[:2])
 

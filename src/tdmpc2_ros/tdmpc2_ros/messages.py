@@ -1,24 +1,32 @@
-"""Messages to SensorState, arrays to messages. SI units, radians (REP-103), quaternions xyzw (REP-145).
+"""Messages to readings, arrays to messages. SI units, radians (REP-103), quaternions xyzw (REP-145).
 
-What reads a message raises SensorError with one sentence when it cannot be used; nothing is stored then.
+`SOURCE_TOPICS` says how each source of a robot's control travels: planner, simulation node, recorder and
+doctor take their topics from it. What reads a message raises SensorError with one sentence when it cannot be
+used.
 """
 
 from __future__ import annotations
 
 import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from numpy.typing import ArrayLike, NDArray
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from tdmpc2_core.errors import SensorError
-from tdmpc2_core.robots.sensors import SensorState
+from tdmpc2_core.robots import Embodiment, SensorState
+from tdmpc2_core.robots.terms import CommandKind
+from tdmpc2_ros import qos
 
 Array = NDArray[np.float64]
 _NANO = 1_000_000_000
@@ -47,43 +55,50 @@ def to_duration(seconds: float) -> Duration:
 # ---- sensors in ----
 
 
-def store_joint_state(message: JointState, sensors: SensorState) -> float:
-    """Store a joint state under its header stamp (s), which is returned; names in any order.
+class Reading(NamedTuple):
+    """What a message says about its source, as `SensorState.store` takes it."""
 
-    Raises SensorError.
-    """
-    stamp = to_seconds(message.header.stamp)
-    sensors.set_joints(stamp, message.name, np.array(message.position), np.array(message.velocity))
-    return stamp
+    stamp: float | None  # s; None for a message without one, which counts as given on arrival
+    fields: Mapping[str, ArrayLike]
+    names: Sequence[str] | None = None
 
 
-def store_imu(message: Imu, sensors: SensorState) -> float:
-    """Store an IMU sample under its header stamp (s), which is returned.
+def decode_joint_state(message: JointState, robot: Embodiment) -> Reading:
+    """Positions, rad, and velocities, rad/s, as many as names, which come in any order."""
+    fields = {"position": np.array(message.position), "velocity": np.array(message.velocity)}
+    return Reading(to_seconds(message.header.stamp), fields, message.name)
 
-    Raises SensorError; also when a covariance of -1 says that the part is not measured (REP-145).
+
+def decode_imu(message: Imu, robot: Embodiment) -> Reading:
+    """Orientation xyzw and angular velocity, rad/s.
+
+    Raises SensorError when a covariance of -1 says that a part is not measured (REP-145).
     """
     for part in ("orientation", "angular_velocity"):
         if getattr(message, f"{part}_covariance")[0] == -1.0:
             raise SensorError(
                 f"imu: {part} is marked as not measured ({part}_covariance[0] is -1); it is needed"
             )
-    stamp, q, w = to_seconds(message.header.stamp), message.orientation, message.angular_velocity
-    sensors.set_imu(stamp, (q.x, q.y, q.z, q.w), (w.x, w.y, w.z))
-    return stamp
+    q, w = message.orientation, message.angular_velocity
+    fields = {"orientation": (q.x, q.y, q.z, q.w), "angular_velocity": (w.x, w.y, w.z)}
+    return Reading(to_seconds(message.header.stamp), fields)
 
 
-def store_twist(
-    message: Twist | TwistStamped, now: float, names: Sequence[str], sensors: SensorState
-) -> float:
-    """Store the components `names` (linear_x ... angular_z) of a twist; its stamp (s) is returned.
+def decode_twist(message: Twist | TwistStamped, robot: Embodiment) -> Reading:
+    """The components of a twist that the robot's command has.
 
-    A Twist, and a TwistStamped whose stamp is zero, count as given at `now` (s). Raises SensorError.
+    A Twist, and a TwistStamped whose stamp is zero, count as given on arrival.
     """
-    stamp, twist = now, message
+    stamp, twist = None, message
     if isinstance(message, TwistStamped):
-        stamp, twist = to_seconds(message.header.stamp) or now, message.twist
-    sensors.set_command(stamp, twist_values(twist, names))
-    return stamp
+        stamp, twist = to_seconds(message.header.stamp) or None, message.twist
+    names = robot.twist_command.names if robot.twist_command else ()
+    return Reading(stamp, {"values": twist_values(twist, names)})
+
+
+def decode_goal(message: PoseStamped, robot: Embodiment) -> Reading:
+    """A goal for the tool, given on arrival. Raises SensorError when it is not in the base frame."""
+    return Reading(None, {"values": goal_values(message, robot.base_frame)})
 
 
 def twist_values(twist: Twist, names: Sequence[str]) -> Array:
@@ -132,6 +147,29 @@ def imu_message(
     w.x, w.y, w.z = map(float, angular_velocity)
     a.x, a.y, a.z = map(float, acceleration)
     return message
+
+
+class BaseState(NamedTuple):
+    """What an Odometry says of the base: pose in odom (m, xyzw), velocities in its own frame (REP-105)."""
+
+    stamp: float  # s
+    position: tuple[float, float, float]
+    orientation: tuple[float, float, float, float]
+    linear: tuple[float, float, float]  # m/s
+    angular: tuple[float, float, float]  # rad/s
+
+
+def base_state(message: Odometry) -> BaseState:
+    """Read an Odometry; `odometry_message` makes one."""
+    p, q = message.pose.pose.position, message.pose.pose.orientation
+    v, w = message.twist.twist.linear, message.twist.twist.angular
+    return BaseState(
+        to_seconds(message.header.stamp),
+        position=(p.x, p.y, p.z),
+        orientation=(q.x, q.y, q.z, q.w),
+        linear=(v.x, v.y, v.z),
+        angular=(w.x, w.y, w.z),
+    )
 
 
 def odometry_message(
@@ -197,3 +235,118 @@ def position_message(targets: ArrayLike) -> Float64MultiArray:
 def _doubles(values: ArrayLike) -> array.array[float]:
     """The type rclpy's float64[] fields hold; assigning it skips their element-wise check."""
     return array.array("d", np.asarray(values, dtype=np.float64).tobytes())
+
+
+# ---- diagnostics out ----
+
+
+def diagnostic_message(
+    stamp: Time, name: str, hardware: str, level: bytes, text: str, values: Mapping[str, Any]
+) -> DiagnosticArray:
+    """One status for /diagnostics (REP-107). Nested mappings become keys such as "latency_ms.p99"."""
+    status = DiagnosticStatus(level=level, name=name, message=text, hardware_id=hardware)
+    status.values = [KeyValue(key=key, value=_text(value)) for key, value in _flat(values)]
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = stamp
+    return message
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    result: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result.extend(_flat(value, f"{prefix}{key}."))
+        else:
+            result.append((prefix + key, value))
+    return result
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+# ---- the sources of control ----
+
+Encode = Callable[[float, Mapping[str, Array]], Any]
+
+
+def joint_state_encoder(robot: Embodiment) -> Encode:
+    """JointState messages sorted by name, as joint_state_broadcaster publishes."""
+    order = np.argsort(robot.joint_names)
+    names = [robot.joint_names[i] for i in order]
+
+    def encode(stamp: float, reading: Mapping[str, Array]) -> JointState:
+        position, velocity, effort = (reading[key][order] for key in ("position", "velocity", "effort"))
+        return joint_state_message(stamp, names, position, velocity, effort)
+
+    return encode
+
+
+def imu_encoder(robot: Embodiment) -> Encode:
+    """Imu messages in the robot's IMU frame."""
+
+    def encode(stamp: float, reading: Mapping[str, Array]) -> Imu:
+        parts = (reading[key] for key in ("orientation", "angular_velocity", "acceleration"))
+        return imu_message(stamp, robot.imu_frame or "", *parts)
+
+    return encode
+
+
+@dataclass(frozen=True)
+class SourceTopic:
+    """How a source of `tdmpc2_core.robots.SOURCES` travels.
+
+    `decode` reads a message for one robot; `encoder` makes, for one robot, what the simulation node publishes
+    of a stamp (s) and a reading in its order.
+    """
+
+    source: str
+    topic: str  # relative
+    message: type
+    decode: Callable[[Any, Embodiment], Reading]
+    encoder: Callable[[Embodiment], Encode] | None = None
+    stamped: type | None = None  # instead of `message` where operators send stamps
+    command: CommandKind | None = None  # kind of command that it carries
+    frame: str = ""  # key of the embodiment file with the frame that its messages must be in
+    profile: QoSProfile = field(default_factory=lambda: qos.SENSOR_INPUT)  # of those who listen
+
+    def kind(self, stamped: bool) -> type:
+        """Type of its messages."""
+        return self.stamped if stamped and self.stamped else self.message
+
+    def store(self, message: Any, sensors: SensorState, now: Callable[[], float]) -> float:
+        """Store what a message says under its stamp (s), which is returned; `now` is asked where it has none.
+
+        Raises SensorError, and nothing is stored then.
+        """
+        reading = self.decode(message, sensors.embodiment)
+        stamp = now() if reading.stamp is None else reading.stamp
+        sensors.store(self.source, stamp, reading.fields, reading.names)
+        return stamp
+
+
+SOURCE_TOPICS: dict[str, SourceTopic] = {
+    row.topic: row
+    for row in (
+        SourceTopic("joints", "joint_states", JointState, decode_joint_state, joint_state_encoder),
+        SourceTopic("imu", "imu_sensor_broadcaster/imu", Imu, decode_imu, imu_encoder, frame="imu_frame"),
+        SourceTopic(
+            "command",
+            "cmd_vel",
+            Twist,
+            decode_twist,
+            stamped=TwistStamped,
+            command="twist",
+            profile=qos.COMMAND,
+        ),
+        SourceTopic("command", "goal_pose", PoseStamped, decode_goal, command="pose", profile=qos.COMMAND),
+    )
+}
+"""The topics of every source, by name."""
+
+
+def source_topics(robot: Embodiment) -> tuple[SourceTopic, ...]:
+    """The topics that control of a robot listens to."""
+    kind = robot.command.kind if robot.command else None
+    rows = SOURCE_TOPICS.values()
+    return tuple(row for row in rows if row.source in robot.sources and row.command in (None, kind))

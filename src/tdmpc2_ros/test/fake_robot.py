@@ -1,4 +1,4 @@
-"""Bundles with random weights, and a robot made of publishers whose faults are switched."""
+"""A robot made of publishers whose faults are switched."""
 
 from __future__ import annotations
 
@@ -6,33 +6,24 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from processes import Domain, Process, wait_until
-from sensor_msgs.msg import Imu, JointState
+from random_agent import ROBOT
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from tdmpc2_core.agent import Agent
-from tdmpc2_core.model.sizes import world_model_config
-from tdmpc2_core.model.world_model import WorldModel
-from tdmpc2_core.planning import PlannerConfig, planner_preset
-from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.robots import SOURCES
 from tdmpc2_ros import qos
-from tdmpc2_ros.messages import imu_message, joint_state_message
+from tdmpc2_ros.messages import source_topics
 
 PLANNER = "tdmpc2_ros.planner.node"
-QUICK = replace(planner_preset("tiny"), num_samples=32, num_elites=4, num_pi_trajs=8, iterations=1)
-"""A search that fits the node's deadline on slow cores too."""
-ROBOT = Embodiment.load("quadruped")
 TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
     "activate": Transition.TRANSITION_ACTIVATE,
@@ -41,29 +32,8 @@ TRANSITIONS = {
 }
 
 
-def random_agent(
-    robot: Embodiment = ROBOT,
-    planner: PlannerConfig | str = QUICK,
-    tasks: tuple[str, ...] = (),
-    seed: int = 0,
-) -> Agent:
-    """An untrained agent for `robot`; with `tasks` one whose model knows several."""
-    sizes = (robot.observation_dim, robot.action_dim)
-    extra: dict = {"action_dims": (robot.action_dim,) * len(tasks), "task_dim": 8} if tasks else {}
-    config = world_model_config("robot", *sizes, normalise_obs=True, episodic=not tasks, **extra)
-    model = WorldModel(config, torch.Generator().manual_seed(seed))
-    return Agent(model, planner, embodiment=robot, tasks=tasks)
-
-
-def random_bundle(folder: Path, robot: Embodiment = ROBOT, tasks: tuple[str, ...] = (), seed: int = 0) -> str:
-    """Path of a bundle of such an agent."""
-    path = folder / f"bundle_{robot.name}_{len(tasks)}_{seed}"
-    random_agent(robot, tasks=tasks, seed=seed).save(path)
-    return str(path)
-
-
 class FakeRobot:
-    """Publishes joint_states (sorted by name) and imu at 100 Hz; records commands and when they came, s.
+    """Publishes the robot's sensors at 100 Hz, at rest; records commands and when they came, s.
 
     Switches: `joints`, `imu`: False stops the topic; `missing`: a joint left out; `nan`: rates of the IMU;
     `spoil`: called with every JointState before it goes out.
@@ -77,8 +47,14 @@ class FakeRobot:
         self.positions: list[tuple[float, Float64MultiArray]] = []
         self.diagnostics: DiagnosticArray | None = None
         node = own.node
-        self._joints = node.create_publisher(JointState, "joint_states", qos.SENSOR_OUTPUT)
-        self._imu = node.create_publisher(Imu, "imu_sensor_broadcaster/imu", qos.SENSOR_OUTPUT)
+        self._sensors = {
+            row.source: (
+                node.create_publisher(row.message, row.topic, qos.SENSOR_OUTPUT),
+                row.encoder(ROBOT),
+            )
+            for row in source_topics(ROBOT)
+            if row.encoder
+        }
         self.cmd_vel = node.create_publisher(Twist, "cmd_vel", qos.COMMAND)
         for kind, topic, into in (
             (JointTrajectory, "joint_trajectory_controller/joint_trajectory", self.trajectories),
@@ -101,16 +77,31 @@ class FakeRobot:
         while not self._stop.wait(max(0.0, due - time.monotonic())):
             due += 0.01
             now = self.own.node.get_clock().now().nanoseconds * 1e-9
-            if self.joints:
-                names = [n for n in ROBOT.joint_names if n != self.missing]
-                pairs = sorted(zip(names, self.position[: len(names)], strict=True))
-                ordered = [name for name, _ in pairs]
-                message = joint_state_message(now, ordered, [p for _, p in pairs], np.zeros(len(pairs)))
-                self.spoil(message)
-                self._joints.publish(message)
-            if self.imu:
-                rate = math.nan if self.nan else 0.0
-                self._imu.publish(imu_message(now, "imu_link", (0, 0, 0, 1), (0, 0, rate), (0, 0, 9.81)))
+            for source, (publisher, encode) in self._sensors.items():
+                if getattr(self, source, True):
+                    message = encode(now, self._reading(source))
+                    if source == "joints":
+                        self._spoil_joints(message)
+                    publisher.publish(message)
+
+    def _reading(self, source: str) -> dict[str, np.ndarray]:
+        """What a robot at rest measures."""
+        fields = SOURCES[source].fields
+        reading = {field.name: np.zeros(len(field.entry_names(ROBOT))) for field in fields}
+        if source == "joints":
+            reading |= {"position": self.position, "effort": np.zeros(ROBOT.num_joints)}
+        elif source == "imu":
+            rate = np.array([0.0, 0.0, math.nan if self.nan else 0.0])
+            reading |= {"orientation": np.array([0.0, 0.0, 0.0, 1.0]), "angular_velocity": rate}
+            reading |= {"acceleration": np.array([0.0, 0.0, 9.81])}
+        return reading
+
+    def _spoil_joints(self, message: JointState) -> None:
+        if self.missing:
+            left_out = message.name.index(self.missing)
+            for values in (message.name, message.position, message.velocity, message.effort):
+                del values[left_out]
+        self.spoil(message)
 
     def close(self) -> None:
         self._stop.set()

@@ -6,16 +6,23 @@ import math
 
 import numpy as np
 import pytest
-from fake_robot import ROBOT
-from geometry_msgs.msg import Twist, TwistStamped
+from geometry_msgs.msg import TwistStamped
+from random_agent import ROBOT
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import Imu, JointState
+from sensor_msgs.msg import Imu
 
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots import ObservationAssembler, SensorState
 from tdmpc2_ros import messages as conversions
 
 NAMES = ROBOT.joint_names
+JOINTS = conversions.SOURCE_TOPICS["joint_states"]
+IMU = conversions.SOURCE_TOPICS["imu_sensor_broadcaster/imu"]
+TWIST = conversions.SOURCE_TOPICS["cmd_vel"]
+
+
+def never() -> float:
+    raise AssertionError("the message has a stamp of its own")
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02, 1.5, 1795496400.123456, 59.9999999999])
@@ -33,7 +40,7 @@ def test_joint_state_is_mapped_by_name_and_keeps_its_stamp():
         5.25, [NAMES[i] for i in order], position[order], velocity[order]
     )
     sensors = SensorState(ROBOT)
-    assert conversions.store_joint_state(message, sensors) == 5.25
+    assert JOINTS.store(message, sensors, never) == 5.25
     sample = sensors.snapshot().joints
     assert sample.stamp == 5.25
     assert np.array_equal(sample.position, position) and np.array_equal(sample.velocity, velocity)
@@ -54,7 +61,7 @@ def test_bad_joint_states_are_refused_and_not_stored(change, reason):
         setattr(message, field, list(value))
     sensors = SensorState(ROBOT)
     with pytest.raises(SensorError, match=reason):
-        conversions.store_joint_state(message, sensors)
+        JOINTS.store(message, sensors, never)
     assert sensors.snapshot().joints is None
 
 
@@ -64,7 +71,7 @@ def test_imu_is_xyzw_and_unmeasured_parts_are_refused():
         2.0, "imu_link", (0.6, 0.0, 0.0, 0.8), (1.0, 2.0, 3.0), (0.0, 0.0, 9.81)
     )
     assert message.orientation.w == 0.8 and message.linear_acceleration.z == 9.81
-    conversions.store_imu(message, sensors)
+    IMU.store(message, sensors, never)
     sample = sensors.snapshot().imu
     assert np.array_equal(sample.orientation, (0.6, 0.0, 0.0, 0.8))
     assert np.array_equal(sample.angular_velocity, (1.0, 2.0, 3.0))
@@ -72,10 +79,10 @@ def test_imu_is_xyzw_and_unmeasured_parts_are_refused():
         blind = Imu(orientation=message.orientation)
         getattr(blind, f"{part}_covariance")[0] = -1.0
         with pytest.raises(SensorError, match=part):
-            conversions.store_imu(blind, sensors)
+            IMU.store(blind, sensors, never)
     message.angular_velocity.x = math.nan
     with pytest.raises(SensorError, match="angular velocity"):
-        conversions.store_imu(message, sensors)
+        IMU.store(message, sensors, never)
 
 
 def test_twist_in_the_order_of_the_command_terms():
@@ -83,15 +90,15 @@ def test_twist_in_the_order_of_the_command_terms():
     message = conversions.twist_message((0.3, 0.5, -0.1), names)
     assert (message.linear.x, message.linear.y, message.angular.z) == (0.5, -0.1, 0.3)
     sensors = SensorState(ROBOT)
-    assert conversions.store_twist(message, 7.0, ROBOT.command.names, sensors) == 7.0
+    assert TWIST.store(message, sensors, lambda: 7.0) == 7.0
     assert np.array_equal(sensors.snapshot().command.values, (0.5, -0.1, 0.3))
     stamped = TwistStamped(twist=message)
-    assert conversions.store_twist(stamped, 7.0, ROBOT.command.names, sensors) == 7.0
+    assert TWIST.store(stamped, sensors, lambda: 7.0) == 7.0
     stamped.header.stamp = conversions.to_time(6.5)
-    assert conversions.store_twist(stamped, 7.0, ROBOT.command.names, sensors) == 6.5
+    assert TWIST.store(stamped, sensors, lambda: 7.0) == 6.5
     message.linear.x = math.inf
     with pytest.raises(SensorError):
-        conversions.store_twist(message, 7.0, ROBOT.command.names, sensors)
+        TWIST.store(message, sensors, lambda: 7.0)
 
 
 def test_trajectory_and_position_messages():
@@ -138,10 +145,5 @@ def test_live_messages_give_the_offline_observations_bit_for_bit():
 def over_the_wire(message, sensors, now=0.0):
     """Serialise, deserialise and store as the planner's callbacks do."""
     received = deserialize_message(serialize_message(message), type(message))
-    if isinstance(received, JointState):
-        conversions.store_joint_state(received, sensors)
-    elif isinstance(received, Imu):
-        conversions.store_imu(received, sensors)
-    else:
-        assert isinstance(received, Twist)
-        conversions.store_twist(received, now, ROBOT.command.names, sensors)
+    row = next(row for row in conversions.SOURCE_TOPICS.values() if row.message is type(received))
+    row.store(received, sensors, lambda: now)

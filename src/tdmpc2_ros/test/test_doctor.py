@@ -7,8 +7,9 @@ import threading
 import time
 
 import pytest
-from fake_robot import FakeRobot, random_bundle
+from fake_robot import FakeRobot
 from processes import Domain, domain
+from random_agent import random_bundle
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 

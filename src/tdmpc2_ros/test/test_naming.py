@@ -3,7 +3,7 @@
 import numpy as np
 
 from tdmpc2_core.robots import Embodiment, SensorState
-from tdmpc2_ros.messages import joint_state_message, store_joint_state
+from tdmpc2_ros.messages import SOURCE_TOPICS, joint_state_message
 from tdmpc2_ros.naming import prefixed
 
 ROBOT = Embodiment.load("quadruped")
@@ -21,5 +21,7 @@ def test_prefixed_messages_fill_the_same_places():
     left, positions = prefixed(ROBOT, "left_"), np.arange(12.0)
     names = list(reversed(left.joint_names))
     state = SensorState(left)
-    store_joint_state(joint_state_message(1.0, names, positions[::-1].copy(), np.zeros(12)), state)
+    SOURCE_TOPICS["joint_states"].store(
+        joint_state_message(1.0, names, positions[::-1].copy(), np.zeros(12)), state, lambda: 0.0
+    )
     np.testing.assert_array_equal(state.snapshot().joints.position, positions)

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tdmpc2_core.config import check_fields, setting
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tdmpc2_core.model.world_model import WorldModel
 
 
@@ -109,7 +109,6 @@ class TrustMonitor:
         """The next decision has no previous one, as at the start of an episode."""
         self._latent = None
 
-    @torch.inference_mode()
     def assess(
         self,
         observation: NDArray[np.floating[Any]],
@@ -127,7 +126,21 @@ class TrustMonitor:
             task: index in a multi-task model.
             limits: what the figures are judged by.
         """
-        model, index = self._model, None if task is None else torch.tensor([task], device=self._device)
+        import torch  # here: control itself needs none
+
+        with torch.inference_mode():
+            index = None if task is None else torch.tensor([task], device=self._device)
+            return self._assess(observation, actions, previous, index, limits)
+
+    def _assess(
+        self,
+        observation: NDArray[np.floating[Any]],
+        actions: NDArray[np.floating[Any]],
+        previous: NDArray[np.floating[Any]] | None,
+        index: Tensor | None,
+        limits: TrustLimits,
+    ) -> Insight:
+        model = self._model
         z = now = model.encode(self._tensor(observation)[None], index)
         consistency = math.nan
         if previous is not None and self._latent is not None:
@@ -146,4 +159,6 @@ class TrustMonitor:
         return Insight(trust, now[0].cpu().numpy(), reward, termination)
 
     def _tensor(self, values: NDArray[np.floating[Any]]) -> Tensor:
+        import torch
+
         return torch.as_tensor(np.asarray(values, np.float32), device=self._device)

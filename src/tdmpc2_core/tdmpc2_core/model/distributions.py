@@ -111,6 +111,11 @@ class PolicySample:
         return -log_prob * (self.action_dims * self.gaussian_log_prob / (log_prob + 1e-8))
 
 
+def log_std_of(raw: Tensor, low: float, high: float) -> Tensor:
+    """Log standard deviation of a policy's output `raw` (..., A), which enters [low, high] by a tanh."""
+    return low + 0.5 * (high - low) * (raw.tanh() + 1.0)
+
+
 def squashed_gaussian(
     output: Tensor,
     noise: Tensor | None,
@@ -123,7 +128,7 @@ def squashed_gaussian(
     noise (..., A): standard normal, None for the mean action. mask (..., A): ones and zeros, or None.
     """
     mean, raw = output.chunk(2, -1)
-    log_std = log_std_min + 0.5 * (log_std_max - log_std_min) * (raw.tanh() + 1.0)
+    log_std = log_std_of(raw, log_std_min, log_std_max)
     deterministic = noise is None
     noise = torch.zeros_like(mean) if noise is None else noise
     action_dims: Tensor | int = mean.shape[-1]

@@ -51,9 +51,7 @@ class _SimNorm(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (y,) = ctx.saved_tensors
-        y = y.unflatten(-1, (-1, ctx.group))
-        g = grad_outputs[0].unflatten(-1, (-1, ctx.group))
-        return (g - (y * g).sum(-1, keepdim=True)).mul_(y).flatten(-2), None
+        return simnorm_backward(grad_outputs[0], y, ctx.group), None
 
 
 def simnorm(x: Tensor, group: int) -> Tensor:
@@ -65,6 +63,12 @@ def simnorm(x: Tensor, group: int) -> Tensor:
     if torch.is_grad_enabled() and x.requires_grad:
         return _SimNorm.apply(x, group)
     return _simnorm(x, group)
+
+
+def simnorm_backward(grad: Tensor, y: Tensor, group: int) -> Tensor:
+    """Gradient of `simnorm`'s input from that of its output y, both (..., L)."""
+    y, grad = y.unflatten(-1, (-1, group)), grad.unflatten(-1, (-1, group))
+    return (grad - (y * grad).sum(-1, keepdim=True)).mul_(y).flatten(-2)
 
 
 def symlog(x: Tensor) -> Tensor:

@@ -74,10 +74,9 @@ static inline void biased(const float *x, const float *bias, float *out, int64_t
         memcpy(out, x, (size_t)width * sizeof(float));
 }
 
-/* out <- Mish(LayerNorm(x + bias)), (rows, width). exponent: e^y = 2^(exponent y), 1 where gain and shift carry
-   the factor log2(e), and then out carries it, too. */
+/* out <- Mish(LayerNorm(x + bias)), (rows, width). */
 void norm_mish(const float *x, const float *bias, const float *gain, const float *shift, float *out, int64_t rows,
-               int64_t width, float eps, float exponent, int threads)
+               int64_t width, float eps, int threads)
 {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++) {
@@ -87,13 +86,13 @@ void norm_mish(const float *x, const float *bias, const float *gain, const float
 #pragma omp simd
         for (int64_t j = 0; j < width; j++) {
             const float u = (row[j] - mean) * inverse * gain[j] + shift[j];
-            const float e = power_of_two(u * exponent, 62.0f), n = e * (e + 2.0f);
+            const float e = power_of_two(u * LOG2_E, 62.0f), n = e * (e + 2.0f);
             row[j] = u * (n / (n + 2.0f));
         }
     }
 }
 
-/* Backward of norm_mish with exponent log2(e) and no bias: d <- gradient of x (rows, width) from the gradient
+/* Backward of norm_mish without bias: d <- gradient of x (rows, width) from the gradient
    `grad` of its output. `sums` (threads, 3, width), zero before: adds the gradients of gain, shift and bias. */
 void norm_mish_backward(const float *grad, const float *x, const float *gain, const float *shift, float *d,
                         float *sums, int64_t rows, int64_t width, float eps, int threads)
@@ -128,19 +127,28 @@ void norm_mish_backward(const float *grad, const float *x, const float *gain, co
     }
 }
 
-/* out <- SimNorm(LayerNorm(x + bias)): softmax in groups of `group`; `exponent` as above, the caller
-   guarantees that no argument of 2^x lies beyond +-126. */
+/* out <- SimNorm(LayerNorm(x + bias)): softmax in groups of `group`. */
 void norm_simnorm(const float *x, const float *bias, const float *gain, const float *shift, float *out,
-                  int64_t rows, int64_t width, int64_t group, float eps, float exponent, int threads)
+                  int64_t rows, int64_t width, int64_t group, float eps, int threads)
 {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++) {
-        float mean, inverse, *row = out + i * width;
+        float mean, inverse, largest = 0.0f, *row = out + i * width;
         biased(x + i * width, bias, row, width);
         moments(row, width, eps, &mean, &inverse);
+#pragma omp simd reduction(max : largest)
+        for (int64_t j = 0; j < width; j++) {
+            row[j] = ((row[j] - mean) * inverse * gain[j] + shift[j]) * LOG2_E;
+            largest = fabsf(row[j]) > largest ? fabsf(row[j]) : largest;
+        }
+        if (largest > 60.0f) /* 2^60, summed over a group, is still far from the largest float */
+            for (float *v = row; v < row + width; v += group) {
+                float highest = v[0];
+                for (int64_t j = 1; j < group; j++) highest = v[j] > highest ? v[j] : highest;
+                for (int64_t j = 0; j < group; j++) v[j] -= highest;
+            }
 #pragma omp simd
-        for (int64_t j = 0; j < width; j++)
-            row[j] = term(((row[j] - mean) * inverse * gain[j] + shift[j]) * exponent);
+        for (int64_t j = 0; j < width; j++) row[j] = term(row[j]);
         for (float *v = row; v < row + width; v += group) {
             float sum = 0.0f;
             for (int64_t j = 0; j < group; j++) sum += v[j];

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
-import math
 import os
 import platform
 import shutil
@@ -20,7 +19,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -47,29 +46,25 @@ def using(kernels: Kernels | None) -> Iterator[None]:
 
 _SOURCES = tuple(Path(__file__).with_name(name) for name in ("kernels.c", "networks.c"))
 _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
-_LOG2_E = 1.0 / math.log(2.0)
 _SMALL = 65536  # elements; below, waking threads costs more than they save
 _POINTER, _LONG, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _SIGNATURES: dict[str, Sequence[type]] = {
-    "norm_mish": [_POINTER] * 5 + [_LONG] * 2 + [_FLOAT] * 2 + [_INT],
+    "norm_mish": [_POINTER] * 5 + [_LONG] * 2 + [_FLOAT, _INT],
     "norm_mish_backward": [_POINTER] * 6 + [_LONG] * 2 + [_FLOAT, _INT],
-    "norm_simnorm": [_POINTER] * 5 + [_LONG] * 3 + [_FLOAT] * 2 + [_INT],
-    "expected_bin": [_POINTER] * 4 + [_LONG] * 2 + [_INT],
-    "network": [_POINTER, _LONG, _POINTER, _LONG, *[_POINTER] * 2, *[_LONG] * 3, _FLOAT, *[_POINTER] * 2],
-    "decode": [_POINTER] * 3 + [_LONG] * 2,
+    "network": [
+        _POINTER,
+        _LONG,
+        _POINTER,
+        _LONG,
+        *[_POINTER] * 2,
+        *[_LONG] * 3,
+        _FLOAT,
+        *[_POINTER] * 2,
+        _INT,
+    ],
+    "decode": [_POINTER] * 3 + [_LONG] * 2 + [_INT],
     "squash": [_POINTER] * 3 + [_LONG] * 2 + [_FLOAT] * 2,
 }
-
-
-class NormedBias(Protocol):
-    """What surrounds a LayerNorm: bias before it, gain and shift after it, (M,) each."""
-
-    @property
-    def bias(self) -> Tensor: ...  # noqa: D102
-    @property
-    def gain(self) -> Tensor | None: ...  # noqa: D102
-    @property
-    def shift(self) -> Tensor | None: ...  # noqa: D102
 
 
 class Kernels:
@@ -86,49 +81,28 @@ class Kernels:
         """The functions of `kernels.c` and `networks.c`; a call lets other Python threads run."""
         return self._library
 
-    def norm_mish(self, x: Tensor, layer: NormedBias) -> None:
-        """x (R, M) <- log2(e) Mish(LayerNorm(x + b)), in place; gain and shift carry log2(e)."""
-        rows, width = x.shape
-        place = x.data_ptr()
-        self._library.norm_mish(
-            place, *_pointers(layer.bias, layer.gain, layer.shift), place, rows, width, EPS, 1.0, _threads(x)
-        )
-
     def forward(self, x: Tensor, gain: Tensor, shift: Tensor, eps: float, out: Tensor) -> None:
         """out <- Mish(LayerNorm(x)), both (R, M)."""
         pointers = (x.data_ptr(), None, *_pointers(gain, shift, out))
-        self._library.norm_mish(*pointers, *x.shape, eps, _LOG2_E, _threads(x))
+        self._library.norm_mish(*pointers, *x.shape, eps, threads_for(x.numel()))
 
     def backward(
         self, grad: Tensor, x: Tensor, gain: Tensor, shift: Tensor, eps: float
     ) -> tuple[Tensor, Tensor]:
         """Gradients of `forward`: of x (R, M), and of gain, shift and a bias added to x (3, M)."""
-        threads = _threads(x)
+        threads = threads_for(x.numel())
         d, sums = torch.empty_like(x), x.new_zeros(threads, 3, x.shape[1])
         self._library.norm_mish_backward(*_pointers(grad, x, gain, shift, d, sums), *x.shape, eps, threads)
         return d, sums[0] if threads == 1 else sums.sum(0)
-
-    def norm_simnorm(self, x: Tensor, layer: NormedBias, group: int) -> None:
-        """x (R, L) <- SimNorm(LayerNorm(x + b)), in place; gain and shift carry log2(e)."""
-        rows, width = x.shape
-        place = x.data_ptr()
-        pointers = (place, *_pointers(layer.bias, layer.gain, layer.shift), place)
-        self._library.norm_simnorm(*pointers, rows, width, group, EPS, 1.0, _threads(x))
-
-    def expected_bin(self, logits: Tensor, bins: Tensor) -> Tensor:
-        """softmax(logits) . bins, (R,), of logits (R, bins)."""
-        out = logits.new_empty(len(logits))
-        pointers = (logits.data_ptr(), None, *_pointers(bins, out))
-        self._library.expected_bin(*pointers, *logits.shape, _threads(logits))
-        return out
 
 
 def _pointers(*tensors: Tensor | None) -> list[int | None]:
     return [None if t is None else t.data_ptr() for t in tensors]
 
 
-def _threads(x: Tensor) -> int:
-    return torch.get_num_threads() if x.numel() >= _SMALL else 1
+def threads_for(elements: int) -> int:
+    """Threads that share out work on this many elements."""
+    return torch.get_num_threads() if elements >= _SMALL else 1
 
 
 def kernels(choice: KernelChoice) -> Kernels | None:

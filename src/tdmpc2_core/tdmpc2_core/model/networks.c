@@ -1,24 +1,25 @@
-/* Whole networks of TD-MPC2 on few rows, one call each; called by networks.py, float32, contiguous, one thread.
+/* Whole networks of TD-MPC2, one call each; called by imagine/compiled.py, float32, contiguous.
 
    For plans of few candidates the time between two of a library's calls counts as much as the calls. A network's
-   first layer takes a latent and an action; its last one gives logits, or a SimNorm where it is normed. */
+   first layer takes a latent and an action; its last one gives logits, or a SimNorm where it is normed. Rows pass
+   through all layers in blocks that stay in a core's cache; blocks are shared out to `threads`. */
 
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
-enum { PANEL = 16, TILE = 6 }; /* 6 x 16 sums fill the vector registers of AVX2 and of NEON */
+enum { PANEL = 16, TILE = 6, BLOCK = 96 }; /* 6 x 16 sums fill the vector registers of AVX2 and of NEON */
 
 typedef float vec __attribute__((vector_size(32), aligned(4)));
 
-typedef struct { /* as in networks.py */
+typedef struct { /* as in imagine/compiled.py */
     const float *weight, *bias, *gain, *shift; /* weight in panels: (outputs / 16, inputs, 16), zeros at the end */
     int64_t inputs, outputs;
 } layer;
 
-void norm_mish(const float *, const float *, const float *, const float *, float *, int64_t, int64_t, float, float, int);
+void norm_mish(const float *, const float *, const float *, const float *, float *, int64_t, int64_t, float, int);
 void norm_simnorm(const float *, const float *, const float *, const float *, float *, int64_t, int64_t, int64_t, float,
-                  float, int);
+                  int);
 void expected_bin(float *, const float *, const float *, float *, int64_t, int64_t, int);
 
 /* A tile of out = x w, or of out += x w: `rows` <= TILE rows of `depth` inputs, one panel of weights. */
@@ -67,43 +68,60 @@ static void product(const float *x, int64_t rows, const float *w, int64_t inputs
     }
 }
 
-/* out (rows, outputs of the last layer) <- network of z (rows / repeat, L) and action (rows, A), or NULL. Hidden
-   layers end in Mish(LayerNorm), the last one in SimNorm over groups of `group` where it has a gain. `action_weight`:
-   panels of the first layer. `scratch`: room for twice the rows of the widest layer. */
-void network(const layer *layers, int64_t count, const float *z, int64_t repeat, const float *action,
-             const float *action_weight, int64_t actions, int64_t rows, int64_t group, float eps, float *scratch,
-             float *out)
+/* Rows [begin, end) of `network`; scratch has room for twice these rows of the widest layer. */
+static void block(const layer *layers, int64_t count, const float *z, int64_t repeat, const float *action,
+                  const float *action_weight, int64_t actions, int64_t begin, int64_t end, int64_t widest,
+                  int64_t group, float eps, float *scratch, float *out)
 {
-    const int64_t width = layers[0].outputs;
-    int64_t widest = 0;
-    for (int64_t l = 0; l < count; l++) widest = layers[l].outputs > widest ? layers[l].outputs : widest;
+    const int64_t width = layers[0].outputs, inputs = layers[0].inputs, rows = end - begin, first = begin / repeat;
     float *x = scratch, *y = scratch + rows * widest;
     if (repeat > 1) {
-        product(z, rows / repeat, layers[0].weight, layers[0].inputs, width, y, 0);
-        for (int64_t i = 0; i < rows; i++) memcpy(x + i * width, y + i / repeat * width, (size_t)width * sizeof(float));
+        product(z + first * inputs, (end - 1) / repeat - first + 1, layers[0].weight, inputs, width, y, 0);
+        for (int64_t i = 0; i < rows; i++)
+            memcpy(x + i * width, y + ((begin + i) / repeat - first) * width, (size_t)width * sizeof(float));
     } else
-        product(z, rows, layers[0].weight, layers[0].inputs, width, x, 0);
-    if (action) product(action, rows, action_weight, actions, width, x, 1);
+        product(z + begin * inputs, rows, layers[0].weight, inputs, width, x, 0);
+    if (action) product(action + begin * actions, rows, action_weight, actions, width, x, 1);
+    const layer *last = layers + count - 1;
+    out += begin * last->outputs;
     for (int64_t l = 1; l < count; l++) {
         const layer *before = layers + l - 1, *next = layers + l;
         float *result = l + 1 == count ? out : y;
-        norm_mish(x, before->bias, before->gain, before->shift, x, rows, before->outputs, eps, 1.0f, 1);
+        norm_mish(x, before->bias, before->gain, before->shift, x, rows, before->outputs, eps, 1);
         product(x, rows, next->weight, next->inputs, next->outputs, result, 0);
         y = x;
         x = result;
     }
-    const layer *last = layers + count - 1;
     if (last->gain)
-        norm_simnorm(out, last->bias, last->gain, last->shift, out, rows, last->outputs, group, eps, 1.0f, 1);
+        norm_simnorm(out, last->bias, last->gain, last->shift, out, rows, last->outputs, group, eps, 1);
     else
         for (int64_t i = 0; i < rows; i++)
             for (int64_t j = 0; j < last->outputs; j++) out[i * last->outputs + j] += last->bias[j];
 }
 
-/* out (rows) <- value of two-hot logits (rows, count) over `bins`, which are consumed: symexp of the expected bin. */
-void decode(float *logits, const float *bins, float *out, int64_t rows, int64_t count)
+/* out (rows, outputs of the last layer) <- network of z (rows / repeat, L) and action (rows, A), or NULL. Hidden
+   layers end in Mish(LayerNorm), the last one in SimNorm over groups of `group` where it has a gain. `action_weight`:
+   panels of the first layer. `scratch`: room for twice the rows of the widest layer. */
+void network(const layer *layers, int64_t count, const float *z, int64_t repeat, const float *action,
+             const float *action_weight, int64_t actions, int64_t rows, int64_t group, float eps, float *scratch,
+             float *out, int threads)
 {
-    expected_bin(logits, NULL, bins, out, rows, count, 1);
+    int64_t widest = 0, size = (rows + threads - 1) / threads;
+    for (int64_t l = 0; l < count; l++) widest = layers[l].outputs > widest ? layers[l].outputs : widest;
+    size = size > BLOCK ? BLOCK : (size + TILE - 1) / TILE * TILE;
+    const int64_t blocks = (rows + size - 1) / size;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t b = 0; b < blocks; b++) {
+        const int64_t begin = b * size, end = begin + size < rows ? begin + size : rows;
+        block(layers, count, z, repeat, action, action_weight, actions, begin, end, widest, group, eps,
+              scratch + 2 * begin * widest, out);
+    }
+}
+
+/* out (rows) <- value of two-hot logits (rows, count) over `bins`, which are consumed: symexp of the expected bin. */
+void decode(float *logits, const float *bins, float *out, int64_t rows, int64_t count, int threads)
+{
+    expected_bin(logits, NULL, bins, out, rows, count, threads);
     for (int64_t i = 0; i < rows; i++) out[i] = copysignf(expm1f(fabsf(out[i])), out[i]);
 }
 

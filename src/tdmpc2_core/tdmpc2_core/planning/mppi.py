@@ -2,99 +2,110 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, overload
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from tdmpc2_core.imagine.compiled import CompiledRollout
+from tdmpc2_core.imagine.rollout import Discount, ModelRollout, Rollout
 from tdmpc2_core.model.encoder import draw_shifts
 from tdmpc2_core.model.kernels import kernels
 from tdmpc2_core.planning.clock import IterationClock
-from tdmpc2_core.planning.compiled_rollout import CompiledRollout
-from tdmpc2_core.planning.config import PlannerConfig
-from tdmpc2_core.planning.fused import FusedRollout
-from tdmpc2_core.planning.gradient_rollout import GradientRollout
-from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws
-from tdmpc2_core.planning.rollout import Chosen, Discount, ModelRollout, Rollout
-from tdmpc2_core.planning.search import Search
+from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws, Planner, PlanRequest
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
+    from tdmpc2_core.planning.planners import PlannerConfig
+
+_FEWEST_SAMPLES = 32
 
 
-class MPPI:
-    """Sampling planner, warm-started per robot with the previous mean plan.
+class Search(NamedTuple):
+    """Where a search for B robots ended: K elites, N candidates, H steps.
 
-    Args:
-        model: world model; its present weights are used at every call, also while it is being trained.
-        config: planner settings.
-        discount: per-decision discount of predicted returns, one for all or one per task.
-        generator: source of every random number, on the model's device. Value heads are drawn on the host
-            from a second generator with the same seed, so that no call waits for the device.
-        fused: False evaluates candidates through the model's public API (slower, equal up to rounding).
+    Attributes:
+        latent: (B, L) present latents.
+        elites: (H, B, K, A) best candidates of the last iteration, best first; None without an iteration.
+        weight: (B, K) their weights; None without an iteration.
+        mean, std: (H, B, A) the last Gaussian.
+        value: (B,) its predicted return, NaN without an iteration.
+        ended_by: converged | budget | deadline.
+        trace: values (B, N) of every iteration's candidates.
     """
 
+    latent: Tensor
+    elites: Tensor | None
+    weight: Tensor | None
+    mean: Tensor
+    std: Tensor
+    value: Tensor
+    ended_by: str
+    trace: tuple[Tensor, ...]
+
+
+class MPPI(Planner):
+    """Sampling planner, warm-started per robot with the previous mean plan. Arguments as for `Planner`.
+
+    Value heads are drawn on the host from a second generator with the same seed, so that no call waits for
+    the device.
+    """
+
+    summary = "searches by sampling around the previous plan and the policy prior"
+
     def __init__(
-        self,
-        model: WorldModel,
-        config: PlannerConfig,
-        discount: Discount,
-        generator: torch.Generator,
-        fused: bool = True,
+        self, model: WorldModel, config: PlannerConfig, discount: Discount, generator: torch.Generator
     ) -> None:
-        self.model = model
-        self.config = config
-        self.discount = discount
-        self.generator = generator
-        self.rollout = _rollout(model, config, discount, fused)
+        super().__init__(model, config, discount, generator)
+        compiled = kernels(config.kernels)
+        self.rollout: Rollout = (
+            ModelRollout(model, discount, config.soft_termination)
+            if compiled is None
+            else CompiledRollout(model, discount, config.soft_termination, compiled)
+        )
         self._host_generator = torch.Generator().manual_seed(generator.initial_seed())
         self._mean: Tensor | None = None  # (H, B, A), the previous plan
         self._clock = IterationClock()
+
+    @classmethod
+    def budget(cls, config: PlannerConfig) -> str:
+        """See `Planner.budget`."""
+        return f"mppi {config.num_samples} samples x {config.iterations}"
+
+    @classmethod
+    def cheaper(cls, config: PlannerConfig) -> PlannerConfig | None:
+        """A quarter fewer samples down to 32, then an iteration less."""
+        samples = max(config.num_samples * 3 // 4 // 4 * 4, _FEWEST_SAMPLES)
+        if samples < config.num_samples:
+            share = samples / config.num_samples
+            elites, prior = max(1, round(share * config.num_elites)), round(share * config.num_pi_trajs)
+            kept = max(prior, min(config.num_pi_trajs, 2))
+            return replace(config, num_samples=samples, num_elites=elites, num_pi_trajs=kept)
+        return replace(config, iterations=config.iterations - 1) if config.iterations > 1 else None
 
     def reset(self) -> None:
         """Forget the previous plans of all robots."""
         self._mean = None
 
-    def carry(self, mean: Tensor) -> None:
-        """Use `mean` (H, B, A) as the previous plan, as one of B robots."""
-        self._mean = mean
-
-    def draw_heads(self, iterations: int) -> list[tuple[int, ...]]:
-        """Value heads of the iterations of one plan, drawn on the host as `plan` draws them."""
-        once = self.config.reuse_prior_values
-        drawn = [self._heads(i, None) for i in range(1 if once else iterations + 1)]
-        return drawn * iterations if once else drawn[1:]
-
-    @torch.inference_mode()
-    def plan(
-        self,
-        obs: Tensor,
-        first: Tensor,
-        evaluate: bool,
-        task: Tensor | None = None,
-        deadline: float | None = None,
-        draws: PlanDraws | None = None,
-    ) -> PlanBatch:
-        """Plan for obs (B, O); see `Planner.plan`.
-
-        A deadline that leaves no time for an iteration gives the mean of the policy trajectories
+    def _plan(self, request: PlanRequest) -> PlanBatch:
+        """A deadline that leaves no time for an iteration gives the mean of the policy trajectories
         (iterations 0, value NaN).
         """
-        found = self._search(obs, first, task, deadline, draws)
+        found = self._search(request)
         mean, std = found.mean, found.std
-        action = self._choose(mean, std, found.elites, found.weight, evaluate, draws)
+        action = self._choose(mean, std, found.elites, found.weight, request)
         self._mean = mean
         batch_first = (mean.transpose(0, 1), std.transpose(0, 1))
         return PlanBatch(action, *batch_first, found.value, len(found.trace), found.ended_by, found.trace)
 
-    def _search(
-        self, obs: Tensor, first: Tensor, task: Tensor | None, deadline: float | None, draws: PlanDraws | None
-    ) -> Search:
-        cfg = self.config
-        self._clock.start(deadline, len(obs))
+    def _search(self, request: PlanRequest) -> Search:
+        cfg, obs, task, draws = self.config, request.obs, request.task, request.draws
+        self._clock.start(request.deadline, len(obs))
         latent = self.rollout.encode(obs, task, self._shifts(obs, draws))
         prior = self._prior(latent, task, draws)
-        mean, std = self._initial(latent, first, prior)
+        mean, std = self._initial(latent, request.first, prior)
         mask = self._action_mask(task)
         heads = self._heads(0, draws)
         trace: list[Tensor] = []
@@ -171,7 +182,7 @@ class MPPI:
         prior: Tensor,
         samples: Tensor,
         noise: Tensor,
-        heads: Chosen,
+        heads: Sequence[int],
         prior_values: Tensor | None,
         task: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
@@ -206,11 +217,10 @@ class MPPI:
         std: Tensor,
         elites: Tensor | None,
         weight: Tensor | None,
-        evaluate: bool,
-        draws: PlanDraws | None,
+        request: PlanRequest,
     ) -> Tensor:
         """Action (B, A): an elite drawn by weight, or the mean; plus exploration noise in training."""
-        action = mean[0]
+        action, evaluate, draws = mean[0], request.evaluate, request.draws
         if elites is not None and weight is not None and not (evaluate and self.config.evaluation == "mean"):
             if draws is not None and draws.elite is not None:
                 exponential = draws.elite
@@ -226,15 +236,9 @@ class MPPI:
     def _normal(self, like: Tensor, shape: tuple[int, ...]) -> Tensor:
         return torch.randn(shape, generator=self.generator, device=like.device, dtype=like.dtype)
 
-    @overload
-    def _heads(self, i: int, draws: None) -> tuple[int, ...]: ...
-    @overload
-    def _heads(self, i: int, draws: PlanDraws | None) -> Chosen: ...
-    def _heads(self, i: int, draws: PlanDraws | None) -> Chosen:
+    def _heads(self, i: int, draws: PlanDraws | None) -> tuple[int, ...]:
         """Two distinct value heads (all, where there are fewer)."""
         if draws is not None:
-            if draws.gather:
-                return draws.heads[i]
             return tuple(draws.heads[i].tolist())
         count = self.model.config.num_q
         if count <= 2:
@@ -244,15 +248,3 @@ class MPPI:
     def _action_mask(self, task: Tensor | None) -> Tensor | None:
         """(B, A) ones for real actions, or None with a single task."""
         return None if task is None else self.model.action_mask(task)
-
-
-def _rollout(model: WorldModel, config: PlannerConfig, discount: Discount, fused: bool) -> Rollout:
-    averaged = config.score == "depth_average"
-    if not fused:
-        return ModelRollout(model, discount, config.soft_termination, averaged)
-    if averaged:
-        return GradientRollout(model, discount, config.soft_termination, averaged)
-    compiled = kernels(config.kernels)
-    if compiled is None:
-        return FusedRollout(model, discount, config.soft_termination)
-    return CompiledRollout(model, discount, config.soft_termination, compiled)

@@ -5,48 +5,44 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from tdmpc2_core.planning.compiled import compiled_model
-from tdmpc2_core.planning.config import PlannerConfig
-from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws
-from tdmpc2_core.planning.rollout import Discount
+from tdmpc2_core.imagine.compiled import compiled_model
+from tdmpc2_core.imagine.rollout import Discount
+from tdmpc2_core.planning.protocol import PlanBatch, Planner, PlanRequest
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
+    from tdmpc2_core.planning.planners import PlannerConfig
 
 
-class PolicyPlanner:
+class PolicyPlanner(Planner):
     """Acts with the policy prior: a sample in training, the mode tanh(mean) in evaluation.
 
     Rows after the first follow the policy's mode through the latent dynamics; `std` is the policy's spread
     carried through tanh to first order; `value` averages all value heads at the mode.
     """
 
+    summary = "acts with the policy prior alone, in the least time"
+
     def __init__(
         self, model: WorldModel, config: PlannerConfig, discount: Discount, generator: torch.Generator
     ) -> None:
-        self.model = model
-        self.config = config
-        self.discount = discount
-        self.generator = generator
+        super().__init__(model, config, discount, generator)
         self._compiled = compiled_model(model, config.kernels)
 
-    def reset(self) -> None:
-        """Nothing is carried over."""
+    @classmethod
+    def budget(cls, config: PlannerConfig) -> str:
+        """See `Planner.budget`."""
+        return "policy prior"
 
-    @torch.inference_mode()
-    def plan(
-        self,
-        obs: Tensor,
-        first: Tensor,
-        evaluate: bool,
-        task: Tensor | None = None,
-        deadline: float | None = None,
-        draws: PlanDraws | None = None,
-    ) -> PlanBatch:
-        """Plan for obs (B, O); see `Planner.plan`. One pass, so `deadline` is ignored."""
-        compiled = self._compiled
+    @classmethod
+    def cheaper(cls, config: PlannerConfig) -> PlannerConfig | None:
+        """Nothing is cheaper."""
+        return None
+
+    def _plan(self, request: PlanRequest) -> PlanBatch:
+        """One pass, so that the deadline is ignored."""
+        obs, task, compiled = request.obs, request.task, self._compiled
         model = self.model if compiled is None or not compiled.refresh() else compiled
         z = model.encode(obs, task)
         shape = (len(obs), self.model.config.action_dim)
@@ -57,7 +53,7 @@ class PolicyPlanner:
             means.append(sample.mean)
             stds.append((1.0 - sample.mean.square()) * sample.log_std.exp())
             if t == 0:
-                action = sample.mean if evaluate else sample.action
+                action = sample.mean if request.evaluate else sample.action
                 value = model.q_values(z, sample.mean, task).mean(0).squeeze(-1)
             if t + 1 < self.config.horizon:
                 z = model.next(z, sample.mean, task)

@@ -7,19 +7,23 @@ from tdmpc2_core.robots.action import ActionMapper
 from tdmpc2_core.robots.embodiment import Embodiment, TermBlock, shipped_names
 from tdmpc2_core.robots.observation import ObservationAssembler
 from tdmpc2_core.robots.safety import SafetyFilter, SafetyResult
-from tdmpc2_core.robots.sensors import CommandSample, ImuSample, JointSample, SensorState, Snapshot
+from tdmpc2_core.robots.sensors import SensorState, Snapshot
+from tdmpc2_core.robots.terms import SOURCES, TERMS, Field, OwnState, Source, Term
 
 __all__ = [
+    "SOURCES",
+    "TERMS",
     "ActionMapper",
-    "CommandSample",
     "Embodiment",
-    "ImuSample",
-    "JointSample",
+    "Field",
     "ObservationAssembler",
+    "OwnState",
     "SafetyFilter",
     "SafetyResult",
     "SensorState",
     "Snapshot",
+    "Source",
+    "Term",
     "TermBlock",
     "shipped_names",
 ]

@@ -1,6 +1,7 @@
 """Embodiment: everything the suite knows about one robot, read from one YAML file next to its MJCF.
 
 Used unchanged by training, the simulation node, planner node and bag replay. Frozen; arrays are read-only.
+The sections come in the order of the file, then the robot that they make up, then its rules.
 """
 
 from __future__ import annotations
@@ -20,90 +21,27 @@ from numpy.typing import ArrayLike, NDArray
 from tdmpc2_core.config import Place, closest, convert, describe, from_mapping, read_yaml, setting, to_mapping
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.kinematics import KinematicChain
+from tdmpc2_core.robots.terms import SOURCES, TERMS
+
+FILE_NAME = "embodiment.yaml"
+SHIPPED = Path(__file__).parent / "models"
 
 Point = tuple[float, float, float]
-
+Range = tuple[float, float]
+CommandName = Literal["linear_x", "linear_y", "linear_z", "angular_x", "angular_y", "angular_z"]
 POSE_NAMES = ("x", "y", "z", "qx", "qy", "qz", "qw")
 """Entries of a pose command: position in m and unit quaternion, both in the robot's base frame."""
 
 
-@dataclass(frozen=True)
-class PoseCommandSpec:
-    """A goal for the tool, as geometry_msgs/PoseStamped in `base_frame`. Without a goal the robot holds.
-
-    A goal stands until another comes or it is cleared. Training draws goals as tool poses of joint positions
-    within `joint_span` of the default pose, inside the box, with every link above `clearance`.
-    """
-
-    kind: Literal["pose"] = setting(why="geometry_msgs/PoseStamped")
-    tool: str = setting(why="site or body of the robot model that is brought to the goal")
-    lower: Point = setting(unit="m", why="lowest x, y, z of a goal that is accepted, in the base frame")
-    upper: Point = setting(unit="m", why="highest x, y, z of a goal that is accepted")
-    joint_span: tuple[float, ...] = setting(unit="rad", low=0, why="training: one half width per joint")
-    clearance: float = setting(0.0, unit="m", why="training: height of links behind the first two, and tool")
-    position_tolerance: float = setting(0.02, unit="m", above=0, why="distance at which a goal is reached")
-    rotation_tolerance: float = setting(0.1, unit="rad", above=0, why="angle reported beside it")
-    reach_seconds: float = setting(2.0, unit="s", above=0, why="time in which a goal is to be reached")
-    stand_fraction: float = setting(0.0, low=0, high=1, why="training: share of goals that are where it is")
-    resample_seconds: float = setting(4.0, unit="s", above=0, why="training: time between new goals")
-
-    def __post_init__(self) -> None:
-        if not self.tool:
-            raise ValueError("tool must not be empty")
-        for axis, low, high in zip("xyz", self.lower, self.upper, strict=True):
-            if low >= high:
-                raise ValueError(f"lower {axis} must be below upper {axis}, got {low:g} and {high:g} m")
-        if self.resample_seconds < self.reach_seconds:
-            raise ValueError(
-                f"resample_seconds must be at least reach_seconds ({self.reach_seconds:g} s), "
-                f"got {self.resample_seconds:g} s"
-            )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the entries in the order of the command vector."""
-        return POSE_NAMES
-
-    def outside(self, position: Point) -> str:
-        """Why a goal's position, m, lies outside the box; empty where it does not."""
-        for axis, value, low, high in zip("xyz", position, self.lower, self.upper, strict=True):
-            if not low <= value <= high:
-                return f"{axis} is {value:.3f} m, must lie in [{low:g}, {high:g}] m"
-        return ""
-
-
-TermName = Literal[
-    "gyro",
-    "gravity",
-    "joint_position",
-    "joint_velocity",
-    "target_error",
-    "goal_position",
-    "goal_rotation",
-    "previous_action",
-    "command",
-    "gait_phase",
-]
-SourceName = Literal["imu", "joints", "command", "self"]
-CommandName = Literal["linear_x", "linear_y", "linear_z", "angular_x", "angular_y", "angular_z"]
-
-TERM_SOURCES: dict[str, str] = {
-    "gyro": "imu",
-    "gravity": "imu",
-    "joint_position": "joints",
-    "joint_velocity": "joints",
-    "target_error": "joints",
-    "goal_position": "joints",
-    "goal_rotation": "joints",
-    "previous_action": "self",
-    "command": "command",
-    "gait_phase": "self",
-}
-"""Every observation term there is, and the source it is made from. All of them exist on a real robot."""
+def _no_duplicates(key: str, names: list[str]) -> None:
+    """Raise ValueError when a name stands in the list `key` more than once."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{key} name {', '.join(twice)} more than once; each name may appear once")
 
 
 @dataclass(frozen=True)
-class Joint:
+class JointSpec:
     """One actuated joint. Its place in `Embodiment.joints` is its place in every joint and action array."""
 
     name: str = setting(why="joint name as in joint_states, URDF and MJCF")
@@ -156,7 +94,7 @@ class CommandTerm:
 
 @dataclass(frozen=True)
 class CommandSpec:
-    """A velocity that an operator can ask for. The other kind is `pose_command.PoseCommandSpec`."""
+    """A velocity that an operator can ask for. The other kind is `PoseCommandSpec`."""
 
     terms: tuple[CommandTerm, ...] = setting(why="order of the command vector")
     deadband: float = setting(0.0, low=0, why="below it in every term the robot stands")
@@ -173,7 +111,7 @@ class CommandSpec:
             raise ValueError(
                 "terms must hold at least one; leave the whole section out for a robot without commands"
             )
-        no_duplicates("terms", [term.name for term in self.terms])
+        _no_duplicates("terms", [term.name for term in self.terms])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -184,6 +122,51 @@ class CommandSpec:
         """Base velocity (3,) that a command (C,) asks for: forward and lateral, m/s, yaw rate, rad/s."""
         asked = dict(zip(self.names, np.asarray(command, dtype=np.float64), strict=True))
         return np.array([asked.get(name, 0.0) for name in ("linear_x", "linear_y", "angular_z")])
+
+
+@dataclass(frozen=True)
+class PoseCommandSpec:
+    """A goal for the tool, as geometry_msgs/PoseStamped in `base_frame`. Without a goal the robot holds.
+
+    A goal stands until another comes or it is cleared. Training draws goals as tool poses of joint positions
+    within `joint_span` of the default pose, inside the box, with every link above `clearance`.
+    """
+
+    kind: Literal["pose"] = setting(why="geometry_msgs/PoseStamped")
+    tool: str = setting(why="site or body of the robot model that is brought to the goal")
+    lower: Point = setting(unit="m", why="lowest x, y, z of a goal that is accepted, in the base frame")
+    upper: Point = setting(unit="m", why="highest x, y, z of a goal that is accepted")
+    joint_span: tuple[float, ...] = setting(unit="rad", low=0, why="training: one half width per joint")
+    clearance: float = setting(0.0, unit="m", why="training: height of links behind the first two, and tool")
+    position_tolerance: float = setting(0.02, unit="m", above=0, why="distance at which a goal is reached")
+    rotation_tolerance: float = setting(0.1, unit="rad", above=0, why="angle reported beside it")
+    reach_seconds: float = setting(2.0, unit="s", above=0, why="time in which a goal is to be reached")
+    stand_fraction: float = setting(0.0, low=0, high=1, why="training: share of goals that are where it is")
+    resample_seconds: float = setting(4.0, unit="s", above=0, why="training: time between new goals")
+
+    def __post_init__(self) -> None:
+        if not self.tool:
+            raise ValueError("tool must not be empty")
+        for axis, low, high in zip("xyz", self.lower, self.upper, strict=True):
+            if low >= high:
+                raise ValueError(f"lower {axis} must be below upper {axis}, got {low:g} and {high:g} m")
+        if self.resample_seconds < self.reach_seconds:
+            raise ValueError(
+                f"resample_seconds must be at least reach_seconds ({self.reach_seconds:g} s), "
+                f"got {self.resample_seconds:g} s"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the entries in the order of the command vector."""
+        return POSE_NAMES
+
+    def outside(self, position: Point) -> str:
+        """Why a goal's position, m, lies outside the box; empty where it does not."""
+        for axis, value, low, high in zip("xyz", position, self.lower, self.upper, strict=True):
+            if not low <= value <= high:
+                return f"{axis} is {value:.3f} m, must lie in [{low:g}, {high:g}] m"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -202,7 +185,7 @@ class ClockSpec:
     )
 
     def __post_init__(self) -> None:
-        no_duplicates("feet", list(self.feet))
+        _no_duplicates("feet", list(self.feet))
         if len(self.offsets) != len(self.feet):
             raise ValueError(
                 f"offsets must hold {len(self.feet)} values, one per foot, got {len(self.offsets)}"
@@ -211,25 +194,35 @@ class ClockSpec:
 
 @dataclass(frozen=True)
 class ObservationTerm:
-    """One block of the observation vector."""
+    """One block of the observation vector: a row of `terms.TERMS`, and how this robot's policy sees it."""
 
-    name: TermName = setting(why="which quantity")
-    source: SourceName = setting(why="where it comes from")
-    scale: float = setting(1.0, above=0, why="factor on the quantity in SI units")
-    noise: float = setting(0.0, low=0, why="training: half width of uniform noise, before the scale")
+    name: str = setting(accepted=TERMS, why="which quantity")
+    source: str = setting(accepted=SOURCES, why="where it comes from")
+    scale: float = setting(None, above=0, why="factor on the quantity; 1 unless its row says otherwise")
+    noise: float = setting(
+        None,
+        low=0,
+        why="training: half width of uniform noise, before the scale; 0 unless its row says otherwise",
+    )
     max_age: float | None = setting(None, unit="s", above=0, why="oldest sample that may be used")
     history: int | None = setting(None, low=1, why="samples kept; the section's history if absent")
 
     def __post_init__(self) -> None:
-        wanted = TERM_SOURCES[self.name]
-        if self.source != wanted:
-            raise ValueError(f"source of {self.name} must be {wanted}, got {self.source}")
-        measured = wanted in ("imu", "joints")
+        row = TERMS[self.name]
+        for key in ("scale", "noise"):
+            if getattr(self, key) is None:
+                object.__setattr__(self, key, getattr(row, key))
+        if self.source != row.source:
+            raise ValueError(f"source of {self.name} must be {row.source}, got {self.source}")
+        measured = SOURCES[row.source].measured
         if measured and self.max_age is None:
-            raise ValueError(f"{self.name} needs max_age in seconds, as every term of source {wanted} does")
+            raise ValueError(
+                f"{self.name} needs max_age in seconds, as every term of source {row.source} does"
+            )
         if not measured and self.max_age is not None:
-            raise ValueError(f"{self.name} must not have max_age: only terms of source imu and joints do")
-        if self.name in ("command", "gait_phase") and self.noise:
+            aged = " and ".join(source.name for source in SOURCES.values() if source.measured)
+            raise ValueError(f"{self.name} must not have max_age: only terms of source {aged} do")
+        if row.exact and self.noise:
             raise ValueError(f"{self.name} must not have noise: it is not measured")
 
 
@@ -242,8 +235,8 @@ class ObservationSpec:
 
     def __post_init__(self) -> None:
         if not self.terms:
-            raise ValueError(f"terms must hold at least one of {', '.join(TERM_SOURCES)}")
-        no_duplicates("terms", [term.name for term in self.terms])
+            raise ValueError(f"terms must hold at least one of {', '.join(TERMS)}")
+        _no_duplicates("terms", [term.name for term in self.terms])
 
     @property
     def max_ages(self) -> dict[str, float]:
@@ -270,38 +263,6 @@ class SafetySpec:
     )
 
 
-def no_duplicates(key: str, names: list[str]) -> None:
-    """Raise ValueError when a name stands in the list `key` more than once."""
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{key} name {', '.join(twice)} more than once; each name may appear once")
-
-
-def joints_from_section(section: Any, place: Place) -> tuple[Joint, ...]:
-    """The joints of ``{defaults: {...}, list: [...]}``: each entry completed by the defaults."""
-    if not isinstance(section, Mapping) or not isinstance(section.get("list"), (list, tuple)):
-        raise place.error(f"expected a section with keys defaults and list, got {describe(section)}")
-    keys = [f.name for f in fields(Joint) if f.name != "name"]
-    defaults = section.get("defaults") or {}
-    for name in section:
-        if name not in ("defaults", "list"):
-            raise place.error(f"unknown key {name!r}; accepted: defaults, list")
-    if not isinstance(defaults, Mapping):
-        raise place.child("defaults").error(f"expected a section, got {describe(defaults)}")
-    for name in defaults:
-        if name not in keys:
-            hint = f"{closest(name, keys)}; accepted: {', '.join(keys)}"
-            raise place.child("defaults").error(f"unknown key {name!r}{hint}")
-    entries = place.child("list")
-    return tuple(
-        convert(Joint, {**defaults, **item} if isinstance(item, Mapping) else item, entries.item(i))
-        for i, item in enumerate(section["list"])
-    )
-
-
-Range = tuple[float, float]
-
-
 @dataclass(frozen=True)
 class ResetSpec:
     """The state that an episode starts in."""
@@ -317,7 +278,7 @@ class ResetSpec:
 class RewardTerm:
     """One reward term; keys other than name and weight are numeric parameters of its function."""
 
-    name: str = setting(why="function in envs/rewards.py")
+    name: str = setting(why="function in robots/rewards.py")
     weight: float = setting(why="reward per decision for a term value of 1")
     params: dict[str, float] = setting(factory=dict, rest=True, hash=False, why="parameters of the function")
 
@@ -332,7 +293,7 @@ class RewardSpec:
     )
 
     def __post_init__(self) -> None:
-        no_duplicates("terms", [term.name for term in self.terms])
+        _no_duplicates("terms", [term.name for term in self.terms])
 
 
 @dataclass(frozen=True)
@@ -341,6 +302,11 @@ class TerminationSpec:
 
     min_base_height: float | None = setting(None, unit="m", why="trunk above ground")
     max_tilt: float | None = setting(None, unit="rad", above=0, why="trunk z axis from vertical")
+
+    def reached(self, height: float, tilt: float) -> bool:
+        """Whether a trunk `height` m above ground, tilted by `tilt` rad, has fallen."""
+        low = self.min_base_height is not None and height < self.min_base_height
+        return low or (self.max_tilt is not None and tilt > self.max_tilt)
 
 
 @dataclass(frozen=True)
@@ -369,77 +335,13 @@ class RandomisationSpec:
 class DemonstrationSpec:
     """The scripted controller that seeds the replay buffer; keys other than kind are its settings."""
 
-    kind: str = setting(why="controller in envs/demonstrator.py")
+    kind: str = setting(why="controller in teachers/demonstrator.py")
     noise: float = setting(
         0.3, unit="normalised action", low=0, why="largest standing noise; bursts have 5/3 of it"
     )
     params: dict[str, float] = setting(
         factory=dict, rest=True, hash=False, why="settings of the controller, by the names it declares"
     )
-
-
-_NEEDED_SECTIONS = {
-    "command": "command",
-    "gait_phase": "clock",
-    "gyro": "imu_frame",
-    "gravity": "imu_frame",
-    "goal_position": "command",
-    "goal_rotation": "command",
-}
-_NEEDED_KINDS = {"command": "twist", "goal_position": "pose", "goal_rotation": "pose"}
-
-
-def check_rules(embodiment: Embodiment) -> None:
-    """Raise ValueError with one sentence about the first rule that is broken."""
-    _check_joints(embodiment)
-    _check_rates(embodiment)
-    for term, section in _NEEDED_SECTIONS.items():
-        if embodiment.observation.has(term) and getattr(embodiment, section) is None:
-            raise ValueError(f"observation.terms has {term}, which needs the key {section!r}")
-    _check_command(embodiment)
-
-
-def _check_joints(embodiment: Embodiment) -> None:
-    names, margin = embodiment.joint_names, embodiment.safety.position_margin
-    if not names:
-        raise ValueError("joints.list must name at least one joint")
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise ValueError(f"joints.list has {', '.join(twice)} more than once; each joint may appear once")
-    for joint in embodiment.joints:
-        room = min(joint.default - joint.lower, joint.upper - joint.default)
-        if margin > room:
-            raise ValueError(
-                f"safety.position_margin ({margin:g} rad) leaves the default of {joint.name!r} outside its "
-                f"limits; at most {room:g} fits"
-            )
-
-
-def _check_rates(embodiment: Embodiment) -> None:
-    steps = embodiment.physics_rate / embodiment.control_rate
-    if round(steps) < 1 or abs(steps - round(steps)) > 1e-6:
-        raise ValueError(
-            f"physics_rate must be a whole multiple of control_rate ({embodiment.control_rate:g} Hz), "
-            f"got {embodiment.physics_rate:g} Hz"
-        )
-
-
-def _check_command(embodiment: Embodiment) -> None:
-    command, pose = embodiment.command, embodiment.pose_command
-    for term, kind in _NEEDED_KINDS.items():
-        if command and embodiment.observation.has(term) and command.kind != kind:
-            raise ValueError(
-                f"observation.terms has {term}, which needs command.kind {kind}, got {command.kind}"
-            )
-    if pose and len(pose.joint_span) != embodiment.num_joints:
-        raise ValueError(
-            f"command.joint_span must hold {embodiment.num_joints} values, one per joint, "
-            f"got {len(pose.joint_span)}"
-        )
-
-
-FILE_NAME = "embodiment.yaml"
-SHIPPED = Path(__file__).parent / "models"
 
 
 class TermBlock(NamedTuple):
@@ -464,7 +366,7 @@ class Embodiment:
     model: str = setting(why="MJCF file, relative to the embodiment file")
     control_rate: float = setting(unit="Hz", above=0, why="agent decisions")
     physics_rate: float = setting(unit="Hz", above=0, why="simulator steps; a whole multiple of control_rate")
-    joints: tuple[Joint, ...] = setting(why="order of the action vector and of every joint array")
+    joints: tuple[JointSpec, ...] = setting(why="order of the action vector and of every joint array")
     observation: ObservationSpec = setting(why="what the policy sees")
     format: Literal[1] = setting(1, why="version of this file's layout")
     task: str = setting("", why="what the robot is to do, in words")
@@ -483,7 +385,7 @@ class Embodiment:
     directory: Path | None = field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_rules(self)
+        _check(self)
 
     # ---- reading and writing ----
 
@@ -513,7 +415,7 @@ class Embodiment:
         place = Place(where)
         sections = dict(mapping)
         if "joints" in sections:
-            sections["joints"] = joints_from_section(sections["joints"], place.child("joints"))
+            sections["joints"] = _joints(sections["joints"], place.child("joints"))
         result = from_mapping(Embodiment, sections, where)
         if directory is not None:
             if not (Path(directory) / result.model).is_file():
@@ -602,6 +504,16 @@ class Embodiment:
         return len(self.command.names) if self.command else 0
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Sources that control listens to: of the observation, joints, and a command where there is one."""
+        used = {term.source for term in self.observation.terms}
+        return tuple(
+            row.name
+            for row in SOURCES.values()
+            if row.present(self) and (row.name in used or row.always or not row.measured)
+        )
+
+    @property
     def twist_command(self) -> CommandSpec | None:
         """The command section of a robot that follows velocities."""
         return self.command if isinstance(self.command, CommandSpec) else None
@@ -626,14 +538,11 @@ class Embodiment:
     @cached_property
     def observation_layout(self) -> tuple[TermBlock, ...]:
         """Where each term lies in the observation, in order."""
-        count = len(self.joints)
-        sizes = {"gyro": 3, "gravity": 3, "command": self.command_dim, "gait_phase": 2}
-        sizes |= {"goal_position": 3, "goal_rotation": 3}
         blocks: list[TermBlock] = []
         for term in self.observation.terms:
             start = blocks[-1].stop if blocks else 0
             history = term.history or self.observation.history
-            blocks.append(TermBlock(term.name, start, sizes.get(term.name, count), history))
+            blocks.append(TermBlock(term.name, start, TERMS[term.name].width(self), history))
         return tuple(blocks)
 
     def _array(self, name: str) -> NDArray[np.float64]:
@@ -654,3 +563,75 @@ class Embodiment:
 def shipped_names() -> tuple[str, ...]:
     """Names that `Embodiment.load` accepts without a path."""
     return tuple(sorted(file.parent.name for file in SHIPPED.glob(f"*/{FILE_NAME}")))
+
+
+def _joints(section: Any, place: Place) -> tuple[JointSpec, ...]:
+    """The joints of ``{defaults: {...}, list: [...]}``: each entry completed by the defaults."""
+    if not isinstance(section, Mapping) or not isinstance(section.get("list"), (list, tuple)):
+        raise place.error(f"expected a section with keys defaults and list, got {describe(section)}")
+    keys = [f.name for f in fields(JointSpec) if f.name != "name"]
+    defaults = section.get("defaults") or {}
+    for name in section:
+        if name not in ("defaults", "list"):
+            raise place.error(f"unknown key {name!r}; accepted: defaults, list")
+    if not isinstance(defaults, Mapping):
+        raise place.child("defaults").error(f"expected a section, got {describe(defaults)}")
+    for name in defaults:
+        if name not in keys:
+            hint = f"{closest(name, keys)}; accepted: {', '.join(keys)}"
+            raise place.child("defaults").error(f"unknown key {name!r}{hint}")
+    entries = place.child("list")
+    return tuple(
+        convert(JointSpec, {**defaults, **item} if isinstance(item, Mapping) else item, entries.item(i))
+        for i, item in enumerate(section["list"])
+    )
+
+
+def _check(embodiment: Embodiment) -> None:
+    """Raise ValueError with one sentence about the first rule that is broken."""
+    _check_joints(embodiment)
+    _check_rates(embodiment)
+    _check_terms(embodiment)
+    pose = embodiment.pose_command
+    if pose and len(pose.joint_span) != embodiment.num_joints:
+        raise ValueError(
+            f"command.joint_span must hold {embodiment.num_joints} values, one per joint, "
+            f"got {len(pose.joint_span)}"
+        )
+
+
+def _check_joints(embodiment: Embodiment) -> None:
+    names, margin = embodiment.joint_names, embodiment.safety.position_margin
+    if not names:
+        raise ValueError("joints.list must name at least one joint")
+    _no_duplicates("joints.list", list(names))
+    for joint in embodiment.joints:
+        room = min(joint.default - joint.lower, joint.upper - joint.default)
+        if margin > room:
+            raise ValueError(
+                f"safety.position_margin ({margin:g} rad) leaves the default of {joint.name!r} outside its "
+                f"limits; at most {room:g} fits"
+            )
+
+
+def _check_rates(embodiment: Embodiment) -> None:
+    steps = embodiment.physics_rate / embodiment.control_rate
+    if round(steps) < 1 or abs(steps - round(steps)) > 1e-6:
+        raise ValueError(
+            f"physics_rate must be a whole multiple of control_rate ({embodiment.control_rate:g} Hz), "
+            f"got {embodiment.physics_rate:g} Hz"
+        )
+
+
+def _check_terms(embodiment: Embodiment) -> None:
+    used = [row for name, row in TERMS.items() if embodiment.observation.has(name)]
+    for row in used:
+        for section in row.sections:
+            if getattr(embodiment, section) is None:
+                raise ValueError(f"observation.terms has {row.name}, which needs the key {section!r}")
+    for row in used:
+        if row.command and embodiment.command and embodiment.command.kind != row.command:
+            raise ValueError(
+                f"observation.terms has {row.name}, which needs command.kind {row.command}, "
+                f"got {embodiment.command.kind}"
+            )

@@ -1,21 +1,22 @@
 """SensorState: the newest sample of every source. Callbacks write, one planner or control thread reads.
 
-Each source is one attribute that holds an immutable tuple of read-only arrays; a write replaces the whole
-tuple, which Python does atomically. A reader therefore sees either the old or the new sample, never a
-mixture, without a lock.
+A sample holds read-only arrays, the fields of its source's row in `terms.SOURCES`. A write replaces the whole
+sample, which Python does atomically, and no sample changes once it is stored. A reader therefore sees either
+the old or the new one, never a mixture, without a lock.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.terms import SOURCES, TERMS, Field, Source, quaternion_length
 
 Array = NDArray[np.float64]
 
@@ -23,108 +24,65 @@ ROUNDING = 1e-9
 """Seconds by which an age may exceed its limit, so that whole control periods do not depend on rounding."""
 
 
-class JointSample(NamedTuple):
-    """Positions (J,) rad, velocities (J,) rad/s in embodiment order; velocity None where no term needs it."""
+class Sample(SimpleNamespace):
+    """One reading of a source: an attribute per field, such as `position` (J,), rad, of joints."""
 
-    stamp: float
-    position: Array
-    velocity: Array | None
+    stamp: float  # s
 
 
-class ImuSample(NamedTuple):
-    """Orientation (4,) xyzw of the IMU in a z-up world, angular velocity (3,) rad/s, its frame (REP-145)."""
-
-    stamp: float
-    orientation: Array
-    angular_velocity: Array
-
-
-class CommandSample(NamedTuple):
-    """Command values (C,) in the order of `command.names`, as received."""
-
-    stamp: float
-    values: Array
-
-
-class Snapshot(NamedTuple):
-    """The samples of all sources at one instant; None where nothing was received."""
-
-    joints: JointSample | None
-    imu: ImuSample | None
-    command: CommandSample | None
+class Snapshot(SimpleNamespace):
+    """The samples of all sources at one instant: an attribute per source, None where nothing was received."""
 
 
 class SensorState:
     """Newest sample of every source with its stamp (s, of whichever clock the caller uses throughout)."""
 
     def __init__(self, embodiment: Embodiment) -> None:
-        self._names = embodiment.joint_names
-        self._command_names = embodiment.command.names if embodiment.command else ()
-        self._pose_command = embodiment.pose_command is not None
+        self.embodiment = embodiment
+        self._slots = {row.name: _Slot(row, embodiment) for row in SOURCES.values() if row.fields}
         self._max_ages = tuple(embodiment.observation.max_ages.items())
-        self._velocity_needed = embodiment.observation.has("joint_velocity")
-        self._order: tuple[Sequence[str], NDArray[np.intp]] = ((), np.empty(0, np.intp))
-        self._joints: JointSample | None = None
-        self._imu: ImuSample | None = None
-        self._command: CommandSample | None = None
+        self._samples: dict[str, Sample | None] = {}
+        self.clear()
 
     def clear(self) -> None:
         """Forget every sample, as at activation or after the clock jumped."""
-        self._joints = self._imu = self._command = None
+        self._samples = dict.fromkeys(self._slots)
+
+    def store(
+        self, source: str, stamp: float, fields: Mapping[str, ArrayLike], names: Sequence[str] | None = None
+    ) -> None:
+        """Store a sample: an array per field of the source's row in `terms.SOURCES`, other keys are ignored.
+
+        `names` of joints say which values stand for which: in any order, others than the robot's are ignored.
+        Without them the values are in the robot's order.
+        Raises SensorError when a field or an entry is missing, a length is wrong, one of the robot's values
+        is not finite or a quaternion not of length 1; the sample is then not stored.
+        """
+        self._samples[source] = self._slots[source].sample(stamp, fields, names)
 
     def set_joints(
         self, stamp: float, names: Sequence[str], position: ArrayLike, velocity: ArrayLike
     ) -> None:
-        """Store a joint state; names in any order, others than the robot's are ignored.
-
-        position and velocity are as long as names (rad, rad/s). Raises SensorError when a joint is missing, a
-        length is wrong or a value of one of the robot's joints is not finite; the sample is then not stored.
-        """
-        if not isinstance(names, (list, tuple)):
-            names = list(names)
-        known, index = self._order
-        if known != names:
-            index = self._index(names)
-            self._order = (names[:], index)
-        stamp = _stamp(stamp, "joints")
-        placed = self._ordered(position, "position", len(names), index)
-        speed = None
-        if self._velocity_needed or np.size(velocity):
-            speed = self._ordered(velocity, "velocity", len(names), index)
-        self._joints = JointSample(stamp, placed, speed)
+        """Store a joint state, rad and rad/s, as long as `names`; velocity may be empty where no term reads
+        it. See `store`."""
+        self.store("joints", stamp, {"position": position, "velocity": velocity}, names)
 
     def set_imu(self, stamp: float, orientation_xyzw: ArrayLike, angular_velocity: ArrayLike) -> None:
-        """Store an IMU sample: unit quaternion xyzw (4,), rad/s (3,). SensorError for anything else."""
-        stamp = _stamp(stamp, "imu")
-        orientation = _vector(orientation_xyzw, ("x", "y", "z", "w"), "imu: orientation")
-        gyro = _vector(angular_velocity, ("x", "y", "z"), "imu: angular velocity")
-        norm = math.sqrt(float(orientation @ orientation))
-        if not 0.9 <= norm <= 1.1:
-            raise SensorError(f"imu: orientation must be a unit quaternion, its length is {norm:.3g}")
-        self._imu = ImuSample(stamp, orientation, gyro)
+        """Store an IMU sample: unit quaternion xyzw (4,), rad/s (3,). See `store`."""
+        self.store("imu", stamp, {"orientation": orientation_xyzw, "angular_velocity": angular_velocity})
 
     def set_command(self, stamp: float, values: ArrayLike) -> None:
-        """Store a command (C,) in the order of `command.names`: velocities, or a pose in the base frame.
-
-        Raises SensorError when it is not finite, or the quaternion of a pose is not a unit one.
-        """
-        stamp = _stamp(stamp, "command")
-        command = _vector(values, self._command_names, "command")
-        if self._pose_command:
-            norm = math.sqrt(float(command[3:] @ command[3:]))
-            if not 0.9 <= norm <= 1.1:
-                raise SensorError(f"command: orientation must be a unit quaternion, its length is {norm:.3g}")
-            command = np.concatenate([command[:3], command[3:] / norm])
-            command.setflags(write=False)
-        self._command = CommandSample(stamp, command)
+        """Store a command (C,) in the order of `command.names`: velocities, or a pose in the base frame. See
+        `store`."""
+        self.store("command", stamp, {"values": values})
 
     def clear_command(self) -> None:
         """Forget the command: a robot without one stands or holds."""
-        self._command = None
+        self._samples["command"] = None
 
     def snapshot(self) -> Snapshot:
         """The samples of this instant; safe to keep, later writes do not change it."""
-        return Snapshot(self._joints, self._imu, self._command)
+        return Snapshot(**self._samples)
 
     def stale(self, now: float) -> list[str]:
         """One text per source that an observation needs and that is missing, too old or from the future."""
@@ -132,9 +90,9 @@ class SensorState:
 
     def stale_in(self, snapshot: Snapshot, now: float) -> list[str]:
         """As `stale`, for a snapshot taken before. A command is never stale: silence counts as zero."""
-        problems = []
+        problems, samples = [], vars(snapshot)
         for source, max_age in self._max_ages:
-            sample = snapshot.joints if source == "joints" else snapshot.imu
+            sample = samples[source]
             if sample is None:
                 problems.append(f"{source}: never received")
                 continue
@@ -145,44 +103,99 @@ class SensorState:
                 problems.append(f"{source}: stamped {-age:.3g} s in the future, at most {max_age:g} s")
         return problems
 
-    def _index(self, names: Sequence[str]) -> NDArray[np.intp]:
+    def oldest_in(self, snapshot: Snapshot) -> float:
+        """Stamp (s) of the oldest sample that an observation needs: -inf while one is missing, inf where the
+        observation needs none."""
+        samples, oldest = vars(snapshot), math.inf
+        for source, _ in self._max_ages:
+            sample = samples[source]
+            if sample is None:
+                return -math.inf
+            oldest = min(oldest, sample.stamp)
+        return oldest
+
+
+class _Slot:
+    """One source of one robot: the type of its samples, and the checks before one is made."""
+
+    def __init__(self, row: Source, embodiment: Embodiment) -> None:
+        self._row, self._embodiment = row, embodiment
+        terms = [TERMS[term.name] for term in embodiment.observation.terms]
+        read = {name for term in terms if term.source == row.name for name in term.reads}
+        self._fields = [
+            _CheckedField(row, field, embodiment, needed=not field.optional or field.name in read)
+            for field in row.fields
+        ]
+        self._order: tuple[Sequence[str], NDArray[np.intp]] = ((), np.empty(0, np.intp))
+
+    def sample(self, stamp: float, fields: Mapping[str, ArrayLike], names: Sequence[str] | None) -> Sample:
+        """The sample of one reading. Raises SensorError."""
+        index = None if names is None else self._places(names)
+        count = None if names is None else len(names)
+        stamp = float(stamp)
+        if not math.isfinite(stamp):
+            raise SensorError(f"{self._row.name}: stamp is {stamp}; seconds of the node's clock are needed")
+        arrays = {part.name: part.array(fields.get(part.name), count, index) for part in self._fields}
+        if self._row.check:
+            self._row.check(self._embodiment, arrays)
+        for array in arrays.values():
+            if array is not None:
+                array.setflags(write=False)
+        return Sample(stamp=stamp, **arrays)
+
+    def _places(self, names: Sequence[str]) -> NDArray[np.intp]:
+        """Where each of the robot's entries stands in `names`."""
+        known, index = self._order
+        if not isinstance(names, (list, tuple)):
+            names = list(names)
+        if known != names:
+            index = self._find(names)
+            self._order = (names[:], index)
+        return index
+
+    def _find(self, names: Sequence[str]) -> NDArray[np.intp]:
+        source, entry, wanted = self._row.name, self._row.named, self._fields[0].entries
         places = {name: i for i, name in enumerate(names)}
-        missing = [name for name in self._names if name not in places]
+        missing = [name for name in wanted if name not in places]
         if missing:
-            received = ", ".join(names) or "no joints"
-            raise SensorError(f"joints: missing {', '.join(missing)}; received {received}")
-        twice = [name for name in self._names if list(names).count(name) > 1]
+            received = ", ".join(names) or f"no {entry}s"
+            raise SensorError(f"{source}: missing {', '.join(missing)}; received {received}")
+        twice = [name for name in wanted if list(names).count(name) > 1]
         if twice:
-            raise SensorError(f"joints: {', '.join(twice)} given more than once; each joint may appear once")
-        return np.array([places[name] for name in self._names], dtype=np.intp)
+            twice_given = f"{', '.join(twice)} given more than once"
+            raise SensorError(f"{source}: {twice_given}; each {entry} may appear once")
+        return np.array([places[name] for name in wanted], dtype=np.intp)
 
-    def _ordered(self, values: ArrayLike, what: str, count: int, index: NDArray[np.intp]) -> Array:
-        array = np.asarray(values, dtype=np.float64)
+
+class _CheckedField:
+    """One field of a source of one robot: from what is given to a checked array of its own."""
+
+    def __init__(self, row: Source, field: Field, embodiment: Embodiment, needed: bool) -> None:
+        self.name, self.entries = field.name, field.entry_names(embodiment)
+        self._count = len(self.entries)
+        self._needed, self._quaternion, self._named = needed, field.quaternion, row.named
+        self._what = f"{row.name}: {field.name.replace('_', ' ')}" if len(row.fields) > 1 else row.name
+
+    def array(
+        self, given: ArrayLike | None, count: int | None, index: NDArray[np.intp] | None
+    ) -> Array | None:
+        """The robot's values, taken at `index` from `count` given ones, or all in the robot's order; None
+        where the field may be empty and is."""
+        given = () if given is None else given
+        if not self._needed and not np.size(given):
+            return None
+        count = self._count if count is None else count
+        array = np.array(given, np.float64) if index is None else np.asarray(given, np.float64)
         if array.shape != (count,):
-            raise SensorError(
-                f"joints: {what} has {array.size} values, {count} are needed, one per joint name"
-            )
-        result = array[index]
-        if not np.isfinite(result).all():
-            bad = [f"{n} is {v}" for n, v in zip(self._names, result, strict=True) if not math.isfinite(v)]
-            raise SensorError(f"joints: {what} of {', '.join(bad)}; finite values are needed")
-        result.setflags(write=False)
-        return result
-
-
-def _stamp(stamp: float, source: str) -> float:
-    stamp = float(stamp)
-    if not math.isfinite(stamp):
-        raise SensorError(f"{source}: stamp is {stamp}; seconds of the node's clock are needed")
-    return stamp
-
-
-def _vector(values: ArrayLike, names: tuple[str, ...], what: str) -> Array:
-    result = np.array(values, dtype=np.float64)
-    if result.shape != (len(names),):
-        raise SensorError(f"{what} has {result.size} values, {len(names)} are needed ({', '.join(names)})")
-    if not np.isfinite(result).all():
-        bad = [f"{n} is {v}" for n, v in zip(names, result, strict=True) if not math.isfinite(v)]
-        raise SensorError(f"{what}: {', '.join(bad)}; finite values are needed")
-    result.setflags(write=False)
-    return result
+            entries = f", one per {self._named} name" if self._named else f" ({', '.join(self.entries)})"
+            raise SensorError(f"{self._what} has {array.size} values, {count} are needed{entries}")
+        if index is not None:
+            array = array[index]
+        if not np.logical_and.reduce(np.isfinite(array)):
+            pairs = zip(self.entries, array, strict=True)
+            bad = ", ".join(f"{name} is {value}" for name, value in pairs if not math.isfinite(value))
+            joint = " of " if self._named else ": "
+            raise SensorError(f"{self._what}{joint}{bad}; finite values are needed")
+        if self._quaternion:
+            quaternion_length(array, self._what)
+        return array

@@ -14,13 +14,11 @@ from typing import Any
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from sensor_msgs.msg import Imu, JointState
 
 from tdmpc2_core.doctor import Finding, fail, ok, warn
 from tdmpc2_core.errors import SensorError
-from tdmpc2_core.robots import Embodiment, SensorState
-from tdmpc2_ros import qos
-from tdmpc2_ros.messages import store_imu, store_joint_state, to_seconds
+from tdmpc2_core.robots import SOURCES, Embodiment, SensorState
+from tdmpc2_ros.messages import SourceTopic, source_topics
 
 _MESSAGES = (
     "sensor_msgs",
@@ -129,11 +127,10 @@ except ImportError:  # not among the wheels
     ListControllers = None
 
 _CONTROLLERS = ("joint_trajectory_controller/joint_trajectory", "forward_position_controller/commands")
-_IMU = "imu_sensor_broadcaster/imu"
 _SETTLED = 3.5  # s; a DDS participant whose first announcements were lost makes itself known within 3
 
 
-class Graph:
+class RosGraph:
     """A node that looks around for at most `timeout` s per question. Use as a context manager."""
 
     def __init__(self, embodiment: Embodiment, namespace: str, timeout: float) -> None:
@@ -144,7 +141,7 @@ class Graph:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
 
-    def __enter__(self) -> Graph:
+    def __enter__(self) -> RosGraph:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -177,24 +174,19 @@ class Graph:
 
     def sensors(self) -> list[Finding]:
         """Whether every source of the observation is published, whole and recent."""
-        needed = self._embodiment.observation.max_ages
-        findings = [self._sensor("joint_states", JointState, store_joint_state, needed.get("joints"))]
-        if "imu" in needed:
-            findings.append(self._sensor(_IMU, Imu, store_imu, needed["imu"]))
-        return findings
+        return [self._sensor(row) for row in source_topics(self._embodiment) if SOURCES[row.source].measured]
 
-    def _sensor(
-        self, topic: str, kind: type, store: Callable[[Any, SensorState], float], max_age: float | None
-    ) -> Finding:
-        received: list[Any] = []
-        ages: list[float] = []
+    def _sensor(self, row: SourceTopic) -> Finding:
+        topic, max_age = row.topic, self._embodiment.observation.max_ages.get(row.source)
+        received: list[tuple[float, Any]] = []
+
+        def now() -> float:
+            return self._node.get_clock().now().nanoseconds * 1e-9
 
         def take(message: Any) -> None:
-            received.append(message)
-            now = self._node.get_clock().now().nanoseconds * 1e-9
-            ages.append(now - to_seconds(message.header.stamp))
+            received.append((now(), message))
 
-        subscription = self._node.create_subscription(kind, topic, take, qos.SENSOR_INPUT)
+        subscription = self._node.create_subscription(row.message, topic, take, row.profile)
         name = subscription.topic_name
         try:
             if not self._until(lambda: len(received) >= 3):
@@ -208,10 +200,14 @@ class Graph:
         finally:
             self._node.destroy_subscription(subscription)
         try:
-            store(received[-1], SensorState(self._embodiment))
+            row.store(received[-1][1], SensorState(self._embodiment), now)
+            stamps = [row.decode(message, self._embodiment).stamp for _, message in received]
         except SensorError as problem:
             return fail(topic, str(problem), "the planner refuses such messages: mend the driver, or --robot")
-        if max_age is not None and not -max_age <= min(ages) <= max_age:
+        ages = [
+            arrival - stamp for (arrival, _), stamp in zip(received, stamps, strict=True) if stamp is not None
+        ]
+        if ages and max_age is not None and not -max_age <= min(ages) <= max_age:
             found = (
                 f"{name}: stamps are {min(ages):.3g} s behind this clock, at most {max_age:g} s is accepted"
             )
@@ -219,7 +215,7 @@ class Graph:
                 "synchronise the clocks (chrony), or set use_sim_time of planner where /clock is published"
             )
             return warn(topic, found, advice)
-        return ok(topic, f"{name}, {1e3 * min(ages):.1f} ms old on arrival")
+        return ok(topic, f"{name}, {1e3 * min(ages):.1f} ms old on arrival" if ages else name)
 
     def controllers(self) -> Finding:
         """A controller that takes commands: asked of the controller manager where one runs, else of DDS."""

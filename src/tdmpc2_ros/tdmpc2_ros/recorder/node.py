@@ -13,18 +13,18 @@ from datetime import datetime
 from functools import partial
 
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
+from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.config import setting
+from tdmpc2_ros.messages import SOURCE_TOPICS
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.process import Stop, run_node
 from tdmpc2_ros.recorder.bag import BagWriter
@@ -51,10 +51,7 @@ class Recorder(Node):
         settings = Parameters(self, RecorderSettings).values
         self.bag = BagWriter(settings.output or datetime.now().strftime("rosbag2_%Y_%m_%d-%H_%M_%S"))
         self._kinds = {
-            "joint_states": JointState,
-            "imu_sensor_broadcaster/imu": Imu,
-            "cmd_vel": TwistStamped if settings.cmd_vel_stamped else Twist,
-            "goal_pose": PoseStamped,
+            **{row.topic: row.kind(settings.cmd_vel_stamped) for row in SOURCE_TOPICS.values()},
             "simulator/tool_pose": PoseStamped,
             "joint_trajectory_controller/joint_trajectory": JointTrajectory,
             "forward_position_controller/commands": Float64MultiArray,

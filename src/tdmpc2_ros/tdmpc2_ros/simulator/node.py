@@ -1,6 +1,7 @@
 """Simulation node `mujoco_sim`: a robot in MuJoCo behind the topics of a ros2_control stack.
 
-    publishes   joint_states, imu_sensor_broadcaster/imu where the robot has one, ground truth in
+    publishes   the topics of its sensors in `messages.SOURCE_TOPICS`: joint_states,
+                imu_sensor_broadcaster/imu where the robot has one; ground truth in
                 simulator/floating_base_state and for an arm simulator/tool_pose, /diagnostics,
                 /clock when asked
     subscribes  joint_trajectory_controller/joint_trajectory, forward_position_controller/commands
@@ -16,76 +17,25 @@ import sys
 import time
 from dataclasses import dataclass
 
-import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.config import setting
+from tdmpc2_core.envs.robot.realtime import Pacer, RobotOptions, SimulatedRobot, TimeoutAction, Viewer
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_ros import qos
-from tdmpc2_ros.messages import imu_message, joint_state_message, odometry_message, pose_message, to_time
+from tdmpc2_ros.messages import SOURCE_TOPICS, diagnostic_message, odometry_message, pose_message, to_time
 from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
 from tdmpc2_ros.simulator.commands import CommandError, read_forward_command, read_trajectory
-from tdmpc2_ros.simulator.robot import RobotOptions, SimulatedRobot, TimeoutAction
-from tdmpc2_ros.simulator.view import Viewer
-
-_MAX_LAG = 0.1  # s of delay that is caught up; more is given up, and the real-time factor shows it
-_BURST = 5  # steps made at once while catching up, so that commands and stops are still heard
-
-
-class Pacer:
-    """Says how many physics steps are due. Times are seconds of `time.monotonic`.
-
-    Args:
-        rate: physics steps per simulated second, Hz.
-        factor: simulated seconds per second; 0 is as fast as possible.
-    """
-
-    def __init__(self, rate: float, factor: float, now: float) -> None:
-        self._rate = rate * factor
-        self._step_seconds = 1.0 / rate
-        self._origin, self._made = now, 0
-        self._report_time, self._report_steps, self._total = now, 0, 0
-
-    def due(self, now: float) -> int:
-        """Steps to make now; at most a burst."""
-        if not self._rate:
-            return _BURST
-        behind = (now - self._origin) - self._made / self._rate
-        if behind > _MAX_LAG:
-            self._origin += behind
-            behind = 0.0
-        return min(_BURST, int(behind * self._rate + 1e-6))
-
-    def made(self) -> None:
-        """One step was made."""
-        self._made += 1
-        self._total += 1
-
-    def lateness(self, now: float) -> float:
-        """Seconds by which the step made last is behind its place in the schedule; 0 when there is none."""
-        return max(0.0, now - self._origin - self._made / self._rate) if self._rate else 0.0
-
-    def pause(self, now: float) -> float:
-        """Seconds to sleep until the next step is due."""
-        return max(0.0, self._origin + (self._made + 1) / self._rate - now) if self._rate else 0.0
-
-    def real_time_factor(self, now: float) -> float:
-        """Simulated seconds per second since the last call."""
-        elapsed = max(1e-9, now - self._report_time)
-        result = (self._total - self._report_steps) * self._step_seconds / elapsed
-        self._report_time, self._report_steps = now, self._total
-        return result
 
 
 @dataclass(frozen=True)
@@ -148,7 +98,11 @@ class SimulationSettings:
     def robot_options(self) -> RobotOptions:
         """The part that the simulated robot needs."""
         return RobotOptions(
-            self.sensor_noise, self.randomise, self.reset_noise, self.command_timeout, self.timeout_action
+            sensor_noise=self.sensor_noise,
+            randomise=self.randomise,
+            reset_noise=self.reset_noise,
+            command_timeout=self.command_timeout,
+            timeout_action=self.timeout_action,
         )
 
 
@@ -167,15 +121,18 @@ class MujocoSim(Node):
         self.robot = SimulatedRobot(robot, self.settings.robot_options, self.settings.seed)
         self.embodiment = prefixed(robot, self.settings.prefix)
         self.pacer = Pacer(self.embodiment.physics_rate, self.settings.real_time_factor, time.monotonic())
-        self._sorted = np.argsort(self.embodiment.joint_names)  # as joint_state_broadcaster publishes
-        self._names = [self.embodiment.joint_names[i] for i in self._sorted]
         self._steps = 0
         self._refused = 0
         self._warned: dict[str, float] = {}
-        self._joints = self.create_publisher(JointState, "joint_states", qos.SENSOR_OUTPUT)
-        self._imu = self._tool = None
-        if robot.imu_frame:
-            self._imu = self.create_publisher(Imu, "imu_sensor_broadcaster/imu", qos.SENSOR_OUTPUT)
+        self._sensors = {  # publisher and encoder of each source
+            row.source: (
+                self.create_publisher(row.message, row.topic, qos.SENSOR_OUTPUT),
+                row.encoder(self.embodiment),
+            )
+            for row in SOURCE_TOPICS.values()
+            if row.encoder and row.source in self.robot.simulation.sources
+        }
+        self._tool = None
         if robot.pose_command:
             self._tool = self.create_publisher(PoseStamped, "simulator/tool_pose", qos.SENSOR_OUTPUT)
         self._odometry = self.create_publisher(Odometry, "simulator/floating_base_state", qos.SENSOR_OUTPUT)
@@ -234,15 +191,12 @@ class MujocoSim(Node):
         texts += ["robot has fallen"] if fallen else []
         texts += [f"simulation is slow: {factor:.2f} of real time"] if slow else []
         name = f"{self.get_fully_qualified_name().lstrip('/')}: simulation"
-        status = DiagnosticStatus(name=name, hardware_id=self.embodiment.name)
-        status.level = DiagnosticStatus.WARN if texts else DiagnosticStatus.OK
-        status.message = "; ".join(texts) or "follows commands"
-        values = {"real_time_factor": f"{factor:.3f}", "time": f"{self.robot.time:.2f}"}
-        values["commands refused"] = str(self._refused)
-        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        level = DiagnosticStatus.WARN if texts else DiagnosticStatus.OK
+        text = "; ".join(texts) or "follows commands"
+        values = {"real_time_factor": factor, "time": f"{self.robot.time:.2f}"}
+        values["commands refused"] = self._refused
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(diagnostic_message(stamp, name, self.embodiment.name, level, text, values))
 
     # ---- physics ----
     def _now(self) -> float:
@@ -265,19 +219,24 @@ class MujocoSim(Node):
         m = self.robot.measure()
         if self._clock_publisher:
             self._clock_publisher.publish(Clock(clock=to_time(stamp)))
-        joints = (values[self._sorted] for values in (m.position, m.velocity, m.effort))
-        self._joints.publish(joint_state_message(stamp, self._names, *joints))
-        if self._imu:
-            frame = self.embodiment.imu_frame or ""
-            self._imu.publish(imu_message(stamp, frame, m.orientation, m.angular_velocity, m.acceleration))
+        for source, (publisher, encode) in self._sensors.items():
+            publisher.publish(encode(stamp, m.readings[source]))
         if self._tool and m.tool is not None:
             self._tool.publish(pose_message(stamp, self.embodiment.base_frame, m.tool))
-        base = (m.base_position, m.base_orientation, m.base_linear, m.base_angular)
-        self._odometry.publish(odometry_message(stamp, self.embodiment.base_frame, *base))
+        self._odometry.publish(
+            odometry_message(
+                stamp,
+                self.embodiment.base_frame,
+                m.base_position,
+                m.base_orientation,
+                m.base_linear,
+                m.base_angular,
+            )
+        )
 
     def run(self, stop: Stop) -> None:
         """Simulate until `stop` is set."""
-        viewer = Viewer(self.robot, self.get_logger()) if self.settings.view else None
+        viewer = Viewer(self.robot, self.get_logger().warning) if self.settings.view else None
         with spin_in_background(self):
             while not stop.is_set():
                 self.advance()

@@ -159,11 +159,8 @@ class RobotEnv:
     def _measure(self) -> None:
         """Write what the robot's sensors report now into the sensor slots."""
         simulation, now = self.simulation, self.simulation.time
-        orientation, angular_velocity, _ = simulation.imu()
-        position, velocity = simulation.joint_position(), simulation.joint_velocity()
-        self.sensors.set_joints(now, self.embodiment.joint_names, position, velocity)
-        if self.embodiment.imu_frame:
-            self.sensors.set_imu(now, orientation, angular_velocity)
+        for source in simulation.sources:
+            self.sensors.store(source, now, simulation.read(source))
         if self.embodiment.command:
             self.sensors.set_command(now, self._command)
 
@@ -198,8 +195,6 @@ class RobotEnv:
         reward, info = self.reward(state)
         if self.embodiment.pose_command:
             info |= {"position_error": state.tool_distance, "rotation_error": state.tool_angle}
-        elif twist is not None:
-            info["velocity_error"] = float(np.linalg.norm(linear[:2] - state.command[:2]))
         return reward, info
 
     def foot_stance(self) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.terms import SOURCES
 
 
 def randomise(simulation: Simulation, rng: np.random.Generator) -> float:
@@ -55,16 +58,13 @@ class SensorNoise:
         self._noise: dict[str, float] = {term.name: term.noise for term in embodiment.observation.terms}
         self._rng = rng
 
-    def joints(self, position: Array, velocity: Array) -> tuple[Array, Array]:
-        """Positions (J,), rad, and velocities (J,), rad/s, as encoders would report them."""
-        return self._add(position, "joint_position"), self._add(velocity, "joint_velocity")
-
-    def imu(self, orientation: Array, angular_velocity: Array) -> tuple[Array, Array]:
-        """Orientation (xyzw, unit) and angular velocity (3,), rad/s, as an IMU would report them."""
-        angular_velocity = self._add(angular_velocity, "gyro")
-        orientation = self._add(orientation, "gravity", 0.5)
-        return orientation / np.linalg.norm(orientation), angular_velocity
-
-    def _add(self, values: Array, term: str, share: float = 1.0) -> Array:
-        width = share * self._noise.get(term, 0.0)
-        return values + width * self._rng.uniform(-1.0, 1.0, values.shape)
+    def add(self, source: str, reading: Mapping[str, Array]) -> dict[str, Array]:
+        """A reading of a source as its sensors would report it; quaternions stay unit ones."""
+        result = dict(reading)
+        for field in SOURCES[source].fields:
+            if not field.noise_term:
+                continue
+            values, width = reading[field.name], field.noise_share * self._noise.get(field.noise_term, 0.0)
+            values = values + width * self._rng.uniform(-1.0, 1.0, values.shape)
+            result[field.name] = values / np.linalg.norm(values) if field.quaternion else values
+        return result

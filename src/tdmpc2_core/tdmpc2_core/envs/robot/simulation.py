@@ -6,6 +6,8 @@ actuators at the physics rate.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mujoco
 import numpy as np
 
@@ -15,10 +17,12 @@ from tdmpc2_core.robots.rotations import (
     from_matrix,
     gravity_direction,
     rotate,
+    tilt,
     to_matrix,
     wxyz_to_xyzw,
     xyzw_to_wxyz,
 )
+from tdmpc2_core.robots.terms import SOURCES
 
 
 class Tool:
@@ -101,6 +105,7 @@ class Simulation:
         feet = embodiment.clock.feet if embodiment.clock else ()
         self._feet, self._foot_starts = self._find_feet(feet)
         self._foot_radius = self.model.geom_size[self._feet, 0]
+        self.sources = tuple(name for name in READERS if SOURCES[name].present(embodiment))
         self._nominal = {
             "mass": self.model.body_mass[self._base].copy(),
             "friction": self.model.geom_friction.copy(),
@@ -204,6 +209,11 @@ class Simulation:
         return self.data.time
 
     # ---- what a robot can measure ----
+    def read(self, source: str) -> dict[str, np.ndarray]:
+        """What the sensors of one of `sources` report now: the fields of its row, and what else its message
+        carries; joints in embodiment order."""
+        return READERS[source](self)
+
     def joint_position(self) -> np.ndarray:
         """(J,), rad."""
         return self.data.qpos[self._qpos]
@@ -263,10 +273,8 @@ class Simulation:
 
     def fallen(self) -> bool:
         """Whether the embodiment's termination condition holds."""
-        spec = self.embodiment.termination
-        tilt = np.arccos(np.clip(-self.gravity()[2], -1.0, 1.0))
-        low = spec.min_base_height is not None and self.base_pose()[0][2] < spec.min_base_height
-        return bool(low or (spec.max_tilt is not None and tilt > spec.max_tilt))
+        position, orientation = self.base_pose()
+        return self.embodiment.termination.reached(float(position[2]), tilt(orientation))
 
     # ---- physical parameters ----
     def set_friction(self, sliding: float | None) -> None:
@@ -308,3 +316,27 @@ class Simulation:
         """Put the model's goal marker at a pose (7,) in the base frame, where it has one; it is seen only."""
         if self._tool:
             self._tool.show_goal(pose, *self.base_pose())
+
+
+def _read_joints(simulation: Simulation) -> dict[str, np.ndarray]:
+    return {
+        "position": simulation.joint_position(),
+        "velocity": simulation.joint_velocity(),
+        "effort": simulation.joint_effort(),
+    }
+
+
+def _read_imu(simulation: Simulation) -> dict[str, np.ndarray]:
+    orientation, angular_velocity, acceleration = simulation.imu()
+    return {
+        "orientation": orientation,
+        "angular_velocity": angular_velocity,
+        "acceleration": acceleration,
+    }
+
+
+READERS: dict[str, Callable[[Simulation], dict[str, np.ndarray]]] = {
+    "joints": _read_joints,
+    "imu": _read_imu,
+}
+"""For each source that is simulated, how it is read; a row of `robots.terms.SOURCES` says what it holds."""

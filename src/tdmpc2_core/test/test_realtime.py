@@ -1,0 +1,72 @@
+"""A walking robot whose planner falls silent, at every phase of its first second, its first leap included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from tdmpc2_core.agent import Agent
+from tdmpc2_core.envs.robot.env import RobotEnv
+from tdmpc2_core.envs.robot.realtime import RobotOptions, SimulatedRobot
+from tdmpc2_core.files import shipped_bundle
+from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.robots.rotations import tilt
+from tdmpc2_core.robots.trajectory import Trajectory
+
+ROBOTS, FIRST_CUT, CUTS = 240, 10, 45  # decisions after the start
+PREDICTED = 0.04  # s, targets of the planner's last message that still play
+
+
+@dataclass(frozen=True)
+class Cut:
+    """State of a walking robot at its last decision."""
+
+    qpos: np.ndarray
+    qvel: np.ndarray
+    targets: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def cuts() -> list[Cut]:
+    """Robots of the shipped bundle under sensor noise, one cut each."""
+    agent = Agent.load(shipped_bundle("quadruped"))
+    agent = agent.fork(replace(agent.planner_config, method="policy"))
+    environments = [RobotEnv(agent.embodiment, 100 + index) for index in range(ROBOTS)]
+    names = agent.embodiment.command.names
+    for env in environments:
+        env.set_command(np.array([0.5 * (name == "linear_x") for name in names]))
+    observations = np.array([env.reset() for env in environments])
+    first, found = np.ones(ROBOTS, dtype=bool), []
+    for step in range(FIRST_CUT + CUTS):
+        actions = agent.act(observations, first, evaluate=True).action
+        first[:] = False
+        for index, env in enumerate(environments):
+            observations[index] = env.step(actions[index]).observation
+            if step == FIRST_CUT + index % CUTS:
+                data = env.simulation.data
+                found.append(Cut(data.qpos.copy(), data.qvel.copy(), env.targets.copy()))
+    return found
+
+
+def tilt_after_silence(robot: SimulatedRobot, cut: Cut, seconds: float = 3.0) -> float:
+    """Angle of the base's z axis from the vertical, degrees, ``seconds`` after the last message."""
+    robot.reset()
+    robot.simulation.data.qpos[:], robot.simulation.data.qvel[:] = cut.qpos, cut.qvel
+    robot.jump(cut.targets)
+    robot.play(Trajectory(np.stack([cut.targets] * 2), np.array([0.0, PREDICTED])))
+    for _ in range(round(seconds * robot.embodiment.physics_rate)):
+        robot.step()
+    return float(np.degrees(tilt(robot.measure().base_orientation)))
+
+
+def test_default_pose_is_reached_upright_from_every_phase(cuts: list[Cut]) -> None:
+    robot = SimulatedRobot(Embodiment.load("quadruped"), RobotOptions())
+    tilts = [tilt_after_silence(robot, cut) for cut in cuts]
+    assert max(tilts) < 15.0, np.round(tilts, 1)
+
+
+def test_late_silence_tips_some_over(cuts: list[Cut]) -> None:
+    robot = SimulatedRobot(Embodiment.load("quadruped"), RobotOptions(command_timeout=1.0))
+    assert max(tilt_after_silence(robot, cut) for cut in cuts) > 30.0
