@@ -1,4 +1,4 @@
-"""The expert: a policy and a value learned on policy from what only a simulator knows (PPO, arXiv 1707.06347).
+"""The expert: policy and value learned from what only a simulator knows (PPO, arXiv 1707.06347).
 
 It acts on privileged observations, so a small network learns fast; the world model's policy prior learns from
 its actions and the world model's values from its value, as SimDist does (values of a policy that acts, not of
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tdmpc2_core.config import check_fields, setting
-from tdmpc2_core.model.normalisation import ObservationNormaliser
+from tdmpc2_core.model.encoder import ObservationNormaliser
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,16 @@ class ExpertConfig:
     discount: float = setting(0.99, above=0, high=1, unit="per decision", why="foresight of two seconds")
     trace: float = setting(0.95, low=0, high=1, why="lambda of the advantages: bias against variance")
     clip: float = setting(0.2, above=0, unit="ratio", why="how far a rollout may move the policy")
-    entropy_coef: float = setting(0.005, low=0, unit="1/nat", why="keeps the policy's spread from closing early")
+    entropy_coef: float = setting(
+        0.005, low=0, unit="1/nat", why="keeps the policy's spread from closing early"
+    )
     lr: float = setting(1e-3, above=0, unit="per update", why="Adam step at the start; follows desired_kl")
-    desired_kl: float = setting(0.01, above=0, unit="nat", why="change of the policy per rollout that lr aims at")
-    grad_clip_norm: float = setting(1.0, above=0, unit="gradient norm", why="clip of policy and value together")
+    desired_kl: float = setting(
+        0.01, above=0, unit="nat", why="change of the policy per rollout that lr aims at"
+    )
+    grad_clip_norm: float = setting(
+        1.0, above=0, unit="gradient norm", why="clip of policy and value together"
+    )
     initial_std: float = setting(0.5, above=0, unit="action", why="exploration at the start, of [-1, 1]")
 
     def __post_init__(self) -> None:
@@ -41,10 +47,10 @@ class ExpertConfig:
 
 
 class Rollout(NamedTuple):
-    """T decisions of N robots. What a robot did when its episode ended by time is bootstrapped with `timeout`.
+    """T decisions of N robots.
 
-    observation (T, N, P), action (T, N, A), log_prob, value, reward (T, N); terminated, truncated (T, N) bool;
-    timeout (T, N): value of the last state of an episode that ran out of time, elsewhere unread;
+    observation (T, N, P), action (T, N, A), log_prob, value, reward (T, N); terminated, truncated (T, N)
+    bool; timeout (T, N): value of the last state of an episode that ran out of time, elsewhere unread;
     last_value (N): value of the state after the last decision.
     """
 
@@ -195,7 +201,7 @@ class ExpertLearner:
         loss.backward()
         nn.utils.clip_grad_norm_(expert.parameters(), config.grad_clip_norm)
         self.optimiser.step()
-        return {"surrogate": float(surrogate.mean()), "value_loss": float(value_loss)}
+        return {"surrogate": surrogate.mean().item(), "value_loss": value_loss.item()}
 
     @torch.no_grad()
     def _follow(self, before: Tensor, spread: Tensor, normal: Tensor) -> None:
@@ -212,7 +218,11 @@ class ExpertLearner:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs beside the expert."""
-        return {"optimiser": self.optimiser.state_dict(), "lr": self.lr, "generator": self._generator.get_state()}
+        return {
+            "optimiser": self.optimiser.state_dict(),
+            "lr": self.lr,
+            "generator": self._generator.get_state(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`."""
