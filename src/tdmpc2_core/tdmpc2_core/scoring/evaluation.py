@@ -64,25 +64,32 @@ class TaskEvaluation:
 AnyEvaluation = WalkEvaluation | ReachEvaluation | TaskEvaluation
 
 
-def evaluate_agent(agent: Agent, seconds: float, episodes: int, seed: int = 0) -> AnyEvaluation:
+def evaluate_agent(
+    agent: Agent, seconds: float, episodes: int, seed: int = 0, task: str | None = None
+) -> AnyEvaluation:
     """Run `episodes` environments side by side, without exploration noise.
 
     Args:
-        agent: its embodiment, or else its one task, says in what.
+        agent: its embodiment, or else its task, says in what.
         seconds: length of a robot's episode, s; those of a task run to their time limit.
         episodes: environments; for a robot that follows commands, one command each.
         seed: of the first environment.
+        task: one of the agent's, for an agent that knows several.
 
     Raises:
-        UserError: the agent has no embodiment and not exactly one task.
+        UserError: the agent has neither an embodiment nor a task, or not the one that is named.
     """
-    if agent.embodiment is not None:
+    if agent.embodiment is not None and task is None:
         return evaluate_robot(agent, agent.embodiment, seconds, episodes, seed=seed)
-    if len(agent.tasks) != 1:
-        raise UserError(
-            f"the model was trained on {len(agent.tasks)} tasks; eval needs that of a robot or one task"
+    if task is None and len(agent.tasks) == 1:
+        task = agent.tasks[0]
+    if task not in agent.tasks:
+        known = ", ".join(agent.tasks) or "none"
+        wrong = (
+            "the model knows several tasks, and none is named" if task is None else f"unknown task {task!r}"
         )
-    return evaluate_task(agent, agent.tasks[0], episodes, seed=seed)
+        raise UserError(f"{wrong}; accepted: {known}")
+    return evaluate_task(agent, task, episodes, seed=seed)
 
 
 def evaluate_robot(
@@ -200,7 +207,8 @@ def evaluate_task(agent: Agent, task: str, episodes: int = 10, seed: int = 0) ->
 
     Args:
         agent: acts; its plans are forgotten first.
-        task: name of a benchmark task, see `envs.registry.make_env`.
+        task: name of a benchmark task, see `envs.registry.make_env`. Of an agent that knows several, whose
+            observations and actions may be longer than this task's: the former are filled up with zeros.
         episodes: environments; environment i has seed `seed` + i.
         seed: of the first environment.
 
@@ -208,17 +216,21 @@ def evaluate_task(agent: Agent, task: str, episodes: int = 10, seed: int = 0) ->
         UserError: there is no such task, or its package is not installed.
     """
     environments = [make_env(task, seed + index) for index in range(episodes)]
-    observations = np.stack([env.reset() for env in environments])
+    size, actions_size = environments[0].spec.observation_dim, environments[0].spec.action_dim
+    observations = np.zeros((episodes, agent.model.config.obs_dim), dtype=np.float32)
+    observations[:, :size] = [env.reset() for env in environments]
+    several = agent.model.config.num_tasks > 0
+    tasks = np.full(episodes, agent.tasks.index(task)) if several else None
     first = np.ones(episodes, dtype=bool)
     returns, running = np.zeros(episodes), np.ones(episodes, dtype=bool)
     steps = 0
     agent.reset()
     while running.any():
-        actions = agent.act(observations, first, evaluate=True).action
+        actions = agent.act(observations, first, evaluate=True, task=tasks).action[:, :actions_size]
         first[:] = False
         for index in np.flatnonzero(running):
             result = environments[index].step(actions[index])
-            observations[index] = result.observation
+            observations[index, :size] = result.observation
             returns[index] += result.reward
             steps += 1
             running[index] = not (result.terminated or result.truncated)
