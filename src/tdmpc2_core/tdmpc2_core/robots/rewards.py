@@ -8,7 +8,7 @@ negative weight.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,50 +131,94 @@ def stand_pose(state: RobotState) -> Value:
     return np.where(state.moving, 0.0, _square(state.joint_position - state.default_position))
 
 
-TERMS: dict[str, Callable[..., Value]] = {
-    function.__name__: function
-    for function in (
-        track_linear_velocity,
-        track_yaw_rate,
-        upright,
-        base_height,
-        gait_contact,
-        foot_clearance,
-        vertical_velocity,
-        roll_pitch_rate,
-        action_rate,
-        effort,
-        joint_velocity,
-        tool_position,
-        tool_orientation,
-        stand_pose,
+@dataclass(frozen=True)
+class RewardTerm:
+    """A row of `TERMS`: the function, and the sources without which it cannot be computed.
+
+    Sources: `joints`, `imu`, `command`, `self` (what control sent) as in `terms.SOURCES`; `effort` of the
+    drives; `odometry`, velocity and height of the base; `feet`, their contact and height.
+    """
+
+    function: Callable[..., Value]
+    needs: tuple[str, ...]
+
+
+TERMS: dict[str, RewardTerm] = {
+    function.__name__: RewardTerm(function, tuple(needs.split()))
+    for function, needs in (
+        (track_linear_velocity, "odometry command"),
+        (track_yaw_rate, "odometry command"),
+        (upright, "imu"),
+        (base_height, "odometry"),
+        (gait_contact, "feet self"),
+        (foot_clearance, "feet self"),
+        (vertical_velocity, "odometry"),
+        (roll_pitch_rate, "imu"),
+        (action_rate, "self"),
+        (effort, "effort"),
+        (joint_velocity, "joints"),
+        (tool_position, "joints command"),
+        (tool_orientation, "joints command"),
+        (stand_pose, "joints command"),
     )
 }
+"""Every reward term there is, by name."""
+
+FIELD_SOURCES = {
+    "linear_velocity": "odometry",
+    "angular_velocity": "imu",
+    "mean_velocity": "odometry",
+    "gravity": "imu",
+    "base_height": "odometry",
+    "joint_position": "joints",
+    "joint_velocity": "joints",
+    "default_position": "",
+    "effort": "effort",
+    "action": "self",
+    "previous_action": "self",
+    "command": "command",
+    "moving": "command",
+    "foot_contact": "feet",
+    "foot_height": "feet",
+    "foot_stance": "self",
+    "tool_distance": "joints command",
+    "tool_angle": "joints command",
+}
+"""Where the fields of `RobotState` come from on a robot; an arm's tool from its kinematics and its goal."""
 
 
 class Reward:
-    """Weighted sum of an embodiment's reward terms.
+    """Weighted sum of an embodiment's reward terms. It needs no simulation, only a `RobotState`.
+
+    Args:
+        sources: those that there are, such as of a recording; terms that need another are left out and named
+            in `masked`. None: all.
 
     Raises:
         UserError: a term's name or one of its parameters is unknown or missing.
     """
 
-    def __init__(self, embodiment: Embodiment) -> None:
+    def __init__(self, embodiment: Embodiment, sources: Collection[str] | None = None) -> None:
         self._terms = []
+        self.masked: dict[str, tuple[str, ...]] = {}
         for term in embodiment.reward.terms:
-            function = TERMS.get(term.name)
-            if function is None:
+            row = TERMS.get(term.name)
+            if row is None:
                 raise UserError(
                     f"{embodiment.name}: reward.terms: unknown term {term.name!r}"
                     f"{closest(term.name, TERMS)}; known: {', '.join(TERMS)}"
                 )
-            accepted = set(list(inspect.signature(function).parameters)[1:])
+            accepted = set(list(inspect.signature(row.function).parameters)[1:])
             if set(term.params) != accepted:
                 raise UserError(
                     f"{embodiment.name}: reward.terms.{term.name} takes "
                     f"{sorted(accepted) or 'no parameters'}, got {sorted(term.params) or 'none'}"
                 )
-            self._terms.append((term.name, term.weight, function, dict(term.params)))
+            missing = () if sources is None else tuple(need for need in row.needs if need not in sources)
+            if missing:
+                self.masked[term.name] = missing
+            else:
+                self._terms.append((term.name, term.weight, row.function, dict(term.params)))
 
     def __call__(self, state: RobotState) -> tuple[Value, dict[str, Value]]:
         """Total reward of one decision and the weighted share of each term."""

@@ -264,7 +264,7 @@ class BatchEnv:
         self._reward, self._one = Reward(embodiment), self.lanes[0]
         self._timestep = float(self._one.simulation.model.opt.timestep)
         self._last: Array = np.zeros((count, embodiment.num_joints))  # joint targets sent before
-        self._previous = np.zeros((count, embodiment.action_dim))
+        self._previous: NDArray[np.floating[Any]] = np.zeros((count, embodiment.action_dim))
         self._mean_velocity = np.zeros((count, 3))
         self._asked = np.zeros((count, embodiment.command_dim))  # commands as drawn or set
         self._steps, self._delay = np.zeros(count, dtype=int), np.zeros(count)
@@ -336,20 +336,13 @@ class BatchEnv:
         terminated = self.embodiment.termination.reached(self._height(), tilt)
         observation = self._observe(self._all, self._last)
         truncated = ~terminated & (self._steps >= self.spec.episode_length)
-        final, ended, final_privileged = (
-            observation,
-            np.flatnonzero(terminated | truncated),
-            self.privileged(),
-        )
-        if not len(ended):
-            return BatchStep(
-                observation, final, final_privileged, final_privileged, reward, terminated, truncated
-            )
-        observation = observation.copy()
-        observation[ended] = self._reset(ended)
-        return BatchStep(
-            observation, final, self.privileged(), final_privileged, reward, terminated, truncated
-        )
+        ended, last = np.flatnonzero(terminated | truncated), self.privileged()
+        following, known = observation, last
+        if len(ended):
+            following = observation.copy()
+            following[ended] = self._reset(ended)
+            known = self.privileged()
+        return BatchStep(following, observation, known, last, reward, terminated, truncated)
 
     def _advance(self) -> None:
         """Physics of one control period."""
