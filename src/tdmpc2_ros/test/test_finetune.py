@@ -45,18 +45,29 @@ class Client:
 
     def __init__(self, own) -> None:
         self.feedback: list = []
+        self._executor = own.executor
         self._client = ActionClient(own.node, FineTune, "/finetune/fine_tune")
         assert self._client.wait_for_server(60.0)
 
     def send(self, goal):
-        future = self._client.send_goal_async(goal, lambda message: self.feedback.append(message.feedback))
-        wait_until(future.done, 20.0, "no answer to the goal")
-        return future.result()
+        def receive(message):
+            self.feedback.append(message.feedback)
+
+        return self._answer(
+            lambda: self._client.send_goal_async(goal, receive), 20.0, "no answer to the goal"
+        )
 
     def result(self, handle, process, timeout=60.0):
-        future = handle.get_result_async()
-        wait_until(future.done, timeout, lambda: f"no result\n{process.log}")
-        return future.result()
+        return self._answer(handle.get_result_async, timeout, lambda: f"no result\n{process.log}")
+
+    def _answer(self, request, timeout, message):
+        """Answer to a request made on the thread that spins.
+
+        ActionClient notes a request after sending it; a spinning thread that is faster drops the answer.
+        """
+        asked = self._executor.create_task(request)
+        wait_until(lambda: asked.done() and asked.result().done(), timeout, message)
+        return asked.result().result()
 
 
 def test_goal_is_trained_and_handed_to_the_planner(data, tmp_path):
