@@ -19,8 +19,6 @@ from tdmpc2_core.model.layers import MLP, LayerWeights, layer_weights
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
 
-_PANEL = 16  # outputs per panel of weights, as in networks.c
-
 
 class Workspace:
     """Buffers by name that are kept from call to call. One planner's thread at a time may use it."""
@@ -52,15 +50,6 @@ class _Layer(ctypes.Structure):
     ]
 
 
-def _panels(weight: Tensor) -> Tensor:
-    """Weights (in, out) as (ceil(out / 16), in, 16), zeros at the end."""
-    rows, columns = weight.shape
-    count = -(-columns // _PANEL)
-    wide = weight.new_zeros(rows, count * _PANEL)
-    wide[:, :columns] = weight
-    return wide.view(rows, count, _PANEL).permute(1, 0, 2).contiguous()
-
-
 class Network:
     """One network. Its first layer is split by input: what comes with every robot, and the action.
 
@@ -73,13 +62,13 @@ class Network:
         self._library, self._space = library, space
         first = layers[0].weight.t()
         context, action = first.split([len(first) - action_dim, action_dim])
-        self._action_panels = _panels(action)
+        self._action_panels = library.panels(action)
         self._kept: list[list[Tensor | None]] = []  # the addresses below are theirs
         self._layers = (_Layer * len(layers))()
         for index, (place, layer) in enumerate(zip(self._layers, layers, strict=True)):
             weight = context if index == 0 else layer.weight.t()
             norm = [None if t is None else t.contiguous() for t in (layer.gain, layer.shift)]
-            kept = [_panels(weight), layer.bias.contiguous(), *norm]
+            kept = [library.panels(weight), layer.bias.contiguous(), *norm]
             self._kept.append(kept)
             place.weight, place.bias, place.gain, place.shift = (
                 None if t is None else t.data_ptr() for t in kept
