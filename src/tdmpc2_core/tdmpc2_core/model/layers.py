@@ -45,8 +45,10 @@ def dropped_entries(count: int, p: float, generator: torch.Generator) -> Tensor:
 
 
 def uses_hidden(like: Tensor) -> bool:
-    """Whether `hidden` is the faster way for this input; otherwise use `composed`."""
-    return like.device.type == "cpu" and like.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    """Whether `hidden` is the faster way for this input; otherwise, and in an export, use `composed`."""
+    if like.device.type != "cpu" or like.dtype != torch.float32:
+        return False
+    return not (torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting())
 
 
 class _Hidden(torch.autograd.Function):
