@@ -22,7 +22,7 @@ from tdmpc2_core.model.functional import mish, mish_and_slope, simnorm
 from tdmpc2_core.model.kernels import EPS, Kernels, active
 
 _aten = torch.ops.aten
-_FEW_ROWS = 32  # below, packing the weights takes longer than a library's product
+_FEW_ROWS, _LARGE = 64, 4_000_000  # rows, weights: below and beyond, packing takes longer than it saves
 
 
 def dropped_entries(count: int, p: float, generator: torch.Generator) -> Tensor:
@@ -131,7 +131,7 @@ def _product(
     kernels: Kernels | None, x: Tensor, w: Tensor, out: Tensor, bias: Tensor | None = None, add: bool = False
 ) -> None:
     """out <- x w + bias, or + out where `add`; by the kernels, where packing w is little beside it."""
-    if kernels is not None and len(x) >= _FEW_ROWS:
+    if kernels is not None and len(x) >= _FEW_ROWS and w.numel() <= _LARGE:
         kernels.matmul(x, w, out, bias, add)
     elif bias is not None:
         torch.addmm(bias, x, w, out=out)

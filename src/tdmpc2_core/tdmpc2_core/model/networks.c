@@ -14,7 +14,7 @@ enum { LANES = 16 };
 enum { LANES = 8 }; /* AVX2; two registers of NEON */
 #endif
 /* 6 x 2 sums fill the vector registers of AVX2; DEPTH inputs of BLOCK rows and of a panel stay in a core's caches. */
-enum { PANEL = 2 * LANES, TILE = 6, BLOCK = 96, DEPTH = 512 };
+enum { PANEL = 2 * LANES, TILE = 6, BLOCK = 192, DEPTH = 512 };
 
 const int64_t panel = PANEL; /* read by kernels.py */
 
@@ -34,13 +34,15 @@ void norm_mish(const float *, const float *, const float *, float *, int64_t, in
 void norm_simnorm(float *, const float *, const float *, int64_t, int64_t, int64_t, float, int);
 void expected_bin(const float *, const float *, float *, int64_t, int64_t, int);
 
-/* out <- sums + base, which may be NULL. */
-static inline __attribute__((always_inline)) void store(const float *sums, const float *base, float *out, int64_t count)
+/* Half a panel's row of `base`; beyond `width` anything. */
+static inline __attribute__((always_inline)) vec addend(matrix base, int64_t row, int half, int64_t width)
 {
-    if (base)
-        for (int64_t j = 0; j < count; j++) out[j] = base[j] + sums[j];
-    else
-        memcpy(out, sums, (size_t)count * sizeof(float));
+    const float *from = base.at + row * base.row + half * LANES;
+    const int64_t left = width - half * LANES;
+    vec found = {0.0f};
+    if (left >= LANES) return *(const vec *)from;
+    memcpy(&found, from, (size_t)left * sizeof(float));
+    return found;
 }
 
 /* A tile of out = base + x w: `rows` <= TILE rows of `depth` inputs, one panel of weights; base.at may be NULL. */
@@ -57,14 +59,16 @@ static inline __attribute__((always_inline)) void tile(const int rows, matrix x,
             sums[i][1] += v * right;
         }
     }
+    if (base.at)
+        for (int i = 0; i < rows; i++)
+            for (int half = 0; half < 2 && half * LANES < width; half++) sums[i][half] += addend(base, i, half, width);
     for (int i = 0; i < rows; i++, out += stride) {
         float row[PANEL];
         memcpy(row, sums[i], sizeof(row));
-        const float *from = base.at ? base.at + i * base.row : NULL;
         if (width >= PANEL)
-            store(row, from, out, PANEL);
+            memcpy(out, row, sizeof(row));
         else
-            store(row, from, out, width);
+            memcpy(out, row, (size_t)width * sizeof(float));
     }
 }
 
@@ -119,15 +123,20 @@ void pack(const float *w, int64_t row, int64_t step, int64_t inputs, int64_t out
     }
 }
 
+/* Rows of a block: whole tiles, at most about BLOCK, as many blocks for every thread. */
+static int64_t block_rows(int64_t rows, int threads)
+{
+    const int64_t share = (rows + threads - 1) / threads, parts = (share + BLOCK - 1) / BLOCK;
+    return ((share + parts - 1) / parts + TILE - 1) / TILE * TILE;
+}
+
 /* out (rows, outputs) <- x (rows, inputs) w (inputs, outputs) + bias, or + out where `add`. `panels`: room for w. */
 void matmul(const float *x, int64_t x_row, int64_t x_step, const float *w, int64_t w_row, int64_t w_step,
             const float *bias, float *panels, float *out, int64_t rows, int64_t inputs, int64_t outputs, int add,
             int threads)
 {
     pack(w, w_row, w_step, inputs, outputs, panels, threads);
-    int64_t size = (rows + threads - 1) / threads;
-    size = size > BLOCK ? BLOCK : (size + TILE - 1) / TILE * TILE;
-    const int64_t blocks = (rows + size - 1) / size;
+    const int64_t size = block_rows(rows, threads), blocks = (rows + size - 1) / size;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t b = 0; b < blocks; b++) {
         const int64_t begin = b * size, count = begin + size < rows ? size : rows - begin;
@@ -180,10 +189,9 @@ void network(const layer *layers, int64_t count, const float *z, int64_t repeat,
              const float *action_weight, int64_t actions, int64_t rows, int64_t group, float eps, float *scratch,
              float *out, int threads)
 {
-    int64_t widest = 0, size = (rows + threads - 1) / threads;
+    const int64_t size = block_rows(rows, threads), blocks = (rows + size - 1) / size;
+    int64_t widest = 0;
     for (int64_t l = 0; l < count; l++) widest = layers[l].outputs > widest ? layers[l].outputs : widest;
-    size = size > BLOCK ? BLOCK : (size + TILE - 1) / TILE * TILE;
-    const int64_t blocks = (rows + size - 1) / size;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t b = 0; b < blocks; b++) {
         const int64_t begin = b * size, end = begin + size < rows ? begin + size : rows;
