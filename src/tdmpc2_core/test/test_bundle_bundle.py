@@ -50,6 +50,11 @@ def edit(path: Path, change: Any) -> None:
     manifest.write(path, content)
 
 
+def test_a_bundle_with_a_setting_that_is_gone_still_loads(saved: Path) -> None:
+    edit(saved, lambda content: content["planner"].update(score="terminal"))
+    assert load_bundle(saved).planner == bundle().planner
+
+
 def replace_weights(path: Path, change: Any) -> None:
     weights = safetensors.torch.load_file(path / "weights.safetensors")
     change(weights)

@@ -9,7 +9,6 @@ import torch
 from parity import STEMS, Fixture, assert_close, available
 from torch import Tensor
 
-from tdmpc2_core.imagine.compiled import CompiledRollout
 from tdmpc2_core.imagine.rollout import Rollout
 from tdmpc2_core.model.kernels import KernelChoice
 from tdmpc2_core.planning import MPPI, PlanDraws, PlannerConfig, planner_preset
@@ -67,8 +66,6 @@ def test_calls_in_sequence(stem: str, kernels: KernelChoice) -> None:
     recorded = 0
     for task in tasks:
         planner = MPPI(model, config, f.settings["discount"], torch.Generator())
-        if isinstance(planner.rollout, CompiledRollout):
-            planner.rollout.refresh()  # weights that were seen before are compiled
         planner.rollout = watched = Watched(planner.rollout)
         for call in range(3):
             prefix = f"plan_{call}_" if task is None else f"plan_task{task}_{call}_"

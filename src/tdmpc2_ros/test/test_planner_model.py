@@ -22,6 +22,10 @@ def test_parameters_override_the_bundle(bundle):
     assert (config.num_samples, config.iterations, config.num_pi_trajs) == (40, 1, 20) and not line
     agent, _ = load_agent(PlannerParameters(bundle, method="gradient"))
     assert agent.planner_config.method == "gradient"
+    with pytest.raises(
+        UserError, match="^parameters of planner: .*method: expected one of mppi, policy, grad"
+    ):
+        load_agent(PlannerParameters(bundle, method="search"))
     with pytest.raises(UserError, match="model is empty"):
         load_agent(PlannerParameters())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -13,13 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.model.architecture import WorldModelConfig
+from tdmpc2_core.model.distributions import squashed_gaussian
 from tdmpc2_core.model.world_model import WorldModel
 
 OPSET = 18
 """First ONNX operator set that has Mish."""
-
-_LAYER_NORM_EPS = 1e-5
 
 
 class PolicyPrior(nn.Module):
@@ -38,38 +35,13 @@ class PolicyPrior(nn.Module):
     def forward(self, obs: Tensor, task: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See the class."""
         model, c = self.model, self.model.config
-        several = task is not None
-        rows = self.get_buffer("embedding")[task] if several else None
-        if c.normalise_obs:
-            statistics = model.normaliser
-            std = statistics.variance.sqrt().clamp(min=statistics.min_std)
-            obs = ((obs - statistics.mean) / std).clamp(-statistics.clip, statistics.clip)
-        z = _layers(model.encoder.get_submodule("layers").children(), _with(obs, rows), c)
-        output = _layers(model.policy_head.layers, _with(z, rows), c)
-        mean, raw = output.chunk(2, -1)
-        log_std = c.log_std_min + 0.5 * (c.log_std_max - c.log_std_min) * (raw.tanh() + 1.0)
-        if several and model.action_masks is not None:
-            mask = model.action_masks[task]
-            mean, log_std = mean * mask, log_std * mask
-        return mean.tanh(), log_std
-
-
-def _with(x: Tensor, rows: Tensor | None) -> Tensor:
-    return x if rows is None else torch.cat([x, rows], -1)
-
-
-def _layers(layers: Iterable[nn.Module], x: Tensor, config: WorldModelConfig) -> Tensor:
-    for layer in layers:
-        x = F.linear(x, layer.get_parameter("weight"), layer.get_parameter("bias"))
-        if not hasattr(layer, "norm_weight"):
-            continue
-        gain, shift = layer.get_parameter("norm_weight"), layer.get_parameter("norm_bias")
-        x = F.layer_norm(x, (x.shape[-1],), gain, shift, _LAYER_NORM_EPS)
-        if getattr(layer, "simnorm_dim", None) is None:
-            x = F.mish(x)
-        else:
-            x = x.unflatten(-1, (-1, config.simnorm_dim)).softmax(-1).flatten(-2)
-    return x
+        rows, mask = [], None
+        if task is not None and model.action_masks is not None:
+            rows, mask = [self.get_buffer("embedding")[task]], model.action_masks[task]
+        z = model.encoder(model.normaliser(obs), *rows)
+        output = model.policy_head(z, *rows)
+        sample = squashed_gaussian(output, None, c.log_std_min, c.log_std_max, mask)
+        return sample.mean, sample.log_std
 
 
 def export_onnx(model: WorldModel, path: str | Path) -> None:

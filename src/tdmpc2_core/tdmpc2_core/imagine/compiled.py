@@ -13,13 +13,11 @@ from torch import Tensor, nn
 from tdmpc2_core.imagine.rollout import Discount, ModelRollout, discount_of, discounted_return
 from tdmpc2_core.model.architecture import check_observation_shape
 from tdmpc2_core.model.distributions import PolicySample, squashed_gaussian
-from tdmpc2_core.model.kernels import EPS, KernelChoice, Kernels, kernels, threads_for, using
+from tdmpc2_core.model.kernels import EPS, KernelChoice, Kernels, kernels, threads_for
 from tdmpc2_core.model.layers import MLP, LayerWeights, layer_weights
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
-
-_PANEL = 16  # outputs per panel of weights, as in networks.c
 
 
 class Workspace:
@@ -52,15 +50,6 @@ class _Layer(ctypes.Structure):
     ]
 
 
-def _panels(weight: Tensor) -> Tensor:
-    """Weights (in, out) as (ceil(out / 16), in, 16), zeros at the end."""
-    rows, columns = weight.shape
-    count = -(-columns // _PANEL)
-    wide = weight.new_zeros(rows, count * _PANEL)
-    wide[:, :columns] = weight
-    return wide.view(rows, count, _PANEL).permute(1, 0, 2).contiguous()
-
-
 class Network:
     """One network. Its first layer is split by input: what comes with every robot, and the action.
 
@@ -73,13 +62,13 @@ class Network:
         self._library, self._space = library, space
         first = layers[0].weight.t()
         context, action = first.split([len(first) - action_dim, action_dim])
-        self._action_panels = _panels(action)
+        self._action_panels = library.panels(action)
         self._kept: list[list[Tensor | None]] = []  # the addresses below are theirs
         self._layers = (_Layer * len(layers))()
         for index, (place, layer) in enumerate(zip(self._layers, layers, strict=True)):
             weight = context if index == 0 else layer.weight.t()
             norm = [None if t is None else t.contiguous() for t in (layer.gain, layer.shift)]
-            kept = [_panels(weight), layer.bias.contiguous(), *norm]
+            kept = [library.panels(weight), layer.bias.contiguous(), *norm]
             self._kept.append(kept)
             place.weight, place.bias, place.gain, place.shift = (
                 None if t is None else t.data_ptr() for t in kept
@@ -117,36 +106,30 @@ class Network:
 
 
 class CompiledModel:
-    """A model in float32 on a CPU through `Network`s, packed once its weights rest.
+    """A model in float32 on a CPU through `Network`s, packed when its weights changed.
 
-    Call `refresh` before every plan; while it says False, call no other method. Tasks (B,) go with the rows
+    Call `refresh` before every plan; where it says False, call no other method. Tasks (B,) go with the rows
     of what they are given with; images are encoded by the model itself.
     """
 
     def __init__(self, model: WorldModel, library: Kernels) -> None:
         self._model, self._library = model, library
         self.space = Workspace()
-        self._parts: list[nn.Module] = [model.dynamics, model.reward_head, model.policy_head, model.q_heads]
-        self._parts += [] if model.termination_head is None else [model.termination_head]
-        self._parts += [model.encoder] if isinstance(model.encoder, MLP) else []
-        self._weights = [p for part in self._parts for p in part.parameters()]
-        self._seen: tuple[int, ...] = ()
+        parts: list[nn.Module] = [model.dynamics, model.reward_head, model.policy_head, model.q_heads]
+        parts += [] if model.termination_head is None else [model.termination_head]
+        parts += [model.encoder] if isinstance(model.encoder, MLP) else []
+        self._weights = [p for part in parts for p in part.parameters()]
         self._packed: tuple[int, ...] = ()  # of the weights in the networks
 
     def refresh(self) -> bool:
-        """Take up changed weights, once two plans in a row found the same; True: the networks are ready.
-
-        Packing costs more than it saves while every plan has new weights, as in training.
-        """
-        seen, before = tuple(x for p in self._weights for x in (p._version, p.data_ptr())), self._seen
-        self._seen = seen
-        if seen == self._packed:
-            return True
+        """Take up changed weights; False: the model is on another device or in another precision."""
         first = self._weights[0]
-        if seen != before or first.device.type != "cpu" or first.dtype != torch.float32:
+        if first.device.type != "cpu" or first.dtype != torch.float32:
             return False
-        self._pack()
-        self._packed = seen
+        seen = tuple(x for p in self._weights for x in (p._version, p.data_ptr()))
+        if seen != self._packed:
+            self._pack()
+            self._packed = seen
         return True
 
     @torch.no_grad()
@@ -243,33 +226,25 @@ def compiled_model(model: WorldModel, choice: KernelChoice) -> CompiledModel | N
 
 
 class CompiledRollout(ModelRollout):
-    """`ModelRollout` through compiled networks, equal to rounding; plain while weights change."""
+    """`ModelRollout` through compiled networks, equal to rounding; plain where there are none."""
 
     def __init__(
         self, model: WorldModel, discount: Discount, soft_termination: bool, library: Kernels
     ) -> None:
         super().__init__(model, discount, soft_termination)
-        self._networks, self._library = CompiledModel(model, library), library
+        self._networks = CompiledModel(model, library)
         self.ready = False
-
-    def refresh(self) -> bool:
-        """Take up changed weights; whether plans are compiled, see `CompiledModel.refresh`."""
-        self.ready = self._networks.refresh()
-        return self.ready
 
     def encode(self, obs: Tensor, task: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
         """See `Rollout.encode`; decides whether this plan is compiled."""
-        if self.refresh():
-            return self._networks.encode(obs, task, shifts)
-        with using(self._library):
-            return super().encode(obs, task, shifts)
+        self.ready = self._networks.refresh()
+        return self._networks.encode(obs, task, shifts) if self.ready else super().encode(obs, task, shifts)
 
     @torch.no_grad()
     def prior(self, latent: Tensor, noise: Tensor, task: Tensor | None = None) -> Tensor:
         """See `Rollout.prior`."""
         if not self.ready:
-            with using(self._library):
-                return super().prior(latent, noise, task)
+            return super().prior(latent, noise, task)
         net, (horizon, robots, count, size) = self._networks, noise.shape
         flat = noise.reshape(horizon, robots * count, size)
         actions = torch.empty_like(flat)
@@ -292,8 +267,7 @@ class CompiledRollout(ModelRollout):
     ) -> Tensor:
         """See `Rollout.returns`."""
         if not self.ready:
-            with using(self._library):
-                return super().returns(latent, actions, noise, heads, task)
+            return super().returns(latent, actions, noise, heads, task)
         net, (horizon, robots, count, size) = self._networks, actions.shape
         rows = robots * count
         flat = actions.reshape(horizon, rows, size)

@@ -4,7 +4,6 @@
    Mish, with n = e (e + 2) and e = e^x: x n / (n + 2). The argument of 2^x is bounded so that n is finite. */
 
 #include <stdint.h>
-#include <string.h>
 #include <math.h>
 
 #define LOG2_E 1.44269504088896341f
@@ -65,35 +64,26 @@ static inline void moments(const float *row, int64_t width, float eps, float *me
     *inverse = 1.0f / sqrtf((s0 + s1 + s2 + s3) / (float)width + eps);
 }
 
-/* out <- x + bias; bias may be NULL, out may be x. */
-static inline void biased(const float *x, const float *bias, float *out, int64_t width)
-{
-    if (bias)
-        for (int64_t j = 0; j < width; j++) out[j] = x[j] + bias[j];
-    else if (out != x)
-        memcpy(out, x, (size_t)width * sizeof(float));
-}
-
-/* out <- Mish(LayerNorm(x + bias)), (rows, width). */
-void norm_mish(const float *x, const float *bias, const float *gain, const float *shift, float *out, int64_t rows,
-               int64_t width, float eps, int threads)
+/* out <- Mish(LayerNorm(x)), (rows, width); out may be x. */
+void norm_mish(const float *x, const float *gain, const float *shift, float *out, int64_t rows, int64_t width,
+               float eps, int threads)
 {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++) {
+        const float *from = x + i * width;
         float mean, inverse, *row = out + i * width;
-        biased(x + i * width, bias, row, width);
-        moments(row, width, eps, &mean, &inverse);
+        moments(from, width, eps, &mean, &inverse);
 #pragma omp simd
         for (int64_t j = 0; j < width; j++) {
-            const float u = (row[j] - mean) * inverse * gain[j] + shift[j];
+            const float u = (from[j] - mean) * inverse * gain[j] + shift[j];
             const float e = power_of_two(u * LOG2_E, 62.0f), n = e * (e + 2.0f);
             row[j] = u * (n / (n + 2.0f));
         }
     }
 }
 
-/* Backward of norm_mish without bias: d <- gradient of x (rows, width) from the gradient
-   `grad` of its output. `sums` (threads, 3, width), zero before: adds the gradients of gain, shift and bias. */
+/* Backward of norm_mish: d <- gradient of x (rows, width) from the gradient `grad` of its output. `sums` (threads, 3,
+   width), zero before: adds the gradients of gain, shift and of a bias in x. */
 void norm_mish_backward(const float *grad, const float *x, const float *gain, const float *shift, float *d,
                         float *sums, int64_t rows, int64_t width, float eps, int threads)
 {
@@ -127,14 +117,13 @@ void norm_mish_backward(const float *grad, const float *x, const float *gain, co
     }
 }
 
-/* out <- SimNorm(LayerNorm(x + bias)): softmax in groups of `group`. */
-void norm_simnorm(const float *x, const float *bias, const float *gain, const float *shift, float *out,
-                  int64_t rows, int64_t width, int64_t group, float eps, int threads)
+/* x <- SimNorm(LayerNorm(x)): softmax in groups of `group`. */
+void norm_simnorm(float *x, const float *gain, const float *shift, int64_t rows, int64_t width, int64_t group,
+                  float eps, int threads)
 {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++) {
-        float mean, inverse, largest = 0.0f, *row = out + i * width;
-        biased(x + i * width, bias, row, width);
+        float mean, inverse, largest = 0.0f, *row = x + i * width;
         moments(row, width, eps, &mean, &inverse);
 #pragma omp simd reduction(max : largest)
         for (int64_t j = 0; j < width; j++) {
@@ -158,14 +147,13 @@ void norm_simnorm(const float *x, const float *bias, const float *gain, const fl
     }
 }
 
-/* out (rows) <- expected bin of two-hot logits x + bias (rows, width), before symexp; x is consumed. */
-void expected_bin(float *x, const float *bias, const float *bins, float *out, int64_t rows, int64_t width,
-                  int threads)
+/* out (rows) <- expected bin of two-hot logits x (rows, width), before symexp. */
+void expected_bin(const float *x, const float *bins, float *out, int64_t rows, int64_t width, int threads)
 {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++) {
-        float *row = x + i * width, highest = -INFINITY, sum = 0.0f, value = 0.0f;
-        biased(row, bias, row, width);
+        const float *row = x + i * width;
+        float highest = -INFINITY, sum = 0.0f, value = 0.0f;
         for (int64_t j = 0; j < width; j++) highest = row[j] > highest ? row[j] : highest;
 #pragma omp simd reduction(+ : sum, value)
         for (int64_t j = 0; j < width; j++) {

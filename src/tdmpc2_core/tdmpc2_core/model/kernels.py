@@ -49,19 +49,11 @@ _FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-
 _SMALL = 65536  # elements; below, waking threads costs more than they save
 _POINTER, _LONG, _FLOAT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
 _SIGNATURES: dict[str, Sequence[type]] = {
-    "norm_mish": [_POINTER] * 5 + [_LONG] * 2 + [_FLOAT, _INT],
+    "norm_mish": [_POINTER] * 4 + [_LONG] * 2 + [_FLOAT, _INT],
     "norm_mish_backward": [_POINTER] * 6 + [_LONG] * 2 + [_FLOAT, _INT],
-    "network": [
-        _POINTER,
-        _LONG,
-        _POINTER,
-        _LONG,
-        *[_POINTER] * 2,
-        *[_LONG] * 3,
-        _FLOAT,
-        *[_POINTER] * 2,
-        _INT,
-    ],
+    "pack": [_POINTER, *[_LONG] * 4, _POINTER, _INT],
+    "matmul": [*[_POINTER, _LONG, _LONG] * 2, *[_POINTER] * 3, *[_LONG] * 3, *[_INT] * 2],
+    "network": [*[_POINTER, _LONG] * 2, *[_POINTER] * 2, *[_LONG] * 3, _FLOAT, *[_POINTER] * 2, _INT],
     "decode": [_POINTER] * 3 + [_LONG] * 2 + [_INT],
     "squash": [_POINTER] * 3 + [_LONG] * 2 + [_FLOAT] * 2,
 }
@@ -75,6 +67,7 @@ class Kernels:
             function = getattr(library, name)
             function.argtypes, function.restype = types, None
         self._library = library
+        self._panel = _LONG.in_dll(library, "panel").value
 
     @property
     def library(self) -> ctypes.CDLL:
@@ -83,8 +76,7 @@ class Kernels:
 
     def forward(self, x: Tensor, gain: Tensor, shift: Tensor, eps: float, out: Tensor) -> None:
         """out <- Mish(LayerNorm(x)), both (R, M)."""
-        pointers = (x.data_ptr(), None, *_pointers(gain, shift, out))
-        self._library.norm_mish(*pointers, *x.shape, eps, threads_for(x.numel()))
+        self._library.norm_mish(*_pointers(x, gain, shift, out), *x.shape, eps, threads_for(x.numel()))
 
     def backward(
         self, grad: Tensor, x: Tensor, gain: Tensor, shift: Tensor, eps: float
@@ -94,6 +86,26 @@ class Kernels:
         d, sums = torch.empty_like(x), x.new_zeros(threads, 3, x.shape[1])
         self._library.norm_mish_backward(*_pointers(grad, x, gain, shift, d, sums), *x.shape, eps, threads)
         return d, sums[0] if threads == 1 else sums.sum(0)
+
+    def panels(self, weight: Tensor) -> Tensor:
+        """Weights (in, out), any strides, as `network` takes them; room for them in a flat tensor."""
+        made = self._room(weight)
+        pointers = weight.data_ptr(), *weight.stride(), *weight.shape, made.data_ptr()
+        self._library.pack(*pointers, threads_for(weight.numel()))
+        return made
+
+    def matmul(
+        self, x: Tensor, weight: Tensor, out: Tensor, bias: Tensor | None = None, add: bool = False
+    ) -> None:
+        """out (R, M) <- x (R, K) weight (K, M) + bias, or + out where `add`; x and weight of any strides."""
+        room, (rows, inputs), outputs = self._room(weight), x.shape, weight.shape[1]
+        sides = (x.data_ptr(), *x.stride(), weight.data_ptr(), *weight.stride())
+        pointers = _pointers(bias, room, out)
+        self._library.matmul(*sides, *pointers, rows, inputs, outputs, add, threads_for(out.numel()))
+
+    def _room(self, weight: Tensor) -> Tensor:
+        inputs, outputs = weight.shape
+        return weight.new_empty(-(-outputs // self._panel) * self._panel * inputs)
 
 
 def _pointers(*tensors: Tensor | None) -> list[int | None]:

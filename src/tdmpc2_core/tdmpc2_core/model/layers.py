@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdmpc2_core.model.functional import mish, mish_and_slope, simnorm
-from tdmpc2_core.model.kernels import EPS, active
+from tdmpc2_core.model.kernels import EPS, Kernels, active
 
 _aten = torch.ops.aten
+_FEW_ROWS, _LARGE = 64, 4_000_000  # rows, weights: below and beyond, packing takes longer than it saves
 
 
 def dropped_entries(count: int, p: float, generator: torch.Generator) -> Tensor:
@@ -44,8 +45,10 @@ def dropped_entries(count: int, p: float, generator: torch.Generator) -> Tensor:
 
 
 def uses_hidden(like: Tensor) -> bool:
-    """Whether `hidden` is the faster way for this input; otherwise use `composed`."""
-    return like.device.type == "cpu" and like.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    """Whether `hidden` is the faster way for this input; otherwise, and in an export, use `composed`."""
+    if like.device.type != "cpu" or like.dtype != torch.float32:
+        return False
+    return not (torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting())
 
 
 class _Hidden(torch.autograd.Function):
@@ -62,8 +65,8 @@ class _Hidden(torch.autograd.Function):
         eps: float,
         *parts: Tensor,
     ) -> Tensor:
-        x, before = _linear(weight, bias, dropped, parts)
         ctx.eps, ctx.kernels = eps, active.get()
+        x, before = _linear(weight, bias, dropped, parts, ctx.kernels)
         ctx.sizes = [part.shape[-1] for part in parts]
         y = torch.empty_like(before)
         if ctx.kernels is not None:
@@ -116,22 +119,38 @@ class _Hidden(torch.autograd.Function):
             own = h if len(x) > 1 else 0
             for part, block in zip(d_parts, columns, strict=True):
                 if part is not None:  # an input that all heads share gets their sum
-                    torch.addmm(part[own], d, block[h], beta=float(own != h), out=part[own])
+                    _product(ctx.kernels, d, block[h], part[own], add=own != h)
             if d_weight is not None and d_bias is not None and d_gain is not None and d_shift is not None:
-                torch.mm(d.t(), x[own], out=d_weight[h])
+                _product(ctx.kernels, d.t(), x[own], d_weight[h])
                 d_bias[h] = torch.sum(d, 0) if db is None or dropped else db
                 d_gain[h], d_shift[h] = dg, ds
         return d_weight, d_bias, d_gain, d_shift, None, None, *d_parts
 
 
+def _product(
+    kernels: Kernels | None, x: Tensor, w: Tensor, out: Tensor, bias: Tensor | None = None, add: bool = False
+) -> None:
+    """out <- x w + bias, or + out where `add`; by the kernels, where packing w is little beside it."""
+    if kernels is not None and len(x) >= _FEW_ROWS and w.numel() <= _LARGE:
+        kernels.matmul(x, w, out, bias, add)
+    elif bias is not None:
+        torch.addmm(bias, x, w, out=out)
+    else:
+        torch.addmm(out, x, w, beta=float(add), out=out)
+
+
 def _linear(
-    weight: Tensor, bias: Tensor, dropped: Sequence[Tensor], parts: Sequence[Tensor]
+    weight: Tensor,
+    bias: Tensor,
+    dropped: Sequence[Tensor],
+    parts: Sequence[Tensor],
+    kernels: Kernels | None,
 ) -> tuple[Tensor, Tensor]:
     """Joined input (1 or heads, N, in) and its linear map (heads, N, out), dropped entries at zero."""
     x = parts[0] if len(parts) == 1 else torch.cat(list(parts), -1)
     before = x.new_empty(weight.shape[0], x.shape[1], weight.shape[1])
     for h in range(len(weight)):
-        torch.addmm(bias[h], x[h if len(x) > 1 else 0], weight[h].t(), out=before[h])
+        _product(kernels, x[h if len(x) > 1 else 0], weight[h].t(), before[h], bias[h])
         if dropped:
             before[h].view(-1).index_fill_(0, dropped[h], 0.0)
     return x, before
@@ -158,8 +177,8 @@ def hidden(
         eps = EPS * (1.0 - dropout) ** 2  # LayerNorm undoes dropout's factor 1 / (1 - p), its epsilon apart
     if torch.is_grad_enabled() and any(t.requires_grad for t in (weight, bias, gain, shift, *parts)):
         return _Hidden.apply(weight, bias, gain, shift, dropped, eps, *parts)
-    _, y = _linear(weight, bias, dropped, parts)
     kernels = active.get()
+    _, y = _linear(weight, bias, dropped, parts, kernels)
     for h, row in enumerate(y):
         if kernels is not None:
             kernels.forward(row, gain[h], shift[h], eps, row)

@@ -46,9 +46,7 @@ class PlannerParameters:
     autostart: bool = setting(
         False, why="configure and activate at start; a mistake ends the node with code 2"
     )
-    method: Literal["bundle", "mppi", "policy", "gradient", "mppi+gradient"] = setting(
-        "bundle", why="sampling search, policy prior alone, gradient ascent, or a search and then ascent"
-    )
+    method: str = setting("bundle", why="name of a planner; bundle takes the bundle's own")
     samples: int = setting(0, low=0, high=65536, why="candidates per iteration of the search")
     iterations: int = setting(0, low=0, high=100, why="iterations of the search")
     calibrate: bool = setting(
