@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from tdmpc2_core.robots.observation import ObservationAssembler
 from tdmpc2_core.robots.rewards import Reward, RobotState
 from tdmpc2_core.robots.rotations import pose_error, to_matrix
 from tdmpc2_core.robots.safety import SafetyFilter
-from tdmpc2_core.robots.sensors import SensorState
+from tdmpc2_core.robots.sensors import ROUNDING, SensorState
 from tdmpc2_core.robots.trajectory import TrajectoryPlayer
 
 
@@ -72,6 +73,7 @@ class RobotEnv:
         self._previous_action = np.zeros(embodiment.action_dim)
         self._steps = 0
         self._delay = 0.0
+        self._in_flight: deque[tuple[float, np.ndarray]] = deque()  # arrival, s, and targets (J,), rad
         self._mean_velocity = np.zeros(3)
         averaged = embodiment.reward.velocity_time_constant
         self._velocity_share = 1.0 - np.exp(-self._period / averaged) if averaged > 0.0 else 1.0
@@ -115,6 +117,7 @@ class RobotEnv:
         self._steps = 0
         self._previous_action = np.zeros(self.embodiment.action_dim)
         self._mean_velocity = np.zeros(3)
+        self._in_flight.clear()
         self.player.reset(simulation.joint_position())
         self.safety.reset(simulation.joint_position())
         self._command = self._next_command()
@@ -144,16 +147,15 @@ class RobotEnv:
     # ---- parts of a step ----
     def _advance(self, targets: np.ndarray) -> None:
         simulation, ramp = self.simulation, self.embodiment.action.interpolation == "linear"
-        arrival = simulation.time + self._delay
-        pending = True
+        self._in_flight.append((simulation.time + self._delay, targets))
         for _ in range(self.embodiment.physics_steps):
             now = simulation.time
-            if pending and now >= arrival - 1e-9:
+            while self._in_flight and now >= self._in_flight[0][0] - ROUNDING:
+                _, arrived = self._in_flight.popleft()
                 if ramp:
-                    self.player.set(targets[None], np.array([self._period]), now)
+                    self.player.set(arrived[None], np.array([self._period]), now)
                 else:
-                    self.player.step_to(targets)
-                pending = False
+                    self.player.step_to(arrived)
             simulation.step(self.player.sample(now + 1.0 / self.embodiment.physics_rate))
 
     def _measure(self) -> None:
