@@ -399,7 +399,7 @@ class BatchEnv:
     def _evaluate(self, action: NDArray[np.floating[Any]]) -> Array:
         world, (linear, angular) = self._world, self._twist()
         velocity = np.stack([linear[:, 0], linear[:, 1], angular[:, 2]], axis=1)
-        self._mean_velocity += self._one.velocity_share * (velocity - self._mean_velocity)
+        self._mean_velocity += self._one._velocity_share * (velocity - self._mean_velocity)
         feet = world.foot_height()
         state = RobotState(
             linear_velocity=linear,
