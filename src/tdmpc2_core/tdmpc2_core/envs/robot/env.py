@@ -89,6 +89,8 @@ class RobotEnv:
         self.max_steps = self.spec.episode_length
         self._period = embodiment.control_period
         self._goals = GoalSampler(embodiment) if embodiment.pose_command else None
+        resample = embodiment.command.resample_seconds if embodiment.command else 1.0
+        self.command_steps = max(1, round(resample * embodiment.control_rate))  # decisions per drawn command
         self._command = np.zeros(embodiment.command_dim)
         self._fixed_command: np.ndarray | None = None
         self._previous_action = np.zeros(embodiment.action_dim)
@@ -115,7 +117,7 @@ class RobotEnv:
         spec = self.embodiment.command
         if spec is None:
             return self._command
-        if steps % max(1, round(spec.resample_seconds * self.embodiment.control_rate)) == 0:
+        if steps % self.command_steps == 0:
             stand = self.rng.random() < spec.stand_fraction
             if not isinstance(spec, CommandSpec):
                 assert self._goals is not None

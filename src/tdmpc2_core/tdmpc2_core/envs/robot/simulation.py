@@ -30,29 +30,19 @@ from tdmpc2_core.robots.terms import SOURCES
 
 
 class Tool:
-    """The site or body that the pose command of an embodiment names.
+    """The site or body that the pose command of an embodiment names: forces on it, and the goal's marker.
 
-    Raises:
-        UserError: the robot model has neither.
+    Args:
+        place: where its pose stands in mjData: `site_` or nothing before `xpos`, and the index.
     """
 
-    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, embodiment: Embodiment) -> None:
-        assert embodiment.pose_command is not None
-        name = embodiment.pose_command.tool
-        self._data = data
-        site = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SITE, name)
-        body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name)
-        if max(site, body) < 0:
-            raise UserError(f"{embodiment.model_path}: no site or body named {name!r}, the embodiment's tool")
-        self._element = data.site(site) if site >= 0 else data.body(body)
-        self._body = int(model.site_bodyid[site]) if site >= 0 else body
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, place: tuple[str, int]) -> None:
+        prefix, index = place
+        self._data, self._position = data, getattr(data, f"{prefix}xpos")[index]
+        self._body = int(model.site_bodyid[index]) if prefix else index
         goal = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, "goal")
         self._marker = int(model.body_mocapid[goal]) if goal >= 0 else -1
         self._force, self._until = np.zeros(3), 0.0
-
-    def frame(self) -> tuple[np.ndarray, np.ndarray]:
-        """Position (3,) and rotation matrix (9,) in the world, as MuJoCo last computed them."""
-        return self._element.xpos, self._element.xmat
 
     def push(self, force: np.ndarray, seconds: float) -> None:
         """Force (3,), N, world frame, at the tool's origin from now on for ``seconds``."""
@@ -73,7 +63,7 @@ class Tool:
         force = self._force
         if self._data.time >= self._until:
             force, self._until = np.zeros(3), 0.0
-        arm = self._element.xpos - self._data.xipos[self._body]
+        arm = self._position - self._data.xipos[self._body]
         self._data.xfrc_applied[self._body] = np.concatenate([force, np.cross(arm, force)])
 
     def show_goal(self, pose: np.ndarray, base_position: np.ndarray, base_orientation: np.ndarray) -> None:
@@ -115,6 +105,7 @@ class Readings:
         feet = embodiment.clock.feet if embodiment.clock else ()
         self.feet, self.foot_starts = self._find_feet(feet)
         self.foot_radius = model.geom_size[self.feet, 0]
+        self._tool_place = self._find_tool() if embodiment.pose_command else None
         self.sources = tuple(name for name in READERS if SOURCES[name].present(embodiment))
 
     @property
@@ -181,7 +172,11 @@ class Readings:
 
     def _tool_frame(self) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) and rotation matrix (9,) of the tool in the world, of the present joint positions."""
-        raise NotImplementedError
+        if self._tool_place is None:
+            raise UserError(f"{self.embodiment.name}: has no tool; command.kind pose names one")
+        prefix, index = self._tool_place
+        position, rotation = getattr(self.data, f"{prefix}xpos"), getattr(self.data, f"{prefix}xmat")
+        return position[..., index, :], rotation[..., index, :]
 
     def tool_error(self, goal: np.ndarray) -> tuple[Any, Any]:
         """Distance (m) and angle (rad) from the true tool to a goal (7,) in the base frame."""
@@ -232,6 +227,18 @@ class Readings:
                 "by a free joint that is the first joint of the model"
             )
         return bool(floating)
+
+    def _find_tool(self) -> tuple[str, int]:
+        """The tool of the pose command: what precedes `xpos` in the name of its array, and the index."""
+        assert self.embodiment.pose_command is not None
+        name = self.embodiment.pose_command.tool
+        for kind, prefix in ((mujoco.mjtObj.mjOBJ_SITE, "site_"), (mujoco.mjtObj.mjOBJ_BODY, "")):
+            index = mujoco.mj_name2id(self.model, kind, name)
+            if index >= 0:
+                return prefix, index
+        raise UserError(
+            f"{self.embodiment.model_path}: no site or body named {name!r}, the embodiment's tool"
+        )
 
     def _find_actuators(self) -> np.ndarray:
         by_joint = {int(self.model.actuator_trnid[i, 0]): i for i in range(self.model.nu)}
@@ -293,7 +300,7 @@ class Simulation(Readings):
         self.model.opt.timestep = 1.0 / embodiment.physics_rate
         self.data = mujoco.MjData(self.model)
         self._find()
-        self._tool = Tool(self.model, self.data, embodiment) if embodiment.pose_command else None
+        self._tool = Tool(self.model, self.data, self._tool_place) if self._tool_place else None
         self._nominal = {
             "mass": self.model.body_mass[self.base].copy(),
             "friction": self.model.geom_friction.copy(),
@@ -383,11 +390,13 @@ class Simulation(Readings):
             data.ctrl[actuators] = row
             mujoco.mj_step(model, data)
 
+    def update_poses(self) -> None:
+        """Poses of the present joint positions; a step leaves those from before it."""
+        mujoco.mj_kinematics(self.model, self.data)
+
     def _tool_frame(self) -> tuple[np.ndarray, np.ndarray]:
-        if self._tool is None:
-            raise UserError(f"{self.embodiment.name}: has no tool; command.kind pose names one")
-        mujoco.mj_kinematics(self.model, self.data)  # a step leaves the poses from before it
-        return self._tool.frame()
+        self.update_poses()
+        return super()._tool_frame()
 
     # ---- physical parameters ----
     def set_friction(self, sliding: float | None) -> None:
@@ -397,6 +406,11 @@ class Simulation(Readings):
             self.model.geom_friction[:] = self._nominal["friction"]
             return
         self.model.geom_friction[:, 0] = np.where(self._nominal["friction"][:, 0] > 0.0, sliding, 0.0)
+
+    @property
+    def sliding_friction(self) -> float:
+        """Of the contacts, as drawn or the robot model's largest."""
+        return float(self.model.geom_friction[:, 0].max())
 
     def set_extra_mass(self, mass: float) -> None:
         """Mass added to the trunk, kg."""
