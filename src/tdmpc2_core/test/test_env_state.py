@@ -15,8 +15,8 @@ ROBOTS = ["quadruped", "humanoid", "arm"]
 
 
 def busy(name: str) -> Embodiment:
-    """A robot with everything that an episode can hold, in a second: delays of several decisions, many pushes,
-    short episodes and commands."""
+    """A robot with everything that an episode can hold in a second: delays of several decisions, many
+    pushes, new commands, and its end."""
     embodiment = Embodiment.load(name)
     changes = embodiment.to_dict()
     changes["randomisation"] |= {"delay": [0.0, 0.07], "push_interval": 0.2}

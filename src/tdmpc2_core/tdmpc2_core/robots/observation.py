@@ -34,7 +34,8 @@ class Layout:
         blocks, terms = embodiment.observation_layout, embodiment.observation.terms
         self._older = np.arange(embodiment.observation_dim)  # younger neighbours, one decision ago
         self._first = np.empty(embodiment.observation_dim, np.intp)  # place of each value in a sample
-        self.size, newest = 0, []
+        self.size = 0
+        newest: list[int] = []
         self._terms: list[tuple[Term, slice]] = []
         for block in blocks:
             part = slice(self.size, self.size + block.size)

@@ -41,7 +41,7 @@ class RobotState:
     action: np.ndarray  # (A,)
     previous_action: np.ndarray  # (A,)
     command: np.ndarray  # (3,) like mean_velocity, zero inside the deadband; (7,) a goal pose, (0,) none
-    moving: bool | np.ndarray
+    moving: bool | np.bool_ | np.ndarray
     foot_contact: np.ndarray  # (F,) bool
     foot_height: np.ndarray  # (F,) m
     foot_stance: np.ndarray  # (F,) bool, what the gait phase asks for; all true while standing

@@ -148,8 +148,8 @@ class _Observations:
         twist = self._embodiment.twist_command
         self.command[rows] = command = commands if twist is None else twist.in_force(commands)
         if self._embodiment.clock:
-            clocks, asked = self._clocks, command.any(axis=1).tolist()
-            phases = [clocks[row].advance(moves) for row, moves in zip(rows.tolist(), asked, strict=True)]
+            clocks, asked = self._clocks, np.count_nonzero(command, axis=1).tolist()
+            phases = [clocks[row].advance(moves > 0) for row, moves in zip(rows.tolist(), asked, strict=True)]
             self.phase[rows] = np.array(phases, dtype=np.float64)
         own = OwnState(self._embodiment, self.action[rows], command, target, self.phase[rows])
         if self._embodiment.pose_command:
@@ -181,7 +181,7 @@ class BatchEnv:
     Attributes:
         robots: N environments: worlds, generators and what starts an episode; they are not to be stepped.
         targets: (N, J) last joint targets, rad; the position at the start of an episode.
-        delay: (N,) s, as drawn for the episodes.
+        delay, friction, extra_mass: (N,) of the episodes: s, sliding friction of contacts, kg on the trunk.
         max_steps: decisions after which an episode is over.
     """
 
@@ -202,7 +202,7 @@ class BatchEnv:
         self._observations = _Observations(embodiment, count, generators)
         self._drives = _Drives(embodiment, count, float(self.fleet.model.opt.timestep))
         self.targets = np.zeros((count, embodiment.num_joints))
-        self.delay = np.zeros(count)
+        self.delay, self.friction, self.extra_mass = np.zeros(count), np.zeros(count), np.zeros(count)
         self._mean_velocity = np.zeros((count, 3))
         self._asked = np.zeros((count, embodiment.command_dim))  # commands as drawn or set
         self._renew = np.zeros(count, dtype=bool)  # a command was set since the last decision
@@ -263,7 +263,10 @@ class BatchEnv:
 
     def _reset(self, rows: Rows) -> NDArray[np.float32]:
         for row in rows.tolist():
-            self.delay[row] = self.robots[row].begin()
+            robot = self.robots[row]
+            self.delay[row] = robot.begin()
+            self.friction[row] = robot.simulation.sliding_friction
+            self.extra_mass[row] = robot.simulation.extra_mass
             self._asked[row] = self._command(row, 0)
         self.fleet.data.forget()
         position = self.fleet.joint_position()[rows]
@@ -323,7 +326,7 @@ class BatchEnv:
         self.fleet.play(self._drives.play(now))
 
     def _push(self) -> None:
-        if self.options.randomise and self.embodiment.randomisation.push_interval:
+        if self._one.push_chance:
             for robot in self.robots:
                 robot.maybe_push()
 
@@ -331,6 +334,8 @@ class BatchEnv:
         seen = self._observations
         self._mean_velocity = self._one.mean_velocity(self._mean_velocity, self.fleet)
         truth = robot_state(self.fleet, seen.command, seen.phase, action, previous, self._mean_velocity)
+        if self.embodiment.pose_command:
+            truth.tool_distance, truth.tool_angle = self.fleet.tool_error(truth.command)
         reward, info = self._one.reward(truth)
         if self.embodiment.pose_command:
             info |= {"position_error": truth.tool_distance, "rotation_error": truth.tool_angle}
@@ -369,7 +374,7 @@ class BatchEnv:
         )
 
 
-_EPISODES = ("targets", "delay", "_mean_velocity", "_asked", "_renew", "_steps")
+_EPISODES = ("targets", "delay", "friction", "extra_mass", "_mean_velocity", "_asked", "_renew", "_steps")
 
 
 def _kept(holder: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -397,10 +402,6 @@ def _clock(batch: BatchEnv, truth: RobotState) -> Array:
 
 def _tool(batch: BatchEnv, truth: RobotState) -> Array:
     return np.concatenate(tool_error(batch.embodiment.chain, truth.joint_position, batch.command), axis=1)
-
-
-def _drawn(name: str) -> Callable[[BatchEnv, RobotState], Array]:
-    return lambda batch, truth: np.array([[getattr(one, name)] for one in batch.fleet.simulations])
 
 
 def _floats(batch: BatchEnv) -> bool:
@@ -446,14 +447,14 @@ PRIVILEGED = (
         "friction",
         "",
         1.0,
-        _drawn("sliding_friction"),
+        lambda batch, _: batch.friction[:, None],
         lambda batch: batch.embodiment.randomisation.friction is not None,
     ),
     Quantity(
         "extra mass",
         "kg",
         0.5,
-        _drawn("extra_mass"),
+        lambda batch, _: batch.extra_mass[:, None],
         lambda batch: any(batch.embodiment.randomisation.base_mass),
     ),
     Quantity("delay of commands", "s", 50.0, lambda batch, _: batch.delay[:, None]),

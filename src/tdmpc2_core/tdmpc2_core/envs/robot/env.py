@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,7 @@ class RobotEnvState:
 
     robot: str
     simulation: SimulationState
-    generator: dict[str, Any]
+    generator: Mapping[str, Any]
     sensors: Snapshot
     assembler: dict[str, Any]
     safety: tuple[np.ndarray | None, dict[str, int]]
@@ -88,6 +89,8 @@ class RobotEnv:
         self.player = TrajectoryPlayer(embodiment.default_position)
         self.max_steps = self.spec.episode_length
         self._period = embodiment.control_period
+        interval = embodiment.randomisation.push_interval if self.options.randomise else None
+        self.push_chance = self._period / interval if interval else 0.0  # per decision
         self._goals = GoalSampler(embodiment) if embodiment.pose_command else None
         resample = embodiment.command.resample_seconds if embodiment.command else 1.0
         self.command_steps = max(1, round(resample * embodiment.control_rate))  # decisions per drawn command
@@ -246,6 +249,8 @@ class RobotEnv:
             self._previous_action,
             self._mean_velocity,
         )
+        if self.embodiment.pose_command:
+            state.tool_distance, state.tool_angle = self.simulation.tool_error(state.command)
         total, parts = self.reward(state)
         reward, info = float(total), {name: float(part) for name, part in parts.items()}
         if self.embodiment.pose_command:
@@ -260,12 +265,7 @@ class RobotEnv:
 
     def maybe_push(self) -> None:
         """Disturb the robot now and then."""
-        spec = self.embodiment.randomisation
-        if (
-            self.options.randomise
-            and spec.push_interval
-            and self.rng.random() < self._period / spec.push_interval
-        ):
+        if self.push_chance and self.rng.random() < self.push_chance:
             push(self.simulation, self.rng)
 
 
@@ -277,7 +277,7 @@ def robot_state(
     previous_action: np.ndarray,
     mean_velocity: np.ndarray,
 ) -> RobotState:
-    """What the reward looks at after a decision, of one robot or of many.
+    """What the reward looks at after a decision, of one robot or of many; but for a tool's errors.
 
     Args:
         readings: of the simulation.
@@ -290,7 +290,7 @@ def robot_state(
     linear, angular = readings.base_velocity()
     foot_height = readings.foot_height()
     stance = embodiment.clock.stance(phase) if embodiment.clock else np.ones(foot_height.shape, dtype=bool)
-    state = RobotState(
+    return RobotState(
         linear_velocity=linear,
         angular_velocity=angular,
         mean_velocity=mean_velocity,
@@ -308,6 +308,3 @@ def robot_state(
         foot_height=foot_height,
         foot_stance=stance,
     )
-    if embodiment.pose_command:
-        state.tool_distance, state.tool_angle = readings.tool_error(command)
-    return state

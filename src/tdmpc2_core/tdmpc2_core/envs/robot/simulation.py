@@ -6,7 +6,7 @@ actuators at the physics rate.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.rotations import (
+    cross,
     from_matrix,
     gravity_direction,
     into_frame,
@@ -64,7 +65,7 @@ class Tool:
         if self._data.time >= self._until:
             force, self._until = np.zeros(3), 0.0
         arm = self._position - self._data.xipos[self._body]
-        self._data.xfrc_applied[self._body] = np.concatenate([force, np.cross(arm, force)])
+        self._data.xfrc_applied[self._body] = np.concatenate([force, cross(arm, force)])
 
     def show_goal(self, pose: np.ndarray, base_position: np.ndarray, base_orientation: np.ndarray) -> None:
         """Move the mocap body `goal`, where the model has one, to a pose (7,) in the base frame."""
@@ -283,7 +284,7 @@ class SimulationState:
     extra_mass: float
     gains: np.ndarray  # (J,)
     push: tuple[np.ndarray, float] | None  # of the tool: N, and the time at which it ends, s
-    generator: dict[str, Any]
+    generator: Mapping[str, Any]
 
 
 class Simulation(Readings):
