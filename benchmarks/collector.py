@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 from common import parser, print_table, save
@@ -19,7 +21,7 @@ from tdmpc2_core.envs.robot.env import RobotEnv
 from tdmpc2_core.robots import Embodiment
 
 
-def rates(step: Callable[[], None], decisions: int, repeats: int, steps: int) -> np.ndarray:
+def rates(step: Callable[[], Any], decisions: int, repeats: int, steps: int) -> np.ndarray:
     """Decisions per second of each repetition."""
     found = []
     for _ in range(repeats):
@@ -55,7 +57,7 @@ def main() -> int:
             batch = BatchEnv(embodiment, range(args.count), threads=threads)
             batch.reset()
             kind = f"{args.count} robots, {threads} threads"
-            found[kind] = rates(lambda env=batch: env.step(action), args.count, args.repeats, 10)
+            found[kind] = rates(partial(batch.step, action), args.count, args.repeats, 10)
         for kind, values in found.items():
             row = {"robot": name, "kind": kind}
             rows.append(row | {"best 1/s": float(values.max()), "median 1/s": float(np.median(values))})

@@ -99,7 +99,7 @@ class Expert(nn.Module):
 
     def __init__(self, observation_dim: int, action_dim: int, config: ExpertConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.observation_dim = config, observation_dim
         self.normaliser = ObservationNormaliser(observation_dim, True)
         self.actor = _network(observation_dim, config.hidden, action_dim, 0.01)
         self.critic = _network(observation_dim, config.hidden, 1, 1.0)
@@ -136,7 +136,7 @@ class ExpertLearner:
     """Improves an `Expert` by rollouts of its own."""
 
     def __init__(self, expert: Expert, generator: torch.Generator) -> None:
-        self.expert, self.config, self._generator = expert, expert.config, generator
+        self.expert, self.config, self.generator = expert, expert.config, generator
         self.lr = self.config.lr
         self.optimiser = torch.optim.Adam(expert.parameters(), lr=self.lr, fused=True)
 
@@ -184,7 +184,7 @@ class ExpertLearner:
 
     def _minibatches(self, count: int) -> Iterator[Tensor]:
         for _ in range(self.config.epochs):
-            order = torch.randperm(count, generator=self._generator)
+            order = torch.randperm(count, generator=self.generator)
             yield from order.chunk(self.config.minibatches)
 
     def _step(
@@ -221,11 +221,11 @@ class ExpertLearner:
         return {
             "optimiser": self.optimiser.state_dict(),
             "lr": self.lr,
-            "generator": self._generator.get_state(),
+            "generator": self.generator.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`."""
         self.optimiser.load_state_dict(state["optimiser"])
         self.lr = float(state["lr"])
-        self._generator.set_state(state["generator"])
+        self.generator.set_state(state["generator"])
