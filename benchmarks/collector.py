@@ -57,7 +57,7 @@ def in_arrays(embodiment: Embodiment, count: int, threads: int) -> Step:
 
 
 def measure(kinds: dict[str, Step], actions: np.ndarray, repeats: int, steps: int) -> list[dict[str, float]]:
-    """A row per kind: decisions per second, best and median of the repetitions, and processor time of each."""
+    """A row per kind: decisions per second, best and median of the repetitions; processor time of one."""
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}
     processor: dict[str, list[float]] = {kind: [] for kind in kinds}
     for repeat in range(repeats):

@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
+from tdmpc2_core.envs.dmcontrol import TASKS, DMControlEnv
 from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
 from tdmpc2_core.robots import Embodiment
 
@@ -142,3 +143,40 @@ def test_a_state_of_another_robot_is_refused():
     arm, quadruped = RobotEnv(Embodiment.load("arm")), RobotEnv(Embodiment.load("quadruped"))
     with pytest.raises(ValueError, match="a state of 'arm' does not fit 'quadruped'"):
         quadruped.restore(arm.state())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_restored_benchmark_task_continues_as_before_in_every_bit_also_elsewhere(task):
+    pytest.importorskip("dm_control")
+    env, other, rng = DMControlEnv(task, 3), DMControlEnv(task, 4), np.random.default_rng(0)
+    actions = rng.uniform(-1.0, 1.0, (24, env.spec.action_dim))
+
+    def run(env: DMControlEnv) -> list[bytes]:
+        seen: list[np.ndarray] = []
+        for action in actions[:12]:
+            result = env.step(action)
+            seen += [result.observation, np.array([result.reward, result.truncated])]
+        seen.append(env.reset())
+        return [
+            part.tobytes() for part in [*seen, *(env.step(action).observation for action in actions[12:])]
+        ]
+
+    env.reset()
+    fresh = env.state()
+    first = run(env)
+    env._steps = env._env._step_count = 494  # the end of an episode within the steps to come
+    late = pickle.loads(pickle.dumps(env.state()))
+    second = run(env)
+    assert first != second
+    for again in (env, other):
+        again.reset()
+        again.restore(fresh)
+        assert run(again) == first
+        again.restore(late)
+        assert run(again) == second
+
+
+def test_a_state_of_another_task_is_refused():
+    pytest.importorskip("dm_control")
+    with pytest.raises(ValueError, match="a state of 'cup-catch' does not fit 'finger-spin'"):
+        DMControlEnv("finger-spin").restore(DMControlEnv("cup-catch").state())
