@@ -125,8 +125,11 @@ class CommandSpec:
 
     def in_force(self, command: ArrayLike) -> NDArray[np.float64]:
         """What is passed on of received commands (..., C): inside the range, zero inside the deadband."""
-        result = np.clip(command, *self.limits)
-        result[np.maximum.reduce(np.abs(result), axis=-1) < self.deadband] = 0.0
+        low, high = self.limits
+        result = np.minimum(np.maximum(command, low), high)
+        silent = np.maximum.reduce(np.abs(result), axis=-1) < self.deadband
+        if np.count_nonzero(silent):
+            result[silent] = 0.0
         return result
 
     def velocity(self, command: ArrayLike) -> NDArray[np.float64]:

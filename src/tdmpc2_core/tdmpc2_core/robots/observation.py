@@ -19,7 +19,7 @@ from tdmpc2_core.errors import StaleSource
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.reach import tool_error
 from tdmpc2_core.robots.sensors import SensorState, Snapshot
-from tdmpc2_core.robots.terms import TERMS, OwnState, Term
+from tdmpc2_core.robots.terms import TERMS, OwnState, Write
 
 
 class Layout:
@@ -36,10 +36,10 @@ class Layout:
         self._first = np.empty(embodiment.observation_dim, np.intp)  # place of each value in a sample
         self.size = 0
         newest: list[int] = []
-        self._terms: list[tuple[Term, slice]] = []
+        self._terms: list[tuple[Write, str, slice]] = []
         for block in blocks:
             part = slice(self.size, self.size + block.size)
-            self._terms.append((TERMS[block.name], part))
+            self._terms.append((TERMS[block.name].write, TERMS[block.name].source, part))
             self._first[block.start : block.stop] = np.tile(np.arange(part.start, part.stop), block.history)
             self._older[block.start + block.size : block.stop] -= block.size
             newest.extend(range(block.start, block.start + block.size))
@@ -50,8 +50,8 @@ class Layout:
 
     def write(self, sample: NDArray[np.float64], sources: Mapping[str, Any], own: OwnState) -> None:
         """Put the present value of every term, from the newest samples of the sources, into a sample."""
-        for term, part in self._terms:
-            term.write(sample[..., part], sources.get(term.source), own)
+        for write, source, part in self._terms:
+            write(sample[..., part], sources.get(source), own)
 
     def begin(self, sample: NDArray[np.float64]) -> NDArray[np.float32]:
         """An observation (..., O) whose histories are full of one sample (..., S)."""
@@ -211,6 +211,5 @@ class ObservationAssembler:
         if spec is None:
             command[:] = 0.0 if sample is None else sample.values
             return
-        command[:] = 0.0
-        if sample is not None and abs(now - sample.stamp) <= spec.timeout:
-            command[:] = spec.in_force(sample.values)
+        heard = sample is not None and abs(now - sample.stamp) <= spec.timeout
+        command[:] = spec.in_force(sample.values) if heard else 0.0

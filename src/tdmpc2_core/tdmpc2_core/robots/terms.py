@@ -209,10 +209,13 @@ def _target_error(out: Array, sample: Any, own: OwnState) -> None:
 def _gait_phase(out: Array, sample: Any, own: OwnState) -> None:
     if own.phase is None:
         out[:] = 0.0
+        return
+    angle = 2.0 * math.pi * own.phase
+    if isinstance(angle, float):
+        out[0], out[1] = np.sin(angle), np.cos(angle)
     else:
-        angle = 2.0 * math.pi * own.phase
-        out[..., 0], out[..., 1] = np.sin(angle), np.cos(angle)
-        out[np.isnan(angle)] = 0.0  # robots among many that stand
+        wave = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+        out[:] = np.where(np.isnan(wave), 0.0, wave)
 
 
 TERMS: dict[str, Term] = {
