@@ -9,7 +9,9 @@ import pytest
 
 from tdmpc2_core.envs.robot.batch import PRIVILEGED, BatchEnv, BatchStep
 from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
-from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.envs.robot.simulation import READERS
+from tdmpc2_core.robots import SOURCES, TERMS, Embodiment, Field, Source, Term
+from tdmpc2_core.robots.terms import measured
 
 ROBOTS = ["quadruped", "humanoid", "arm"]
 CLEAN = EnvOptions(sensor_noise=False, randomise=False, random_reset=False)
@@ -201,3 +203,20 @@ def test_privileged_values_before_a_reset_are_those_of_the_end():
     np.testing.assert_allclose(step.privileged[fell, place], 3.0 * 0.33, rtol=1e-6)  # where episodes start
     assert (step.final_privileged[fell, place] < 3.0 * 0.32).all()
     np.testing.assert_array_equal(step.privileged[~fell], step.final_privileged[~fell])
+
+
+def test_a_sensor_that_is_read_robot_by_robot_needs_its_row_only(monkeypatch):
+    """Contacts lie in no array of one size, so that their reader cannot serve many robots at once."""
+    row = Source("contacts", (Field("count", ("number",)),), measured=True)
+    monkeypatch.setitem(SOURCES, "contacts", row)
+    monkeypatch.setitem(
+        TERMS, "contacts", Term("contacts", "contacts", 1, "with the ground", measured("count"))
+    )
+    monkeypatch.setitem(READERS, "contacts", lambda world: {"count": np.array([float(world.data.ncon)])})
+    changes = busy("quadruped").to_dict()
+    changes["observation"]["terms"] += ({"name": "contacts", "source": "contacts", "max_age": 0.1},)
+    embodiment = Embodiment.from_dict(changes, directory=Embodiment.load("quadruped").directory)
+    batch, singles = BatchEnv(embodiment, 2), [RobotEnv(embodiment, seed) for seed in range(2)]
+    np.testing.assert_array_equal(batch.reset(), [single.reset() for single in singles])
+    compare(batch, singles, smooth_actions(60, 2, embodiment.action_dim))
+    assert batch.fleet.read("contacts")["count"].shape == (2, 1)

@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from tdmpc2_core.envs.robot.simulation import Readings, Simulation
+from tdmpc2_core.envs.robot.simulation import TOGETHER, Readings, Simulation
 
 _CHUNKS = 4
 """Portions of robots per thread: small enough that a thread whose core is slow does not keep the others."""
@@ -79,6 +79,13 @@ class Fleet(Readings):
         for _ in map(run, self._portions) if self._pool is None else self._pool.map(run, self._portions):
             pass
         self.data.forget()
+
+    def read(self, source: str) -> dict[str, NDArray[np.float64]]:
+        """What the sensors of one of `sources` report now, with an axis of robots in front."""
+        if source in TOGETHER:
+            return super().read(source)
+        readings = [simulation.read(source) for simulation in self.simulations]
+        return {name: np.stack([reading[name] for reading in readings]) for name in readings[0]}
 
     def _tool_frame(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         for simulation in self.simulations:

@@ -474,3 +474,6 @@ READERS: dict[str, Callable[[Readings], dict[str, np.ndarray]]] = {
     "imu": _read_imu,
 }
 """For each source that is simulated, how it is read; a row of `robots.terms.SOURCES` says what it holds."""
+
+TOGETHER = frozenset({"joints", "imu"})
+"""Sources whose readers also read many robots at once; those of others are called robot by robot."""
