@@ -170,6 +170,38 @@ def test_a_delay_of_any_length_shifts_the_response_by_itself(name, delay):
     assert np.abs(np.diff(prompt, axis=0)).max() > 0.001
 
 
+@pytest.mark.parametrize("case", ["as it is", "forces", "diverging"])
+@pytest.mark.parametrize("name", ["quadruped", "humanoid", "arm"])
+def test_steps_in_one_call_are_single_steps_in_every_bit(name, case):
+    one, other = Simulation(Embodiment.load(name)), Simulation(Embodiment.load(name))
+    rng = np.random.default_rng(0)
+    for world in (one, other):
+        if case == "forces":
+            world.set_force("base_link" if name != "arm" else "link4", np.array([20.0, 5.0, 0.0]))
+            world.data.qfrc_applied[-1] = 0.3
+            if name == "arm":
+                world.show_goal(np.array([0.5, 0.1, 0.4, 0.0, 0.0, 0.0, 1.0]))
+    for turn in range(6):
+        if case == "diverging" and turn == 2:
+            one.data.qvel[-2] = other.data.qvel[-2] = 1e13
+        targets = one.embodiment.default_position + rng.uniform(-0.3, 0.3, (7, one.embodiment.num_joints))
+        one.play(targets)
+        for row in targets:
+            other.step(row)
+        for name in (
+            *one.state().left,
+            "qpos",
+            "qvel",
+            "qacc_warmstart",
+            "ctrl",
+            "xfrc_applied",
+            "mocap_pos",
+        ):
+            np.testing.assert_array_equal(getattr(one.data, name), getattr(other.data, name), err_msg=name)
+        assert one.time == other.time
+    assert (one.time < 0.9 * 6 * 7 / one.embodiment.physics_rate) == (case == "diverging")
+
+
 def test_missing_joint_of_the_robot_model_is_named(embodiment, tmp_path):
     text = embodiment.model_path.read_text().replace('name="FL_hip_joint"', 'name="FL_hip_jnt"')
     (tmp_path / "quadruped.xml").write_text(text.replace('joint="FL_hip_joint"', 'joint="FL_hip_jnt"'))

@@ -1,8 +1,7 @@
 """Many simulations of one robot: their physics side by side in threads, their readings in arrays.
 
-Each robot keeps its own mjData, so that it goes on as a single simulation would, bit for bit.
-`mujoco.rollout` steps many robots, too, but gives no warm start of the solver back, without which the steps
-that follow differ, and cannot turn a force with the tool. MuJoCo lets go of the interpreter while it steps.
+Each robot keeps its own mjData, so that it goes on as a single simulation would, bit for bit: a rollout over
+all robots at once gives no warm start of the solver back, without which the steps that follow would differ.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
+from mujoco.rollout import Rollout
 
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
@@ -56,6 +57,11 @@ class Tool:
     def restore(self, state: tuple[np.ndarray, float]) -> None:
         """Take a `state` over."""
         self._force, self._until = state[0].copy(), state[1]
+
+    @property
+    def pushed(self) -> bool:
+        """Whether a force acts."""
+        return bool(self._until)
 
     def apply_force(self) -> None:
         """Hand the present force to the next physics step; called before each."""
@@ -268,6 +274,7 @@ class Readings:
 
 
 _PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION.value  # with warm start, applied forces and mocap bodies
+_START, _INPUTS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value, mujoco.mjtState.mjSTATE_USER.value
 _LEFT_BY_A_STEP = (
     *("xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "geom_xmat", "site_xpos", "site_xmat"),
     *("cvel", "subtree_com", "subtree_linvel", "sensordata", "actuator_force"),
@@ -285,6 +292,48 @@ class SimulationState:
     gains: np.ndarray  # (J,)
     push: tuple[np.ndarray, float] | None  # of the tool: N, and the time at which it ends, s
     generator: Mapping[str, Any]
+
+
+class _Strip:
+    """Several physics steps of one world in one call, as a loop over `mj_step` takes them."""
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, steps: int) -> None:
+        self._models, self._data, self._rollout = [model], [data], Rollout(nthread=0)
+        self._start = np.empty((1, mujoco.mj_stateSize(model, _START)))  # its first value is the time
+        self._warm_start = np.empty((1, model.nv))
+        self._inputs = np.empty(mujoco.mj_stateSize(model, _INPUTS))  # the controls come first
+        self._rows = np.empty((1, steps, len(self._inputs)))
+
+    def play(self, actuators: np.ndarray, targets: np.ndarray) -> None:
+        """Steps under rows of controls (n, J) of these actuators; all other inputs stay as they are."""
+        (model,), (data,) = self._models, self._data
+        mujoco.mj_getState(model, data, self._start[0], _START)
+        mujoco.mj_getState(model, data, self._inputs, _INPUTS)
+        self._warm_start[0] = data.qacc_warmstart
+        self._rows[:] = self._inputs
+        self._rows[0][:, actuators] = targets
+        steps = len(targets)
+        self._rollout.rollout(
+            self._models,
+            self._data,
+            self._start,
+            self._rows,
+            control_spec=_INPUTS,
+            skip_checks=True,
+            nstep=steps,
+            initial_warmstart=self._warm_start,
+        )
+        if abs(data.time - self._start[0, 0] - steps * model.opt.timestep) > 0.5 * model.opt.timestep:
+            self._step()  # MuJoCo gave a warning and left the rest of the steps out, or started anew
+
+    def _step(self) -> None:
+        """The same steps one after the other."""
+        (model,), (data,) = self._models, self._data
+        mujoco.mj_setState(model, data, self._start[0], _START)
+        data.qacc_warmstart[:] = self._warm_start[0]
+        for row in self._rows[0]:
+            mujoco.mj_setState(model, data, row, _INPUTS)
+            mujoco.mj_step(model, data)
 
 
 class Simulation(Readings):
@@ -306,6 +355,7 @@ class Simulation(Readings):
             "mass": self.model.body_mass[self.base].copy(),
             "friction": self.model.geom_friction.copy(),
         }
+        self._strips: dict[int, _Strip] = {}  # by their length
         self._constants: mujoco.MjData | None = None  # what MuJoCo computes a model's constants in
         self.friction: float | None = None  # sliding; None: the robot model's own
         self.extra_mass = 0.0  # kg on the trunk
@@ -381,15 +431,18 @@ class Simulation(Readings):
         mujoco.mj_step(self.model, self.data)
 
     def play(self, targets: np.ndarray) -> None:
-        """As many physics steps as there are rows of targets (n, J), rad."""
-        if self._tool:
+        """As many physics steps as there are rows of targets (n, J), rad, with the result of `step`.
+
+        They are one call of MuJoCo, so that other threads of the interpreter run meanwhile.
+        """
+        if self._tool and self._tool.pushed:  # the force turns with the tool
             for row in targets:
                 self.step(row)
             return
-        model, data, actuators = self.model, self.data, self.actuators
-        for row in targets:
-            data.ctrl[actuators] = row
-            mujoco.mj_step(model, data)
+        steps = len(targets)
+        if steps not in self._strips:
+            self._strips[steps] = _Strip(self.model, self.data, steps)
+        self._strips[steps].play(self.actuators, targets)
 
     def update_poses(self) -> None:
         """Poses of the present joint positions; a step leaves those from before it."""
