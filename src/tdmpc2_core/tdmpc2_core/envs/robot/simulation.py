@@ -275,6 +275,7 @@ class Readings:
 
 _PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION.value  # with warm start, applied forces and mocap bodies
 _START, _INPUTS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value, mujoco.mjtState.mjSTATE_USER.value
+_CONTROLS = mujoco.mjtState.mjSTATE_CTRL.value
 _LEFT_BY_A_STEP = (
     *("xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "geom_xmat", "site_xpos", "site_xmat"),
     *("cvel", "subtree_com", "subtree_linvel", "sensordata", "actuator_force"),
@@ -295,44 +296,54 @@ class SimulationState:
 
 
 class _Strip:
-    """Several physics steps of one world in one call, as a loop over `mj_step` takes them."""
+    """Several physics steps of one world in one call, as a loop over `mj_step` takes them.
 
-    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, steps: int) -> None:
+    Args:
+        model: of the world.
+        data: as it was made: a rollout sets inputs that it is not given to what they are there.
+    """
+
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         self._models, self._data, self._rollout = [model], [data], Rollout(nthread=0)
         self._start = np.empty((1, mujoco.mj_stateSize(model, _START)))  # its first value is the time
         self._warm_start = np.empty((1, model.nv))
         self._inputs = np.empty(mujoco.mj_stateSize(model, _INPUTS))  # the controls come first
-        self._rows = np.empty((1, steps, len(self._inputs)))
+        mujoco.mj_getState(model, data, self._inputs, _INPUTS)
+        self._controls, self._timestep = model.nu, model.opt.timestep
+        self._unset = self._inputs[self._controls :].tobytes()
 
-    def play(self, actuators: np.ndarray, targets: np.ndarray) -> None:
-        """Steps under rows of controls (n, J) of these actuators; all other inputs stay as they are."""
+    def play(self, targets: np.ndarray, actuators: np.ndarray | None) -> None:
+        """Steps under rows of controls (n, J) of these actuators, or of all; other inputs stay as they are."""
         (model,), (data,) = self._models, self._data
         mujoco.mj_getState(model, data, self._start[0], _START)
         mujoco.mj_getState(model, data, self._inputs, _INPUTS)
         self._warm_start[0] = data.qacc_warmstart
-        self._rows[:] = self._inputs
-        self._rows[0][:, actuators] = targets
-        steps = len(targets)
+        if self._inputs[self._controls :].tobytes() == self._unset and actuators is None:
+            spec, rows = _CONTROLS, targets[None]  # half as dear
+        else:
+            spec, rows = _INPUTS, np.empty((1, len(targets), len(self._inputs)))
+            rows[:] = self._inputs
+            rows[0][:, : self._controls if actuators is None else actuators] = targets
         self._rollout.rollout(
             self._models,
             self._data,
             self._start,
-            self._rows,
-            control_spec=_INPUTS,
+            rows,
+            control_spec=spec,
             skip_checks=True,
-            nstep=steps,
+            nstep=len(targets),
             initial_warmstart=self._warm_start,
         )
-        if abs(data.time - self._start[0, 0] - steps * model.opt.timestep) > 0.5 * model.opt.timestep:
-            self._step()  # MuJoCo gave a warning and left the rest of the steps out, or started anew
+        if abs(data.time - self._start[0, 0] - len(targets) * self._timestep) > 0.5 * self._timestep:
+            self._step(rows[0], spec)  # MuJoCo gave a warning: it left steps out, or started anew
 
-    def _step(self) -> None:
+    def _step(self, rows: np.ndarray, spec: int) -> None:
         """The same steps one after the other."""
         (model,), (data,) = self._models, self._data
         mujoco.mj_setState(model, data, self._start[0], _START)
         data.qacc_warmstart[:] = self._warm_start[0]
-        for row in self._rows[0]:
-            mujoco.mj_setState(model, data, row, _INPUTS)
+        for row in rows:
+            mujoco.mj_setState(model, data, row, spec)
             mujoco.mj_step(model, data)
 
 
@@ -349,13 +360,15 @@ class Simulation(Readings):
         self.model = mujoco.MjModel.from_xml_path(str(embodiment.model_path))
         self.model.opt.timestep = 1.0 / embodiment.physics_rate
         self.data = mujoco.MjData(self.model)
+        self._strip = _Strip(self.model, self.data)
         self._find()
+        in_order = np.array_equal(self.actuators, np.arange(self.model.nu))
+        self._some_actuators = None if in_order else self.actuators  # None: all, as the joints come
         self._tool = Tool(self.model, self.data, self._tool_place) if self._tool_place else None
         self._nominal = {
             "mass": self.model.body_mass[self.base].copy(),
             "friction": self.model.geom_friction.copy(),
         }
-        self._strips: dict[int, _Strip] = {}  # by their length
         self._constants: mujoco.MjData | None = None  # what MuJoCo computes a model's constants in
         self.friction: float | None = None  # sliding; None: the robot model's own
         self.extra_mass = 0.0  # kg on the trunk
@@ -439,10 +452,7 @@ class Simulation(Readings):
             for row in targets:
                 self.step(row)
             return
-        steps = len(targets)
-        if steps not in self._strips:
-            self._strips[steps] = _Strip(self.model, self.data, steps)
-        self._strips[steps].play(self.actuators, targets)
+        self._strip.play(np.ascontiguousarray(targets), self._some_actuators)
 
     def update_poses(self) -> None:
         """Poses of the present joint positions; a step leaves those from before it."""
