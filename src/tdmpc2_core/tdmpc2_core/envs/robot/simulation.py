@@ -313,7 +313,7 @@ class _Strip:
         self._unset = self._inputs[self._controls :].tobytes()
 
     def play(self, targets: np.ndarray, actuators: np.ndarray | None) -> None:
-        """Steps under rows of controls (n, J) of these actuators, or of all; other inputs stay as they are."""
+        """Steps under rows of controls (n, J) of these actuators, or all; the other inputs stay as they are."""
         (model,), (data,) = self._models, self._data
         mujoco.mj_getState(model, data, self._start[0], _START)
         mujoco.mj_getState(model, data, self._inputs, _INPUTS)
@@ -323,7 +323,7 @@ class _Strip:
         else:
             spec, rows = _INPUTS, np.empty((1, len(targets), len(self._inputs)))
             rows[:] = self._inputs
-            rows[0][:, : self._controls if actuators is None else actuators] = targets
+            rows[0][:, slice(self._controls) if actuators is None else actuators] = targets
         self._rollout.rollout(
             self._models,
             self._data,
