@@ -16,9 +16,6 @@ from numpy.typing import NDArray
 
 from tdmpc2_core.envs.robot.simulation import TOGETHER, Readings, Simulation
 
-_CHUNKS = 4
-"""Portions of robots per thread: small enough that a thread whose core is slow does not keep the others."""
-
 
 class GatheredData:
     """The arrays of several mjData under their names, with an axis of robots in front.
@@ -63,20 +60,25 @@ class Fleet(Readings):
         self.embodiment, self.model = first.embodiment, first.model
         self.data = GatheredData([simulation.data for simulation in self.simulations])
         self._find()
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        portions = threads * _CHUNKS if threads > 1 else 1
-        rows = np.arange(len(self.simulations))
-        self._portions = [part.tolist() for part in np.array_split(rows, portions) if len(part)]
+        self._helpers = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self._threads = threads
 
     def play(self, targets: NDArray[np.float64]) -> None:
         """Physics steps of every robot under a row each of joint position targets (N, steps, J), rad."""
+        rows = iter(range(len(self.simulations)))  # every thread takes the next one
 
-        def run(rows: list[int]) -> None:
+        def run() -> None:
             for row in rows:
                 self.simulations[row].play(targets[row])
 
-        for _ in map(run, self._portions) if self._pool is None else self._pool.map(run, self._portions):
-            pass
+        if self._helpers is None:
+            run()
+        else:
+            # the caller takes part: were it to sleep, the system would often run a helper on its core only
+            running = [self._helpers.submit(run) for _ in range(self._threads - 1)]
+            run()
+            for helper in running:
+                helper.result()
         self.data.forget()
 
     def read(self, source: str) -> dict[str, NDArray[np.float64]]:

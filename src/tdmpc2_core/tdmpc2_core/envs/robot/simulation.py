@@ -313,7 +313,7 @@ class _Strip:
         self._unset = self._inputs[self._controls :].tobytes()
 
     def play(self, targets: np.ndarray, actuators: np.ndarray | None) -> None:
-        """Steps under rows of controls (n, J) of these actuators, or all; the other inputs stay as they are."""
+        """Steps under rows of controls (n, J) of these actuators or all; other inputs stay as they are."""
         (model,), (data,) = self._models, self._data
         mujoco.mj_getState(model, data, self._start[0], _START)
         mujoco.mj_getState(model, data, self._inputs, _INPUTS)
