@@ -85,7 +85,7 @@ def main() -> int:
     options.add_argument("--robots", nargs="+", default=["quadruped", "humanoid", "arm"])
     options.add_argument("--count", type=int, default=128, help="robots in the batch")
     options.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="one row each")
-    options.add_argument("--repeats", type=int, default=20, help="runs of each kind")
+    options.add_argument("--repeats", type=int, default=40, help="runs of each kind")
     options.add_argument("--steps", type=int, default=20, help="decisions of every robot in a run")
     args = options.parse_args()
     rows = []
