@@ -96,6 +96,12 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "python benchmarks/replay.py",
         (),
     ),
+    "collector": (
+        "128 simulated robots without a learner: decisions per second, best and median of 40 runs of 20 "
+        "decisions each, and processor time of a decision",
+        "python benchmarks/collector.py",
+        (),
+    ),
     "scaling_exponents": (
         "Slope of log time over log multiply-adds (proportional growth is 1) and memory per added unit",
         "python benchmarks/scaling.py",

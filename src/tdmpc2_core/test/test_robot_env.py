@@ -9,6 +9,7 @@ from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment, rewards
 from tdmpc2_core.robots.rewards import Reward, RobotState
+from tdmpc2_core.robots.safety import SafetyResult
 
 CLEAN = EnvOptions(sensor_noise=False, randomise=False, random_reset=False)
 
@@ -141,6 +142,69 @@ def test_command_delay_shifts_the_motion(embodiment):
         env.step(np.full(12, 0.5))
         moved.append(np.abs(env.player.sample(env.simulation.time) - embodiment.default_position).max())
     assert moved[1] < 0.6 * moved[0]
+
+
+@pytest.mark.parametrize("name", ["quadruped", "humanoid", "arm"])
+@pytest.mark.parametrize("delay", [0.016, 0.02, 0.05, 0.1])
+def test_a_delay_of_any_length_shifts_the_response_by_itself(name, delay):
+    """The drives' targets are those without delay, later by `delay`: none is lost, none comes early."""
+
+    embodiment = Embodiment.load(name)
+
+    def targets_seen(delay: float) -> np.ndarray:
+        env, rng, seen = RobotEnv(embodiment, 0, CLEAN), np.random.default_rng(1), []
+        env.reset()
+        env._delay = delay
+        # the safety filter looks at the joints, which feel the delay; its limits are not what this is about
+        env.safety.filter = lambda wanted, position, dt: SafetyResult(np.array(wanted), ())
+        step = env.simulation.step
+        env.simulation.step = lambda target: (seen.append(target.copy()), step(target))
+        for _ in range(20):
+            env.step(rng.uniform(-0.1, 0.1, embodiment.action_dim))
+        return np.stack(seen)
+
+    late = int(np.ceil(delay * embodiment.physics_rate - 1e-9))
+    prompt, delayed = targets_seen(0.0), targets_seen(delay)
+    np.testing.assert_allclose(delayed[late:], prompt[:-late], atol=1e-9)
+    np.testing.assert_array_equal(delayed[:late], np.tile(embodiment.default_position, (late, 1)))
+    assert np.abs(np.diff(prompt, axis=0)).max() > 0.001
+
+
+@pytest.mark.parametrize("case", ["as it is", "another order of joints", "forces", "diverging"])
+@pytest.mark.parametrize("name", ["quadruped", "humanoid", "arm"])
+def test_steps_in_one_call_are_single_steps_in_every_bit(name, case):
+    embodiment = Embodiment.load(name)
+    if case == "another order of joints":
+        changes = embodiment.to_dict()
+        changes["joints"]["list"] = changes["joints"]["list"][::-1]
+        embodiment = Embodiment.from_dict(changes, directory=embodiment.directory)
+    one, other = Simulation(embodiment), Simulation(embodiment)
+    rng = np.random.default_rng(0)
+    for world in (one, other):
+        if case == "forces":
+            world.set_force("base_link" if name != "arm" else "link4", np.array([20.0, 5.0, 0.0]))
+            world.data.qfrc_applied[-1] = 0.3
+            if name == "arm":
+                world.show_goal(np.array([0.5, 0.1, 0.4, 0.0, 0.0, 0.0, 1.0]))
+    for turn in range(6):
+        if case == "diverging" and turn == 2:
+            one.data.qvel[-2] = other.data.qvel[-2] = 1e13
+        targets = embodiment.default_position + rng.uniform(-0.3, 0.3, (7, embodiment.num_joints))
+        one.play(targets)
+        for row in targets:
+            other.step(row)
+        for name in (
+            *one.state().left,
+            "qpos",
+            "qvel",
+            "qacc_warmstart",
+            "ctrl",
+            "xfrc_applied",
+            "mocap_pos",
+        ):
+            np.testing.assert_array_equal(getattr(one.data, name), getattr(other.data, name), err_msg=name)
+        assert one.time == other.time
+    assert (one.time < 0.9 * 6 * 7 / embodiment.physics_rate) == (case == "diverging")
 
 
 def test_missing_joint_of_the_robot_model_is_named(embodiment, tmp_path):

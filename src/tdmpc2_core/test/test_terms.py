@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from tdmpc2_core.envs.robot.simulation import READERS, Simulation
+from tdmpc2_core.envs.robot.fleet import Fleet
+from tdmpc2_core.envs.robot.simulation import READERS, TOGETHER, Simulation
 from tdmpc2_core.robots import SOURCES, TERMS, Embodiment, ObservationAssembler, SensorState, shipped_names
 from tdmpc2_core.robots.terms import OwnState
 
@@ -58,3 +61,37 @@ def test_every_term_fills_its_width_and_nothing_else(robot):
         place = np.full(row.width(robot) + 2, np.nan)
         row.write(place[1:-1], vars(sensors.snapshot()).get(row.source), own)
         assert np.isfinite(place[1:-1]).all() and np.isnan(place[[0, -1]]).all()
+
+
+@pytest.mark.parametrize("robot", ROBOTS, ids=lambda robot: robot.name)
+def test_readings_and_terms_of_many_robots_are_those_of_each(robot):
+    simulations = [Simulation(robot, seed) for seed in range(3)]
+    for simulation in simulations:
+        simulation.reset(randomise=True)
+        simulation.step(robot.default_position + 0.1)
+    fleet = Fleet(simulations)
+    rng, samples, state = np.random.default_rng(0), {}, SensorState(robot)
+    own = [
+        OwnState(robot, rng.normal(size=robot.action_dim), rng.normal(size=robot.command_dim), phase=phase)
+        for phase in (None, 0.25, 0.6)
+    ]
+    together = OwnState(robot, np.stack([o.action for o in own]), np.stack([o.command for o in own]))
+    together.phase = np.array([np.nan, 0.25, 0.6])
+    together.goal_offset = together.goal_turn = np.zeros((3, 3))
+    for source in fleet.sources:
+        many = fleet.read(source)
+        for name, values in many.items():
+            np.testing.assert_array_equal(values, [one.read(source)[name] for one in simulations])
+        samples[source] = SimpleNamespace(**many)
+    assert set(fleet.sources) >= TOGETHER & set(READERS) & set(simulations[0].sources)
+    for term in robot.observation.terms:
+        row = TERMS[term.name]
+        together.target = samples["joints"].position if term.name == "target_error" else None
+        place = np.full((3, row.width(robot)), np.nan)
+        row.write(place, samples.get(row.source), together)
+        for one, simulation, expected in zip(own, simulations, place, strict=True):
+            for source in simulation.sources:
+                state.store(source, 0.0, simulation.read(source))
+            found = np.full(row.width(robot), np.nan)
+            row.write(found, vars(state.snapshot()).get(row.source), one)
+            np.testing.assert_array_equal(found, expected)

@@ -6,10 +6,12 @@ returns lie in [0, 1000]. The observation is the suite's entries in their order.
 
 from __future__ import annotations
 
+import copy
 import os
+from dataclasses import dataclass
 from typing import Any
 
-import mujoco  # noqa: F401  # before dm_control: its rendering back end follows MUJOCO_GL at the first import
+import mujoco  # before dm_control: its rendering back end follows MUJOCO_GL at the first import
 import numpy as np
 
 from tdmpc2_core.config import closest
@@ -28,7 +30,33 @@ TASKS = (
 )
 """The 28 stock tasks among the 39 that TD-MPC2 was published on, by its names."""
 
+_EPISODE = ("_step_count", "_reset_next_step")  # of dm_control's environment
 _DOMAINS = {"cup": "ball_in_cup"}
+
+
+_PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION.value
+_DRAWN = (
+    "site_pos",
+    "site_size",
+    "geom_pos",
+    "geom_size",
+    "dof_damping",
+    "light_pos",
+    "geom_rgba",
+    "site_rgba",
+)
+"""What tasks change in a model when an episode begins, such as the place of a target."""
+
+
+@dataclass(frozen=True)
+class DMControlState:
+    """A `DMControlEnv` at one instant; it can be kept, pickled and restored repeatedly."""
+
+    name: str
+    physics: np.ndarray  # MuJoCo's mjSTATE_INTEGRATION
+    model: dict[str, np.ndarray]
+    task: dict[str, Any]  # attributes of the suite's task, its generator among them
+    episode: dict[str, Any]
 
 
 class DMControlEnv:
@@ -55,6 +83,38 @@ class DMControlEnv:
             terminates=False,
         )
         self._steps = 0
+
+    def state(self) -> DMControlState:
+        """Everything that the decisions to come depend on; later ones do not change it."""
+        model, data = self._env.physics.model, self._env.physics.data
+        physics = np.empty(mujoco.mj_stateSize(model.ptr, _PHYSICS))
+        mujoco.mj_getState(model.ptr, data.ptr, physics, _PHYSICS)
+        return DMControlState(
+            name=self.spec.name,
+            physics=physics,
+            model={name: getattr(model, name).copy() for name in _DRAWN},
+            task=copy.deepcopy(vars(self._env.task)),
+            episode={"steps": self._steps, **{name: getattr(self._env, name) for name in _EPISODE}},
+        )
+
+    def restore(self, state: DMControlState) -> None:
+        """Continue from a state of this or another environment of the task, bit for bit, also repeatedly.
+
+        Raises ValueError for a state of another task.
+        """
+        if state.name != self.spec.name:
+            raise ValueError(f"a state of {state.name!r} does not fit {self.spec.name!r}")
+        model, data = self._env.physics.model, self._env.physics.data
+        for name, values in state.model.items():
+            getattr(model, name)[:] = values
+        mujoco.mj_setState(model.ptr, data.ptr, state.physics, _PHYSICS)
+        mujoco.mj_step1(
+            model.ptr, data.ptr
+        )  # the suite steps from the middle of a physics step to the next one's
+        vars(self._env.task).update(copy.deepcopy(state.task))
+        episode = dict(state.episode)
+        self._steps = episode.pop("steps")
+        vars(self._env).update(episode)
 
     def reset(self) -> np.ndarray:
         """New episode; returns the first observation (O,) float32."""

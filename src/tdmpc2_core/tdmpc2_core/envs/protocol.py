@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -66,4 +66,15 @@ class Environment(Protocol):
 
     def step(self, action: np.ndarray) -> StepResult:
         """Apply `action` (A,), entries in [-1, 1], for one control period."""
+        ...
+
+    def state(self) -> Any:
+        """Everything that the decisions to come depend on; it can be pickled, later ones do not change it."""
+        ...
+
+    def restore(self, state: Any) -> None:
+        """Continue from a state of this or another environment of the task, bit for bit, also repeatedly.
+
+        Raises ValueError for a state of another task.
+        """
         ...

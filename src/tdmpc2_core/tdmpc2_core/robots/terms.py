@@ -126,13 +126,13 @@ SOURCES: dict[str, Source] = {
 
 @dataclass(slots=True)
 class OwnState:
-    """What the control of a robot knows without a sensor, at one decision."""
+    """What the control of a robot knows without a sensor, at one decision; of many, with an axis in front."""
 
     embodiment: Embodiment
     action: Array  # (A,) sent before, in [-1, 1]
     command: Array  # (C,) in force: velocities after timeout, range and deadband, or a pose; else zeros
     target: Array | None = None  # (J,) rad, sent before; None at the start of an episode
-    phase: float | None = None  # cycles, in [0, 1); None while the robot stands
+    phase: Any = None  # cycles, in [0, 1); None while the robot stands, of many NaN
     goal_offset: Array = field(default_factory=lambda: np.zeros(3))  # m, from tool to goal, tool frame
     goal_turn: Array = field(default_factory=lambda: np.zeros(3))  # rotation vector, rad, likewise
 
@@ -209,9 +209,13 @@ def _target_error(out: Array, sample: Any, own: OwnState) -> None:
 def _gait_phase(out: Array, sample: Any, own: OwnState) -> None:
     if own.phase is None:
         out[:] = 0.0
-    else:
-        angle = 2.0 * math.pi * own.phase
+        return
+    angle = 2.0 * math.pi * own.phase
+    if isinstance(angle, float):
         out[0], out[1] = np.sin(angle), np.cos(angle)
+    else:
+        wave = np.stack([np.sin(angle), np.cos(angle)], axis=-1)
+        out[:] = np.where(np.isnan(wave), 0.0, wave)
 
 
 TERMS: dict[str, Term] = {

@@ -95,8 +95,8 @@ class ExpertTrainer:
         torch.set_num_threads(config.threads)
         state = self._stored()
         self.done, self.resumes = int(state.get("done", 0)), int(state.get("resumes", -1)) + 1
-        seeds = np.random.default_rng([config.seed, self.resumes]).integers(2**31, size=config.robots)
-        self.env = BatchEnv(self.embodiment, seeds.tolist(), threads=config.threads)
+        seed = int(np.random.default_rng([config.seed, self.resumes]).integers(2**31))
+        self.env = BatchEnv(self.embodiment, config.robots, seed, threads=config.threads)
         self.env.reset()
         self._observed = torch.from_numpy(self.env.privileged())
         torch.manual_seed(config.seed)
