@@ -2,8 +2,8 @@
 
 From saved states (walking on a command or on the way to a goal; or just after a push) candidates of H
 decisions are played, then the policy prior until 2 s are over, with the same random numbers for all. Reported
-are rank correlations of several scores with the true discounted return, the gain over the prior of the model's
-choice and of the best one, the error of predicted gains, and an oracle: the same search scored in the
+are rank correlations of several scores with the true discounted return, the gain over the prior of the
+model's choice and of the best one, the error of predicted gains, and an oracle: the search scored in the
 simulator. Intervals are bootstrapped over states. Near the prior: see `NEAR` in scoring.branch_ranking.
 """
 

@@ -263,8 +263,8 @@ class AgentForecaster:
         first = torch.ones(1, dtype=torch.bool, device=latent.device)
         self._search.plan(self._tensor(observation)[None], first, evaluate=True)
         plan = self._planner.plan(observation, now=0.0, first=True).actions
-        found = drawn[0], drawn[1:], recorder.best(elites)
-        return Proposals(*(part.cpu().numpy() for part in found), plan)
+        mode, some, best = (x.cpu().numpy() for x in (drawn[0], drawn[1:], recorder.best(elites)))
+        return Proposals(mode, some, best, plan)
 
     @torch.inference_mode()
     def score(self, observation: Array, actions: Array) -> Array:
@@ -339,8 +339,9 @@ def play(
     if len(actions) > lanes.count:
         head = play(lanes, start, seed, actions[: lanes.count], prior, steps, closed)
         rest = play(lanes, start, seed, actions[lanes.count :], prior, steps, max(0, closed - lanes.count))
-        joined = (np.concatenate(parts) for parts in zip(head[:4], rest[:4], strict=True))
-        return Played(*joined, head.first)
+        pairs = zip(head[:4], rest[:4], strict=True)
+        rewards, ends, ended, fallen = (np.concatenate(pair) for pair in pairs)
+        return Played(rewards, ends, ended, fallen, head.first)
     count, horizon = actions.shape[:2]
     lanes.start(start.state, seed, count)
     observations = np.repeat(start.observation[None], count, 0)
@@ -450,9 +451,11 @@ def run_branches(
             forecaster.score(start.observation, actions),
         )
         rows.append(row)
-    groups = (PRIOR, MODE, *[SAMPLE] * config.samples, *[ELITE] * config.elites, *kinds)
-    arrays = [np.stack(column) for column in zip(*rows, strict=True)]
-    return Branches((*groups, "plan", *planners), len(groups), *arrays, forecaster.discount)
+    candidates = [PRIOR, MODE, *[SAMPLE] * config.samples, *[ELITE] * config.elites, *kinds]
+    names = ("actions", "rewards", "fallen", "ends", "predicted", "scores")
+    columns = dict(zip(names, map(np.stack, zip(*rows, strict=True)), strict=True))
+    everything = (*candidates, "plan", *planners)
+    return Branches(kinds=everything, candidates=len(candidates), discount=forecaster.discount, **columns)
 
 
 def _noisy(base: Array, config: BranchConfig, rng: np.random.Generator) -> tuple[Array, list[str]]:
