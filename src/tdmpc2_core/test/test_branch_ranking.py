@@ -10,17 +10,22 @@ import pytest
 from planning_support import small_model
 
 from tdmpc2_core.agent import Agent
+from tdmpc2_core.envs.robot.env import RobotEnv
 from tdmpc2_core.planning import PlannerConfig
+from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring import branch_ranking as ranking
 from tdmpc2_core.scoring.branches import (
     AgentForecaster,
     BranchConfig,
     Branches,
     Proposals,
+    RobotLanes,
     Start,
     play,
+    robot_starts,
     run_branches,
     run_oracle,
+    steady,
 )
 
 SIZE, HORIZON, DISCOUNT, RATE = 3, 4, 0.95, 10.0
@@ -254,3 +259,40 @@ def test_a_bundle_keeps_one_row_per_states_horizon_and_settings() -> None:
     rows = ranking.with_rows([other, {**row, "count": 1}], [row])
     assert rows == [other, row]
     assert len(ranking.with_rows(rows, [{**row, "states": "pushed"}])) == 3
+
+
+def swing(observations: np.ndarray) -> np.ndarray:
+    """A deterministic act of any robot with 12 joints that depends on what it observes."""
+    return np.clip(0.5 * observations[:, :12] - 0.1, -1.0, 1.0)
+
+
+def test_robot_lanes_continue_a_saved_episode_and_share_their_random_numbers() -> None:
+    robot = Embodiment.load("quadruped")
+    (start,) = robot_starts(swing, robot, 1, push=1.0, seed=4)
+    env, actions = RobotEnv(steady(robot)), np.random.default_rng(0).uniform(-0.3, 0.3, (6, 12))
+    env.restore(start.state)
+    env.rng.bit_generator.state = np.random.default_rng(9).bit_generator.state
+    alone = [env.step(action) for action in actions]
+    lanes = RobotLanes(robot, 3)
+    for _ in range(2):  # whatever they did before
+        lanes.start(start.state, 9, 3)
+        for action, want in zip(actions, alone, strict=True):
+            observations, rewards, ended = lanes.step(np.stack([action, action, -action]))
+            assert (observations[:2] == want.observation).all() and rewards[:2].tolist() == [want.reward] * 2
+            assert not ended.any() and not (observations[2] == want.observation).all()
+    lanes.start(start.state, 10, 1)  # other noise
+    assert not (lanes.step(actions[:1])[0][0] == alone[0].observation).all()
+
+
+def test_a_push_precedes_the_state_and_the_command_is_held() -> None:
+    robot = Embodiment.load("quadruped")
+    calm, pushed = (robot_starts(swing, robot, 1, push, seed=1)[0] for push in (0.0, 5.0))
+    speeds, env = [], RobotEnv(steady(robot))
+    for start in (calm, pushed):
+        env.restore(start.state)
+        speeds.append(np.linalg.norm(env.simulation.base_velocity()[0][:2]))
+    assert speeds[1] > speeds[0] + 0.2
+    command = env.assembler.command
+    for _ in range(round(6.0 * robot.control_rate)):  # longer than a command lasts in training
+        env.step(np.zeros(12))
+    assert command.any() and (env.assembler.command == command).all()
