@@ -21,14 +21,13 @@ import numpy as np
 import torch
 from common import figure, parser, print_table, save
 from official_side import ACTION, BATCH, HORIZON, OBS
-from tdmpc2_core.planning.factory import make_planner
 from tqdm import tqdm
 
 from tdmpc2_core.learning import Batch, Learner, LearnerConfig
 from tdmpc2_core.learning.memory import keep_freed_memory
 from tdmpc2_core.model import WorldModel, WorldModelConfig, world_model_config
 from tdmpc2_core.model.kernels import KernelChoice
-from tdmpc2_core.planning import planner_preset
+from tdmpc2_core.planning import make_planner, planner_preset
 
 SIDE = Path(__file__).with_name("official_side.py")
 

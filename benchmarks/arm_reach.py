@@ -20,11 +20,11 @@ from tdmpc2_core.envs.robot.goals import GoalSampler
 from tdmpc2_core.planning import planner_preset
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.branches import steady
+from tdmpc2_core.scoring.reaching import score_goal
 from tdmpc2_core.teachers.demonstrator import Demonstrator
 
 CONTROLLERS = ("policy prior", "bundle", "scripted")
 AFTER_PUSH = 2.0  # s that are watched from the beginning of a push
-HOLD = 0.5  # s before the push over which holding is judged
 
 
 class Bench:
@@ -73,20 +73,20 @@ def measure(
     errors = np.array([bench.step(controller) for _ in range(before)])  # (T, E, 2)
     bench.push(force, seconds)
     after = np.array([bench.step(controller) for _ in range(round(AFTER_PUSH * rate))])[..., 0]
-    in_time = errors[: round(spec.reach_seconds * rate), :, 0] <= spec.position_tolerance
-    reached, hold = in_time.any(axis=0), errors[-round(HOLD * rate) :]
-    held = reached & (hold[..., 0] <= spec.position_tolerance).all(axis=0)
+    since = (1 + np.arange(before)) / rate
+    scores = [score_goal(since, errors[:, k, 0], errors[:, k, 1], spec) for k in range(goals)]
+    times = [score.reach_time for score in scores if score.reached]
+    holding = np.array([score.position_error for score in scores])
     away = after > spec.position_tolerance
     last_away = np.where(away.any(axis=0), len(away) - np.argmax(away[::-1], axis=0), 0) / rate
-    first = np.argmax(in_time, axis=0)[reached] / rate
     return {
         "goals": goals,
-        "reached in 2 s %": 100.0 * float(reached.mean()),
-        "reached and held %": 100.0 * float(held.mean()),
-        "time to reach s": float(np.median(first)) if len(first) else float("nan"),
-        "hold error mm": 1000.0 * float(np.median(hold[..., 0])),
-        "hold error p95 mm": 1000.0 * float(np.percentile(hold[..., 0].mean(axis=0), 95)),
-        "hold angle rad": float(np.median(hold[..., 1])),
+        "reached in 2 s %": 100.0 * float(np.mean([score.reached for score in scores])),
+        "reached and held %": 100.0 * float(np.mean([score.held for score in scores])),
+        "time to reach s": float(np.median(times)) if times else float("nan"),
+        "hold error mm": 1000.0 * float(np.median(holding)),
+        "hold error p95 mm": 1000.0 * float(np.percentile(holding, 95)),
+        "hold angle rad": float(np.median([score.rotation_error for score in scores])),
         "push moved mm": 1000.0 * float(np.median(after.max(axis=0))),
         "recovered in 1 s %": 100.0 * float((last_away <= 1.0).mean()),
     }

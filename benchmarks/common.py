@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tdmpc2_ros.quickstart.report import machine
+from tdmpc2_core.doctor import machine
+from tdmpc2_core.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -56,7 +56,7 @@ def save(folder: Path, name: str, rows: Sequence[dict[str, Any]], **more: Any) -
     """Write `name`.json with the rows and the machine that they were measured on."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine(), **more, "rows": list(rows)}
-    (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / f"{name}.json", content)
 
 
 def figure(title: str, xlabel: str, ylabel: str):

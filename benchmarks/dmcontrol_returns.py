@@ -17,7 +17,7 @@ from common import figure, parser, print_table, save
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.dmcontrol import ACTION_REPEAT
-from tdmpc2_core.scoring.tasks import evaluate_task
+from tdmpc2_core.scoring.evaluation import evaluate_task
 
 PUBLISHED = Path(__file__).with_name("published_returns.csv")
 BUNDLES = Path(__file__).resolve().parents[1] / "src/tdmpc2_core/tdmpc2_core/bundles"

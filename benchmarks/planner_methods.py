@@ -24,7 +24,7 @@ from tdmpc2_core.agent import Agent
 from tdmpc2_core.checkpoint import manifest
 from tdmpc2_core.config import to_mapping
 from tdmpc2_core.planning import GradientConfig, PlannerConfig
-from tdmpc2_core.scoring.walking import evaluate
+from tdmpc2_core.scoring.evaluation import evaluate_robot
 
 NAME = "planner_methods"
 _WARM_UP = 5
@@ -38,8 +38,6 @@ def budgets(shipped: PlannerConfig) -> dict[str, PlannerConfig]:
     for samples, iterations in ((48, 1), (64, 1), (64, 2), (96, 2), (128, 3), (256, 3)):
         search = replace(mppi, num_samples=samples, num_elites=samples // 8, iterations=iterations)
         found[f"mppi {samples} x {iterations}"] = search
-        if (samples, iterations) == (96, 2):
-            found[f"mppi {samples} x {iterations}, depth average"] = replace(search, score="depth_average")
     for horizon, iterations in ((8, 1), (8, 2), (8, 3), (8, 6), (12, 3)):
         ascent = GradientConfig(iterations=iterations)
         name = f"gradient x {iterations}, horizon {horizon}"
@@ -77,10 +75,10 @@ def latencies(agent: Agent, planners: dict[str, PlannerConfig], calls: int) -> d
 def score(agent: Agent, seconds: float, episodes: int) -> dict[str, Any]:
     """`return` and what else the evaluation of a robot or a task says."""
     if agent.embodiment is not None:
-        robot = evaluate(agent, agent.embodiment, seconds, episodes, seed=77)
+        robot = evaluate_robot(agent, agent.embodiment, seconds, episodes, seed=77)
         falls = f"{robot.falls}/{robot.episodes}"
         return {"return": robot.return_per_step, "error m/s": robot.velocity_error, "falls": falls}
-    from tdmpc2_core.scoring.tasks import evaluate_task
+    from tdmpc2_core.scoring.evaluation import evaluate_task
 
     task = evaluate_task(agent, agent.tasks[0], episodes, seed=77)
     return {"return": task.mean_return, "std": task.std_return}

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from common import figure, parser, print_table, save
-from tdmpc2_core.planning.factory import make_planner
 from tqdm import tqdm
 
 from tdmpc2_core.model import WorldModel, world_model_config
-from tdmpc2_core.planning import PlannerConfig
+from tdmpc2_core.planning import PlannerConfig, make_planner
 
 OBS, ACTION = 24, 6
 BASE = {"samples": 512, "horizon": 3, "size": 1, "robots": 1}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tdmpc2_bringup.controllers import controllers_text
 from tdmpc2_bringup.description import xacro_text
+from tdmpc2_core.files import write_text
 from tdmpc2_core.robots import Embodiment, shipped_names
 
 
@@ -28,7 +29,7 @@ def main() -> int:
     package = Path(__file__).resolve().parents[1]
     for robot in shipped_names():
         for name, text in files(robot).items():
-            (package / name).write_text(text, encoding="utf-8")
+            write_text(package / name, text)
             print(package / name)
     return 0
 

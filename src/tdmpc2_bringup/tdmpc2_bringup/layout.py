@@ -1,17 +1,82 @@
-"""What a launch file starts for given settings. No launch imports; `robot_launch` makes actions of it."""
+"""What a launch starts for given settings, as plain data; `robot_launch` makes actions of it.
+
+No launch imports.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
-from tdmpc2_bringup import backends
-from tdmpc2_bringup.backends import Installed
+from tdmpc2_bringup.controllers import COMMAND_CONTROLLERS, broadcasters
 from tdmpc2_bringup.robot_files import RobotFiles
-from tdmpc2_bringup.specs import Layout, NodeSpec
+from tdmpc2_bringup.settings import Settings
+from tdmpc2_core.descriptions import read_stance
 from tdmpc2_core.errors import UserError
 
-_TRAJECTORY = "{}/joint_trajectory"
+Installed = Callable[[str], bool]
+"""Whether a ROS package is there."""
+Role = Literal["", "essential", "gate", "planner"]
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One process. Of `parameters`, files and mappings, later ones win; no name leaves the program's own.
+
+    role: `essential` ends the launch when it ends; `gate` must end with code 0 before the planner is
+    activated; `planner` is the lifecycle node that is brought to active.
+    """
+
+    package: str
+    executable: str
+    name: str = ""
+    parameters: tuple[str | dict[str, Any], ...] = ()
+    arguments: tuple[str, ...] = ()
+    remappings: tuple[tuple[str, str], ...] = ()
+    role: Role = ""
+    ours: bool = True  # takes --log-level
+
+
+@dataclass(frozen=True)
+class Include:
+    """A launch file of another package."""
+
+    package: str
+    file: str
+    arguments: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything that a launch starts; `notes` are sentences for the log, such as what stood in for what."""
+
+    nodes: tuple[NodeSpec, ...]
+    includes: tuple[Include, ...] = ()
+    notes: tuple[str, ...] = ()
+    autostart: bool = True
+
+
+CONFIGURED = "configured"
+"""The gate that every planner has: its own configuration."""
+
+
+class Gates:
+    """All start closed; `open` says when none is left."""
+
+    def __init__(self) -> None:
+        self._closed = {CONFIGURED}
+
+    def add(self, name: str) -> str:
+        """One gate more, such as a process that must end, and what `open` takes: two of one name are two."""
+        gate = f"{name} {len(self._closed)}"
+        self._closed.add(gate)
+        return gate
+
+    def open(self, gate: str) -> bool:
+        """Note that it has happened; True when it was the last."""
+        self._closed.discard(gate)
+        return not self._closed
 
 
 def layout(robot: RobotFiles, installed: Installed) -> Layout:
@@ -25,17 +90,17 @@ def layout(robot: RobotFiles, installed: Installed) -> Layout:
         UserError: a package that the backend needs is missing, or settings and files do not fit.
     """
     settings = robot.settings
-    backends.check_controller(robot)
-    backend, notes, clock = _backend(robot, installed)
-    sim_time = settings.use_sim_time == "true" or (settings.use_sim_time == "auto" and clock)
-    base = backend(robot, sim_time)
-    nodes, notes = list(base.nodes), [*notes, *base.notes]
+    _check_controller(robot)
+    backend = _backend(robot, installed)
+    sim_time = settings.use_sim_time == "true" or (settings.use_sim_time == "auto" and backend.clock)
+    base = backend.layout(robot, sim_time)
+    nodes, notes = list(base.nodes), [*backend.notes, *base.notes]
     publishes = any(node.executable == "robot_state_publisher" for node in nodes)
     if settings.sim == "none" and not settings.hardware_plugin:
         publishes = True  # the driver does
     if not publishes:
         if installed("robot_state_publisher"):
-            nodes.append(backends.state_publisher(robot, sim_time))
+            nodes.append(_state_publisher(robot, sim_time))
         else:
             notes.append("robot_state_publisher is not installed: no frames, no robot_description")
     nodes.append(_planner(robot, sim_time))
@@ -52,22 +117,26 @@ def layout(robot: RobotFiles, installed: Installed) -> Layout:
     return replace(base, nodes=tuple(nodes), notes=tuple(notes), autostart=autostart)
 
 
-def _backend(
-    robot: RobotFiles, installed: Installed
-) -> tuple[Callable[[RobotFiles, bool], Layout], list[str], bool]:
-    """What makes the backend's layout, notes on the choice, and whether it publishes /clock by itself."""
+class _Backend(NamedTuple):
+    """What moves the robot: `layout` makes its part of a robot's layout, given whether time is /clock's."""
+
+    layout: Callable[[RobotFiles, bool], Layout]
+    clock: bool = False  # publishes /clock by itself
+    notes: tuple[str, ...] = ()  # on the choice
+
+
+def _backend(robot: RobotFiles, installed: Installed) -> _Backend:
     settings = robot.settings
     if settings.sim == "none" and not settings.hardware_plugin:
-        return (lambda *_: backends.external_driver()), [], False
-    lacking = backends.missing(settings.sim, installed)
+        return _Backend(_external_driver)
+    lacking = _missing(settings.sim, installed)
     if not lacking:
-        simulated = settings.sim in ("mujoco", "gazebo")
-        backend = backends.gazebo if settings.sim == "gazebo" else backends.ros2_control
-        return backend, [], simulated
+        part = _gazebo if settings.sim == "gazebo" else _ros2_control
+        return _Backend(part, clock=settings.sim in ("mujoco", "gazebo"))
     names = ", ".join(lacking)
     if settings.sim == "mujoco":
         note = f"sim:=mujoco: not installed: {names}; tdmpc2_ros mujoco_sim stands in for ros2_control"
-        return backends.own_simulation, [note], False
+        return _Backend(_own_simulation, notes=(note,))
     raise UserError(
         f"sim:={settings.sim} needs packages that are not installed: {names}; or take sim:=mujoco"
     )
@@ -83,25 +152,24 @@ def _planner(robot: RobotFiles, sim_time: bool) -> NodeSpec:
         "autostart": False,
         "use_sim_time": sim_time,
     }
-    return NodeSpec(
-        "tdmpc2_ros",
-        "planner",
-        "planner",
-        (robot.parameters, parameters),
-        remappings=_remappings(robot),
-        role="planner",
-    )
+    return _our_node(robot, "planner", parameters, role="planner", remappings=_remappings(robot))
 
 
 def _recorder(robot: RobotFiles, sim_time: bool) -> NodeSpec:
     parameters = {"output": robot.settings.record, "use_sim_time": sim_time}
-    return NodeSpec(
-        "tdmpc2_ros",
-        "recorder",
-        "recorder",
-        (robot.parameters, parameters),
-        remappings=_remappings(robot),
-    )
+    return _our_node(robot, "recorder", parameters, remappings=_remappings(robot))
+
+
+def _our_node(
+    robot: RobotFiles,
+    name: str,
+    parameters: dict[str, Any],
+    role: Role = "",
+    remappings: tuple[tuple[str, str], ...] = (),
+) -> NodeSpec:
+    """A node of this suite, named after its program; its own parameters win over those of the file."""
+    files = (robot.parameters, parameters)
+    return NodeSpec("tdmpc2_ros", name, name, files, remappings=remappings, role=role)
 
 
 def _rviz(robot: RobotFiles, sim_time: bool) -> NodeSpec:
@@ -115,5 +183,137 @@ def _remappings(robot: RobotFiles) -> tuple[tuple[str, str], ...]:
     if robot.settings.controller != "effort_trajectory_controller":
         return ()
     return (
-        (_TRAJECTORY.format("joint_trajectory_controller"), _TRAJECTORY.format(robot.settings.controller)),
+        ("joint_trajectory_controller/joint_trajectory", f"{robot.settings.controller}/joint_trajectory"),
     )
+
+
+# ---- several robots ----
+
+_CLOCK = ("/clock", "clock")  # into the namespace
+
+
+def own_clock(plan: Layout, settings: Settings) -> Layout:
+    """The same nodes, on the clock of their own MuJoCo: as many on /clock would make time jump.
+
+    Where something else publishes /clock, all share it.
+    """
+    if settings.sim != "mujoco":
+        return plan
+    return replace(plan, nodes=tuple(map(_on_own_clock, plan.nodes)))
+
+
+def _on_own_clock(node: NodeSpec) -> NodeSpec:
+    arguments = node.arguments
+    if node.executable == "spawner":  # newer controller managers hand no remapping on to controllers
+        arguments = (*arguments, "--controller-ros-args", "-r {}:={}".format(*_CLOCK))
+    return replace(node, arguments=arguments, remappings=(*node.remappings, _CLOCK))
+
+
+# ---- what each `sim` needs beside the planner ----
+
+_NEEDED = {
+    "mujoco": ("mujoco_ros2_control", "controller_manager", "robot_state_publisher"),
+    "gazebo": (
+        "gz_ros2_control",
+        "ros_gz_sim",
+        "ros_gz_bridge",
+        "controller_manager",
+        "robot_state_publisher",
+    ),
+    "mock": ("controller_manager", "robot_state_publisher"),
+    "none": ("controller_manager", "robot_state_publisher"),
+}
+
+
+def _missing(sim: str, installed: Installed) -> list[str]:
+    """Packages that a backend needs and that are not there."""
+    return [name for name in _NEEDED[sim] if not installed(name)]
+
+
+def _own_simulation(robot: RobotFiles, sim_time: bool) -> Layout:
+    """This suite's simulation node, which stands in for ros2_control."""
+    parameters = {
+        "robot": robot.robot,
+        "prefix": robot.prefix,
+        "publish_clock": sim_time,
+        "view": not robot.settings.headless,
+    }
+    node = _our_node(robot, "mujoco_sim", parameters, role="essential")
+    return Layout((node,))
+
+
+def _external_driver(robot: RobotFiles, sim_time: bool) -> Layout:
+    """Nothing: the robot's own driver runs the controller manager."""
+    note = "sim:=none without hardware_plugin: the robot's own driver must run its controllers"
+    return Layout((), notes=(note,))
+
+
+def _ros2_control(robot: RobotFiles, sim_time: bool) -> Layout:
+    """The controller manager of MuJoCo, mock or hardware, and the spawner of its controllers."""
+    mujoco = robot.settings.sim == "mujoco"
+    manager = NodeSpec(
+        "mujoco_ros2_control" if mujoco else "controller_manager",
+        "ros2_control_node",
+        parameters=(robot.controllers, {"use_sim_time": sim_time}),
+        remappings=(("~/robot_description", "robot_description"),),
+        role="essential",
+    )
+    return Layout((_state_publisher(robot, sim_time), manager, _spawner(robot)))
+
+
+def _gazebo(robot: RobotFiles, sim_time: bool) -> Layout:
+    """Gazebo with our world; its plug-in runs the controller manager."""
+    settings, stance = robot.settings, read_stance(robot.embodiment)
+    world = robot.share / "worlds" / "flat.sdf"
+    server = "-r -s --headless-rendering" if settings.headless else "-r"
+    name = f"{robot.prefix}{robot.embodiment.name}"
+    place = (
+        "-topic",
+        "robot_description",
+        "-name",
+        name,
+        "-allow_renaming",
+        "true",
+        "-z",
+        f"{stance.height:g}",
+    )
+    topics = f"/{settings.namespace.strip('/')}/".replace("//", "/")
+    contacts = [
+        f"{topics}{robot.prefix}{foot}_contact@ros_gz_interfaces/msg/Contacts[gz.msgs.Contacts"
+        for foot in stance.feet
+    ]
+    bridged = ("/clock@rosgraph_msgs/msg/Clock[gz.msgs.Clock", *contacts)
+    nodes = (
+        _state_publisher(robot, sim_time),
+        NodeSpec("ros_gz_sim", "create", arguments=place if stance.free_joint else place[:-2], ours=False),
+        NodeSpec("ros_gz_bridge", "parameter_bridge", arguments=bridged, ours=False),
+        _spawner(robot),
+    )
+    arguments = {"gz_args": f"{server} {world}", "on_exit_shutdown": "true"}
+    return Layout(nodes, (Include("ros_gz_sim", "gz_sim.launch.py", arguments),))
+
+
+def _state_publisher(robot: RobotFiles, sim_time: bool) -> NodeSpec:
+    """robot_state_publisher, which also hands the description to the controller manager."""
+    parameters: dict[str, Any] = {"robot_description": robot.description(), "use_sim_time": sim_time}
+    return NodeSpec("robot_state_publisher", "robot_state_publisher", "robot_state_publisher", (parameters,))
+
+
+def _spawner(robot: RobotFiles) -> NodeSpec:
+    names = (*broadcasters(robot.embodiment), robot.settings.controller)
+    arguments = (*names, "--param-file", robot.controllers)
+    return NodeSpec(
+        "controller_manager",
+        "spawner",
+        arguments=arguments,
+        role="gate",
+        ours=False,
+    )
+
+
+def _check_controller(robot: RobotFiles) -> None:
+    """Raise UserError when the backend cannot take what the chosen controller commands."""
+    controller, sim = robot.settings.controller, robot.settings.sim
+    if COMMAND_CONTROLLERS[controller] == "effort" and sim in ("mujoco", "mock"):
+        what = "moves joints by position" if sim == "mujoco" else "does not turn torque into motion"
+        raise UserError(f"controller:={controller} needs sim:=gazebo or none; sim:={sim} {what}")

@@ -18,6 +18,7 @@ from tdmpc2_bringup.description import (
 )
 from tdmpc2_bringup.settings import Settings
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import write_text
 from tdmpc2_core.robots import Embodiment, shipped_names
 
 
@@ -123,7 +124,7 @@ class RobotFiles:
         folder = self.made / f"{self.prefix}{self.embodiment.name}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
+            write_text(folder / name, text)
         except OSError as problem:
             raise UserError(
                 f"{folder / name}: cannot be written ({problem.strerror}); set ROS_HOME"

@@ -30,11 +30,9 @@ from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
 from lifecycle_msgs.msg import Transition
 
-from tdmpc2_bringup.layout import layout
-from tdmpc2_bringup.multi_robot import ARGUMENTS, each_robot, own_clock
+from tdmpc2_bringup.layout import CONFIGURED, Gates, Include, Layout, NodeSpec, layout, own_clock
 from tdmpc2_bringup.robot_files import RobotFiles
-from tdmpc2_bringup.settings import Argument, Settings, arguments, settings_from
-from tdmpc2_bringup.specs import CONFIGURED, Gates, Include, Layout, NodeSpec
+from tdmpc2_bringup.settings import SEVERAL, Argument, Settings, arguments, each_robot, settings_from
 
 Entities = list[LaunchDescriptionEntity]
 OnExit = Callable[[ProcessExited, LaunchContext], Entities]
@@ -63,7 +61,7 @@ def multi_robot_launch_description() -> LaunchDescription:
         members = each_robot(settings_from(given), given["robots"])
         return _start([(one, own_clock(_plan(given["robot"], one), one)) for one in members])
 
-    return LaunchDescription([*_declared(ARGUMENTS), *_declared(arguments()), OpaqueFunction(function=start)])
+    return LaunchDescription([*_declared(SEVERAL), *_declared(arguments()), OpaqueFunction(function=start)])
 
 
 def _declared(launch_arguments: Iterable[Argument]) -> Entities:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tdmpc2_bringup.specs import Layout, NodeSpec
+from tdmpc2_bringup.layout import Layout, NodeSpec
 from tdmpc2_core.config import from_mapping
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment

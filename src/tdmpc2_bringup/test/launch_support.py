@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from workspace_support import SOURCE
+from workspace_support import SOURCE, ros_programs
 
 LAUNCH = """
 import sys
@@ -22,7 +22,7 @@ service.include_launch_description(
 sys.exit(service.run())
 """
 """What ros2 launch does, without ros2cli."""
-NODES = ("mujoco_sim", "planner", "recorder")
+NODES = {name: f"tdmpc2_ros.{module}" for name, module in ros_programs().items()}
 CONTROL = {
     "controller_manager": ("ros2_control_node", "spawner"),
     "robot_state_publisher": ("robot_state_publisher",),
@@ -35,7 +35,7 @@ def make_prefix(folder: Path, stand_ins: bool) -> Path:
     index.mkdir(parents=True)
     (index / "tdmpc2_bringup").touch()
     (folder / "share/tdmpc2_bringup").symlink_to(SOURCE / "tdmpc2_bringup")
-    _programs(folder, index, "tdmpc2_ros", {name: ["-m", f"tdmpc2_ros.{name}"] for name in NODES})
+    _programs(folder, index, "tdmpc2_ros", {name: ["-m", module] for name, module in NODES.items()})
     script = str(Path(__file__).with_name("stand_in_control.py"))
     for package, names in CONTROL.items() if stand_ins else ():
         _programs(folder, index, package, {name: [script, name] for name in names})

@@ -1,16 +1,18 @@
 """The documentation against the repository: links, paths, parameters, figures."""
 
 import dataclasses
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
+from tdmpc2_core.cli import COMMANDS
 from tdmpc2_core.robots import SOURCES, TERMS
 from tdmpc2_ros.messages import SOURCE_TOPICS
 from tdmpc2_ros.planner.model import PlannerParameters
-from tdmpc2_ros.recorder.node import RecorderSettings
-from tdmpc2_ros.simulator.node import SimulationSettings
+from tdmpc2_ros.recorder.node import RecorderParameters
+from tdmpc2_ros.simulator.node import SimulationParameters
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -27,13 +29,49 @@ def test_links_and_paths_exist(page):
         assert (ROOT / path).exists(), f"path {path}"
 
 
+PLACES = (
+    ROOT,
+    ROOT / "src/tdmpc2_core/tdmpc2_core",
+    ROOT / "src/tdmpc2_core/test",
+    ROOT / "src/tdmpc2_ros/tdmpc2_ros",
+    ROOT / "src/tdmpc2_bringup",
+    ROOT / "src/tdmpc2_bringup/tdmpc2_bringup",
+)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_files_and_commands_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`([\w.-]+(?:/[\w.-]+)*\.(?:py|c|sh))`", text):
+        if name.endswith(".launch.py"):  # also of other packages
+            continue
+        found = any((place / name).exists() for place in PLACES)
+        assert found or "/" not in name and list((ROOT / "src").rglob(name)), f"file {name}"
+    for command in re.findall(r"(?<![\w./-])tdmpc2 ([a-z][a-z-]+)", text):
+        assert command in COMMANDS, f"tdmpc2 {command}"
+    for program in re.findall(r"ros2 run tdmpc2_ros (\w+)", text):
+        assert f'"{program}":' in (ROOT / "src/tdmpc2_ros/setup.py").read_text("utf-8"), program
+    for module in re.findall(r"python3? -m (tdmpc2\w+(?:\.\w+)*)", text):
+        assert importlib.util.find_spec(module) is not None, module
+
+
+def test_code_names_no_file_that_is_gone():
+    """Comments and docstrings that send a reader to a file send them to one that is there."""
+    for file in (ROOT / "src").rglob("*.py"):
+        if "/test/" in str(file) or "/build/" in str(file):
+            continue
+        for name in re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.(?:py|c))`", file.read_text("utf-8")):
+            near = (file.parent / name, *(place / name for place in PLACES))
+            assert any(path.exists() for path in near), f"{file.relative_to(ROOT)} names {name}"
+
+
 def section(node: str) -> str:
     return INTERFACE.split(f"## Node `{node}`")[1].split("\n## ")[0]
 
 
 @pytest.mark.parametrize(
     ("node", "settings"),
-    [("planner", PlannerParameters), ("mujoco_sim", SimulationSettings), ("recorder", RecorderSettings)],
+    [("planner", PlannerParameters), ("mujoco_sim", SimulationParameters), ("recorder", RecorderParameters)],
 )
 def test_parameters_are_those_of_the_code(node, settings):
     table = section(node).split("| parameter |")[1]

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 from bringup_checks import layout_problems
-from workspace_support import SOURCE
+from workspace_support import SOURCE, ros_programs
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
@@ -23,20 +23,15 @@ from tdmpc2_core.config import from_mapping  # noqa: E402
 from tdmpc2_core.errors import UserError  # noqa: E402
 from tdmpc2_core.robots import shipped_names  # noqa: E402
 from tdmpc2_ros.planner.model import PlannerParameters  # noqa: E402
-from tdmpc2_ros.recorder.node import RecorderSettings  # noqa: E402
-from tdmpc2_ros.simulator.node import SimulationSettings  # noqa: E402
+from tdmpc2_ros.recorder.node import RecorderParameters  # noqa: E402
+from tdmpc2_ros.simulator.node import SimulationParameters  # noqa: E402
 
 BRINGUP = SOURCE / "tdmpc2_bringup"
 LAUNCH_FILES = sorted((BRINGUP / "launch").glob("*.py"))
 OTHERS = {"robot": "robot_launch_description()", "multi_robot": "multi_robot_launch_description()"}
 ROBOTS = [name for file in LAUNCH_FILES if (name := file.name.removesuffix(".launch.py")) not in OTHERS]
-SETTINGS = {"mujoco_sim": SimulationSettings, "planner": PlannerParameters, "recorder": RecorderSettings}
-PROGRAMS = re.search(
-    r"^programs = (\{.*?^\})$",
-    (SOURCE / "tdmpc2_ros" / "setup.py").read_text("utf-8"),
-    re.MULTILINE | re.DOTALL,
-)
-EXECUTABLES = {"tdmpc2_ros": set(yaml.safe_load(PROGRAMS[1]))}
+SETTINGS = {"mujoco_sim": SimulationParameters, "planner": PlannerParameters, "recorder": RecorderParameters}
+EXECUTABLES = {"tdmpc2_ros": set(ros_programs())}
 EVERYTHING = lambda package: True  # noqa: E731
 NOTHING = lambda package: False  # noqa: E731
 
@@ -143,12 +138,12 @@ def test_the_controller_decides_what_the_planner_sends_and_where(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "broken", "problem"),
     [
-        ("layout.py", '"planner",\n        "planner"', '"plan",\n        "planner"', "no executable plan"),
+        ("layout.py", '(robot, "planner"', '(robot, "plan"', "no executable plan"),
         ("layout.py", '"output": "forward', '"topic": "forward', "unknown key 'topic'"),
-        ("backends.py", '"publish_clock"', '"publish_time"', "unknown key 'publish_time'"),
-        ("backends.py", 'else "controller_manager"', 'else "controllers"', "controllers has no executable"),
+        ("layout.py", '"publish_clock"', '"publish_time"', "unknown key 'publish_time'"),
+        ("layout.py", 'else "controller_manager"', 'else "controllers"', "controllers has no executable"),
         ("layout.py", '"robot.rviz"', '"robots.rviz"', "no file"),
-        ("backends.py", '"flat.sdf"', '"hills.sdf"', "no file"),
+        ("layout.py", '"flat.sdf"', '"hills.sdf"', "no file"),
         ("controllers.py", '"joint_state_broadcaster",', '"joint_states",', "no controller joint_states"),
     ],
 )

@@ -10,11 +10,9 @@ from bringup_checks import layout_problems
 from test_launch import BRINGUP, EVERYTHING, EXECUTABLES, NOTHING, SETTINGS, untrained
 from workspace_support import ROOT
 
-from tdmpc2_bringup.layout import layout
-from tdmpc2_bringup.multi_robot import ARGUMENTS, each_robot, own_clock
+from tdmpc2_bringup.layout import CONFIGURED, Gates, layout, own_clock
 from tdmpc2_bringup.robot_files import RobotFiles
-from tdmpc2_bringup.settings import Settings
-from tdmpc2_bringup.specs import CONFIGURED, Gates
+from tdmpc2_bringup.settings import SEVERAL, Settings, each_robot
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import shipped_names
 
@@ -112,8 +110,8 @@ def test_arguments_are_in_the_documentation():
     page = (ROOT / "docs/reference/ros-interface.md").read_text(encoding="utf-8")
     table = page.split("| argument |")[2]
     documented = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|", table, re.MULTILINE)
-    assert documented == [(each.name, each.default, each.why) for each in ARGUMENTS]
-    assert not {each.name for each in ARGUMENTS} & {each.name for each in fields(Settings)}
+    assert documented == [(each.name, each.default, each.why) for each in SEVERAL]
+    assert not {each.name for each in SEVERAL} & {each.name for each in fields(Settings)}
 
 
 def test_two_gates_of_one_name_both_have_to_open():

@@ -15,8 +15,8 @@ from launch.events.process import ProcessExited  # noqa: E402
 from processes import wait_until  # noqa: E402
 from test_launch_run import START, commands, launched, state, stop  # noqa: E402
 
+from tdmpc2_bringup.layout import CONFIGURED  # noqa: E402
 from tdmpc2_bringup.robot_launch import _Essentials, _PlannerGates  # noqa: E402
-from tdmpc2_bringup.specs import CONFIGURED  # noqa: E402
 from tdmpc2_core.robots import Embodiment  # noqa: E402
 
 ROBOT = Embodiment.load("quadruped")

@@ -18,6 +18,13 @@ def python_files(*folders: Path) -> list[Path]:
     return sorted(file for folder in folders for file in folder.rglob("*.py") if file.is_file())
 
 
+def ros_programs() -> dict[str, str]:
+    """Console scripts of tdmpc2_ros and their modules below it, as its setup.py has them."""
+    text = (SOURCE / "tdmpc2_ros" / "setup.py").read_text(encoding="utf-8")
+    (table,) = re.findall(r"^programs = (\{.*?^\})$", text, re.MULTILINE | re.DOTALL)
+    return ast.literal_eval(table)
+
+
 def imported_modules(file: Path) -> set[str]:
     """Top-level names of the modules that a file imports from outside the standard library."""
     names = set()

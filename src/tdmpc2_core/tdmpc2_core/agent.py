@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tdmpc2_core.checkpoint.bundle import Bundle, check_same_robot, load_bundle, save_bundle
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.model.architecture import WorldModelConfig
 from tdmpc2_core.model.world_model import WorldModel
 from tdmpc2_core.planning import Plan, PlanBatch, PlannerConfig, PolicyPlanner, make_planner, planner_preset
 from tdmpc2_core.robots import Embodiment

@@ -13,7 +13,7 @@ import numpy as np
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.config import from_mapping
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.model.config import IMAGE_SIDE
+from tdmpc2_core.model.architecture import IMAGE_SIDE
 from tdmpc2_core.planning import PLANNERS, PlannerConfig
 
 SHARE = 0.6

@@ -6,14 +6,14 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tdmpc2_core import __version__
 from tdmpc2_core.config import apply_overrides, field_help, load_yaml, to_mapping
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import check_writable
+from tdmpc2_core.files import check_writable, write_json
 
 if TYPE_CHECKING:
     from tdmpc2_core.checkpoint.bundle import Bundle
@@ -23,19 +23,32 @@ _RAW = argparse.RawDescriptionHelpFormatter
 FORMATS = ("official", "onnx")
 
 
-def _add_import(commands: Any) -> None:
-    command = commands.add_parser(
-        "import",
-        help="make a bundle from an official TD-MPC2 checkpoint (.pt)",
-        epilog="example: tdmpc2 import walker-walk-1.pt --task walker-walk --out bundles/walker",
-        formatter_class=_RAW,
+def _command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    summary: str,
+    example: str,
+    **more: Any,
+) -> argparse.ArgumentParser:
+    """The parser of a sub-command that calls `run`."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, epilog=f"example: {example}", formatter_class=_RAW, **more
     )
-    command.add_argument("file", type=Path, metavar="FILE", help="checkpoint, any published layout")
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="bundle to write")
-    command.add_argument(
-        "--task", help="published name (walker-walk, mw-push, mt30, mt80); decides discount and period"
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_import(commands: Any, name: str) -> None:
+    example = "tdmpc2 import walker-walk-1.pt --task walker-walk --out bundles/walker"
+    command = _command(
+        commands, name, _import, "make a bundle from an official TD-MPC2 checkpoint (.pt)", example
     )
-    command.add_argument(
+    option = command.add_argument
+    option("file", type=Path, metavar="FILE", help="checkpoint, any published layout")
+    option("--out", type=Path, required=True, metavar="DIR", help="bundle to write")
+    option("--task", help="published name (walker-walk, mw-push, mt30, mt80); decides discount and period")
+    option(
         "--action-dims",
         type=int,
         nargs="+",
@@ -43,31 +56,25 @@ def _add_import(commands: Any) -> None:
         metavar="N",
         help="per task, of an unpublished task set",
     )
-    command.add_argument(
+    option(
         "--episode-length", type=_positive, metavar="N", help="decisions; decides the discount (default 500)"
     )
-    command.add_argument("--discount", type=_share, help="per decision, instead of the episode length's")
-    command.add_argument("--control-period", type=_seconds, metavar="S", help="s per decision")
-    command.add_argument("--planner", default="large", help="preset to plan with (default large)")
-    command.set_defaults(run=_import)
+    option("--discount", type=_share, help="per decision, instead of the episode length's")
+    option("--control-period", type=_seconds, metavar="S", help="s per decision")
+    option("--planner", default="large", help="preset to plan with (default large)")
 
 
-def _add_export(commands: Any) -> None:
-    command = commands.add_parser(
-        "export",
-        help="write a bundle for other programs",
-        epilog="example: tdmpc2 export quadruped --format official --out quadruped.pt",
-        formatter_class=_RAW,
-    )
-    command.add_argument("bundle", type=Path, help="checkpoint bundle")
-    command.add_argument(
+def _add_export(commands: Any, name: str) -> None:
+    example = "tdmpc2 export quadruped --format official --out quadruped.pt"
+    option = _command(commands, name, _export, "write a bundle for other programs", example).add_argument
+    option("bundle", type=Path, help="checkpoint bundle")
+    option(
         "--format",
         choices=FORMATS,
         required=True,
         help="official: TD-MPC2's own .pt; onnx: the policy prior",
     )
-    command.add_argument("--out", type=Path, required=True, metavar="FILE")
-    command.set_defaults(run=_export)
+    option("--out", type=Path, required=True, metavar="FILE")
 
 
 def _import(args: argparse.Namespace) -> None:
@@ -149,9 +156,9 @@ def _number(text: str, low: float, high: float) -> float:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from tdmpc2_core.train.config import TrainConfig, train_preset
     from tdmpc2_core.train.online import OnlineTrainer
-    from tdmpc2_core.train.run import Run, stored_settings
+    from tdmpc2_core.train.run import TrainingRun, stored_settings
+    from tdmpc2_core.train.train_config import TrainConfig, train_preset
 
     if args.resume:
         config = stored_settings(args.resume)
@@ -160,7 +167,7 @@ def _train(args: argparse.Namespace) -> None:
     else:
         config = train_preset(args.preset, _given(args.settings, "robot"), _given(args.settings, "task"))
     config = apply_overrides(config, args.settings)
-    run = Run(config)
+    run = TrainingRun(config)
     print(
         f"{run.folder}: {run.spec.name}, {run.agent.model.num_parameters:,} parameters, "
         f"step {run.progress.steps}"
@@ -180,10 +187,10 @@ def _eval(args: argparse.Namespace) -> None:
     if args.json:
         check_writable(args.json, "--json")
     agent = Agent.load(args.bundle, device=args.device, planner=args.planner, seed=args.seed)
-    result = evaluate_agent(agent, args.seconds, args.episodes, args.seed)
+    result = evaluate_agent(agent, args.seconds, args.episodes, args.seed, args.task)
     print(evaluation_table({args.planner or agent.planner_config.method: result}))
     if args.json:
-        Path(args.json).write_text(json.dumps(vars(result), indent=2) + "\n")
+        write_json(args.json, vars(result))
 
 
 def _calibrate(args: argparse.Namespace) -> None:
@@ -225,34 +232,14 @@ def _import_urdf(args: argparse.Namespace) -> None:
     print(f"{path}: review it, then: tdmpc2 train robot={args.folder} out=runs/{args.folder.name}")
 
 
-def _parser(settings: str = "") -> argparse.ArgumentParser:
-    """The whole command line; `settings` is the end of the help of train."""
-    parser = argparse.ArgumentParser(
-        prog="tdmpc2",
-        description="Train and evaluate TD-MPC2 world models for robots and benchmark tasks.",
-        epilog="example: tdmpc2 train robot=quadruped out=runs/quadruped",
-        formatter_class=_RAW,
-    )
-    parser.add_argument("--version", action="version", version=f"tdmpc2 {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    _add_train(commands, settings)
-    _add_eval(commands)
-    _add_calibrate(commands)
-    _add_import_urdf(commands)
-    _add_info(commands)
-    _add_import(commands)
-    _add_export(commands)
-    return parser
-
-
-def _add_train(commands: Any, settings: str) -> None:
-    train = commands.add_parser(
-        "train",
-        help="train online in simulation; continues a run that its folder already holds",
+def _add_train(commands: Any, name: str) -> None:
+    train = _command(
+        commands,
+        name,
+        _train,
+        "train online in simulation; continues a run that its folder already holds",
+        "tdmpc2 train robot=quadruped out=runs/quadruped steps=150000 learner.batch_size=256",
         description="Train online in simulation. A run folder that already holds a checkpoint is continued.",
-        epilog=settings,
-        formatter_class=_RAW,
     )
     train.add_argument("settings", nargs="*", metavar="key=value", help="settings, see below")
     source = train.add_mutually_exclusive_group()
@@ -265,86 +252,110 @@ def _add_train(commands: Any, settings: str) -> None:
     source.add_argument(
         "--resume", type=Path, metavar="DIR", help="continue the run in DIR with its own settings"
     )
-    train.set_defaults(run=_train)
+    brief = train.format_help
+
+    def with_settings() -> str:
+        from tdmpc2_core.train.train_config import TrainConfig  # here: it imports torch
+
+        return f"{brief()}\nsettings:\n{field_help(TrainConfig())}\n"
+
+    train.format_help = with_settings  # type: ignore[method-assign]
 
 
-def _add_eval(commands: Any) -> None:
-    evaluate = commands.add_parser(
-        "eval",
-        help="run a bundle in simulation: a robot on the fixed course of commands, a task for whole episodes",
-        epilog="example: tdmpc2 eval runs/quadruped/best --planner policy --episodes 16",
+def _expert(args: argparse.Namespace) -> None:
+    from tdmpc2_core.train.expert import ExpertRunConfig, ExpertTrainer
+
+    robot = _given(args.settings, "robot") or "quadruped"
+    base = ExpertRunConfig(robot=robot, out=Path("runs") / f"{Path(robot).name}-expert")
+    ExpertTrainer(apply_overrides(base, args.settings)).train()
+
+
+def _add_expert(commands: Any, name: str) -> None:
+    summary = "train a robot's expert by reinforcement on what only a simulator knows, or continue"
+    example = "tdmpc2 expert robot=quadruped decisions=8000000"
+    expert = _command(commands, name, _expert, summary, example)
+    expert.add_argument("settings", nargs="*", metavar="key=value", help="settings, see below")
+    brief = expert.format_help
+
+    def with_settings() -> str:
+        from tdmpc2_core.train.expert import ExpertRunConfig  # here: it imports torch
+
+        return f"{brief()}\nsettings:\n{field_help(ExpertRunConfig())}\n"
+
+    expert.format_help = with_settings  # type: ignore[method-assign]
+
+
+def _add_eval(commands: Any, name: str) -> None:
+    summary = "run a bundle in simulation: a robot on the fixed course of commands, a task for whole episodes"
+    example = "tdmpc2 eval runs/quadruped/best --planner policy --episodes 16"
+    option = _command(commands, name, _eval, summary, example).add_argument
+    option("bundle", type=Path, help="checkpoint bundle")
+    option("--planner", help="preset instead of the bundle's own: tiny, small, medium, large, paper, policy")
+    option("--episodes", type=int, default=8, help="side by side; robots get one command each (default 8)")
+    option("--seconds", type=float, default=10.0, help="length of a robot's episode (default 10)")
+    option("--task", help="of a bundle that knows several, by name")
+    option("--seed", type=int, default=0)
+    option("--device", default="cpu", help="torch device (default cpu)")
+    option("--json", type=Path, help="also write the result here")
+
+
+def _add_calibrate(commands: Any, name: str) -> None:
+    summary = "choose the planner's settings for this machine and a control rate"
+    example = "tdmpc2 calibrate runs/quadruped/best --rate 50 --out runs/quadruped/here"
+    option = _command(commands, name, _calibrate, summary, example).add_argument
+    option("bundle", type=Path, help="checkpoint bundle")
+    option("--rate", type=float, required=True, help="decisions per second, Hz")
+    option("--budget", type=float, help="ms for a plan (default 60 %% of the period)")
+    option("--threads", type=int, default=1, help="threads of torch (default 1)")
+    option("--device", default="cpu", help="torch device (default cpu)")
+    option("--out", type=Path, help="also write the bundle with these settings here")
+
+
+def _add_import_urdf(commands: Any, name: str) -> None:
+    summary = "make a robot folder from a URDF: MJCF and a draft of its embodiment.yaml"
+    example = "tdmpc2 import-urdf crawler.urdf robots/crawler"
+    option = _command(commands, name, _import_urdf, summary, example).add_argument
+    option("urdf", type=Path, help="URDF of the robot, xacro resolved")
+    option("folder", type=Path, help="folder to make")
+    option("--fixed", action="store_true", help="the root link is bolted to the world")
+
+
+def _add_info(commands: Any, name: str) -> None:
+    example = "tdmpc2 info runs/quadruped/best"
+    _command(commands, name, _info, "what a bundle holds", example).add_argument("bundle", type=Path)
+
+
+COMMANDS: dict[str, Callable[[Any, str], None]] = {
+    "train": _add_train,
+    "expert": _add_expert,
+    "eval": _add_eval,
+    "calibrate": _add_calibrate,
+    "import-urdf": _add_import_urdf,
+    "info": _add_info,
+    "import": _add_import,
+    "export": _add_export,
+}
+"""Sub-commands of ``tdmpc2``, and what adds their options."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tdmpc2",
+        description="Train and evaluate TD-MPC2 world models for robots and benchmark tasks.",
+        epilog="example: tdmpc2 train robot=quadruped out=runs/quadruped",
         formatter_class=_RAW,
     )
-    evaluate.add_argument("bundle", type=Path, help="checkpoint bundle")
-    evaluate.add_argument(
-        "--planner", help="preset instead of the bundle's own: tiny, small, medium, large, paper, policy"
-    )
-    evaluate.add_argument(
-        "--episodes", type=int, default=8, help="side by side; robots get one command each (default 8)"
-    )
-    evaluate.add_argument(
-        "--seconds", type=float, default=10.0, help="length of a robot's episode (default 10)"
-    )
-    evaluate.add_argument("--seed", type=int, default=0)
-    evaluate.add_argument("--device", default="cpu", help="torch device (default cpu)")
-    evaluate.add_argument("--json", type=Path, help="also write the result here")
-    evaluate.set_defaults(run=_eval)
-
-
-def _add_calibrate(commands: Any) -> None:
-    calibration = commands.add_parser(
-        "calibrate",
-        help="choose the planner's settings for this machine and a control rate",
-        epilog="example: tdmpc2 calibrate runs/quadruped/best --rate 50 --out runs/quadruped/here",
-        formatter_class=_RAW,
-    )
-    calibration.add_argument("bundle", type=Path, help="checkpoint bundle")
-    calibration.add_argument("--rate", type=float, required=True, help="decisions per second, Hz")
-    calibration.add_argument("--budget", type=float, help="ms for a plan (default 60 %% of the period)")
-    calibration.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
-    calibration.add_argument("--device", default="cpu", help="torch device (default cpu)")
-    calibration.add_argument("--out", type=Path, help="also write the bundle with these settings here")
-    calibration.set_defaults(run=_calibrate)
-
-
-def _add_import_urdf(commands: Any) -> None:
-    urdf = commands.add_parser(
-        "import-urdf",
-        help="make a robot folder from a URDF: MJCF and a draft of its embodiment.yaml",
-        epilog="example: tdmpc2 import-urdf crawler.urdf robots/crawler",
-    )
-    urdf.add_argument("urdf", type=Path, help="URDF of the robot, xacro resolved")
-    urdf.add_argument("folder", type=Path, help="folder to make")
-    urdf.add_argument("--fixed", action="store_true", help="the root link is bolted to the world")
-    urdf.set_defaults(run=_import_urdf)
-
-
-def _add_info(commands: Any) -> None:
-    info = commands.add_parser(
-        "info",
-        help="what a bundle holds",
-        epilog="example: tdmpc2 info runs/quadruped/best",
-        formatter_class=_RAW,
-    )
-    info.add_argument("bundle", type=Path)
-    info.set_defaults(run=_info)
-
-
-def _train_settings() -> str:
-    """Example and table of settings; imports torch."""
-    from tdmpc2_core.train.config import TrainConfig
-
-    return (
-        "example: tdmpc2 train robot=quadruped out=runs/quadruped steps=150000 learner.batch_size=256\n\n"
-        f"settings:\n{field_help(TrainConfig())}"
-    )
+    parser.add_argument("--version", action="version", version=f"tdmpc2 {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, add in COMMANDS.items():
+        add(commands, name)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``tdmpc2``; returns the exit code (0, or 2 on a user's mistake, 130 on Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    explain = arguments[:1] == ["train"] and not {"-h", "--help"}.isdisjoint(arguments)
-    args = _parser(_train_settings() if explain else "").parse_args(arguments)
+    args = _parser().parse_args(arguments)
     try:
         args.run(args)
     except UserError as error:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import os
+import platform
 import re
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import metadata
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal
 
-from tdmpc2_core import doctor as checks
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.errors import CommandLine, UserError
+from tdmpc2_core.files import check_writable
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -60,24 +61,19 @@ def fail(check: str, found: str, advice: str) -> Finding:
 _MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
 
 
-class Parser(argparse.ArgumentParser):
-    """Command line whose mistakes are a `UserError`. Has --robot, --model and --json."""
-
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            epilog="Exit code: 0 nothing failed (warnings may remain), 1 a check failed, 2 a mistake.",
-        )
-        self.add_argument(
-            "--robot", default="quadruped", help="shipped name or embodiment folder (default: %(default)s)"
-        )
-        self.add_argument("--model", help="checkpoint bundle (default: the one shipped for the robot)")
-        self.add_argument("--json", action="store_true", help="print a JSON list instead of lines")
-
-    def error(self, message: str) -> NoReturn:
-        """Raise UserError."""
-        raise UserError(f"{message}; --help lists the options")
+def command_line(prog: str, description: str) -> CommandLine:
+    """Of a doctor: --robot, --model and --json."""
+    parser = CommandLine(
+        prog=prog,
+        description=description,
+        epilog="Exit code: 0 nothing failed (warnings may remain), 1 a check failed, 2 a mistake.",
+    )
+    parser.add_argument(
+        "--robot", default="quadruped", help="shipped name or embodiment folder (default: %(default)s)"
+    )
+    parser.add_argument("--model", help="checkpoint bundle (default: the one shipped for the robot)")
+    parser.add_argument("--json", action="store_true", help="print a JSON list instead of lines")
+    return parser
 
 
 def run(checks: Sequence[Callable[[], Finding | list[Finding]]]) -> list[Finding]:
@@ -123,6 +119,7 @@ _LOWEST = {"numpy": (1, 26), "torch": (2, 4), "mujoco": (3, 6), "safetensors": (
 _LIMITS_FILE = "/etc/security/limits.d/99-realtime.conf"
 _MEMLOCK = 256 * 2**20  # bytes that a planner with its model needs at the least
 _PRIORITY = 50  # of ros2_control_node
+_PACKAGES = ("tdmpc2-core", "torch", "numpy", "mujoco", "ros-rclpy")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -153,6 +150,31 @@ def library(name: str, needed: bool = True) -> Finding:
 def cores() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> dict[str, Any]:
+    """The machine by its cores and clock, and the versions that ran."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "cores": cores(),
+        "clock_mhz": _clock_mhz(),
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def _clock_mhz() -> float | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return max(float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz"))
+    except (OSError, ValueError):
+        return None
 
 
 def threads(environment: Mapping[str, str] = os.environ) -> list[Finding]:
@@ -265,29 +287,27 @@ def bundle(robot: str, model: str | None) -> list[Finding]:
 
 def output_folder(folder: Path) -> Finding:
     """Whether runs and bags can be written."""
-    probe = folder / ".doctor"
     try:
-        probe.write_text("")
-        probe.unlink()
-    except OSError as problem:
-        found = f"{folder} cannot be written ({problem.strerror})"
-        return fail("working folder", found, "change to a folder of your own before starting runs")
+        check_writable(folder / ".doctor", "working folder")
+    except UserError as problem:
+        advice = "change to a folder of your own before starting runs"
+        return fail("working folder", str(problem).partition(": ")[2].replace("/.doctor", ""), advice)
     return ok("working folder", f"{folder} can be written")
 
 
 def core_checks(robot: str, model: str | None) -> list[Callable[[], Finding | list[Finding]]]:
     """All of them, for a robot and a bundle (None: the shipped one)."""
     return [
-        checks.python,
-        partial(checks.library, "numpy"),
-        partial(checks.library, "torch"),
-        partial(checks.library, "safetensors"),
-        partial(checks.library, "mujoco", needed=False),
-        checks.threads,
-        checks.real_time_limits,
-        checks.gpu,
-        partial(checks.output_folder, Path.cwd()),
-        partial(checks.bundle, robot, model),
+        python,
+        partial(library, "numpy"),
+        partial(library, "torch"),
+        partial(library, "safetensors"),
+        partial(library, "mujoco", needed=False),
+        threads,
+        real_time_limits,
+        gpu,
+        partial(output_folder, Path.cwd()),
+        partial(bundle, robot, model),
     ]
 
 
@@ -295,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; 0 nothing failed, 1 a check failed, 2 a user's mistake."""
 
     def body() -> int:
-        parser = Parser("tdmpc2-doctor", "Examine this machine for the tdmpc2 suite; without ROS.")
+        parser = command_line("tdmpc2-doctor", "Examine this machine for the tdmpc2 suite; without ROS.")
         given = parser.parse_args(arguments)
         return shown(run(core_checks(given.robot, given.model)), given.json)
 

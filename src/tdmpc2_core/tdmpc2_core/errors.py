@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from typing import NoReturn
 
 
 class UserError(Exception):
     """One sentence: what was wrong, where, what would be right. Command lines print it and exit 2."""
+
+
+class CommandLine(argparse.ArgumentParser):
+    """Argument parser whose mistakes are a `UserError`."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError."""
+        raise UserError(f"{message}; --help lists the options")
 
 
 class SensorError(UserError):

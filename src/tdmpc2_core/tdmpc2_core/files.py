@@ -1,10 +1,15 @@
-"""Files on disk: the trained bundles that come with the suite, and whether a result can be written."""
+"""Files on disk: written whole or not at all, asked for beforehand; and the bundles of the suite."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from tdmpc2_core.errors import UserError
 
@@ -28,6 +33,44 @@ def check_writable(path: str | os.PathLike[str], what: str) -> None:
         raise UserError(
             f"{what}: {path} cannot be written ({reason}); name a file in a writable folder"
         ) from None
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
+    """A path beside `path` to write to; on leaving without an error it takes the place of `path`.
+
+    durable: wait until the disk has it, so that a power cut leaves the old file or the new one.
+    Raises OSError.
+    """
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        yield partial
+        if durable:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str, durable: bool = False) -> None:
+    """Write a text file, whole or not at all. Raises OSError."""
+    with replacing(path, durable) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write JSON, whole or not at all; numbers that are not finite become null. Raises OSError."""
+    write_text(path, json.dumps(_plain(content), indent=2) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def shipped_bundle(name: str) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.model.architecture import WorldModelConfig
 from tdmpc2_core.model.world_model import WorldModel
 
 

@@ -6,8 +6,7 @@ import pytest
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.robots import Embodiment
-from tdmpc2_core.scoring.evaluation import evaluation_table, summary
-from tdmpc2_core.scoring.walking import evaluate
+from tdmpc2_core.scoring.evaluation import evaluate_robot, evaluation_table, summary
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +21,7 @@ def test_bundle_is_for_the_shipped_robot_and_says_how_it_came_about(agent):
 
 
 def test_tool_comes_to_most_goals_and_the_evaluation_counts_them(agent):
-    result = evaluate(agent, agent.embodiment, seconds=4.0, episodes=8, seed=3, randomise=False)
+    result = evaluate_robot(agent, agent.embodiment, seconds=4.0, episodes=8, seed=3, randomise=False)
     assert result.goals == result.episodes == 8 and result.falls == 0
     assert result.success >= 0.6 and result.reached >= result.success
     assert np.isfinite(result.position_error) and result.position_error < 0.03

@@ -230,7 +230,7 @@ def test_help_shows_every_setting_with_default_unit_range_and_reason():
 
 
 def test_help_of_an_instance_shows_its_own_values():
-    from tdmpc2_core.train.config import TrainConfig
+    from tdmpc2_core.train.train_config import TrainConfig
 
     text = field_help(TrainConfig())
     (line,) = (line for line in text.splitlines() if line.strip().startswith("learner.n_step"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tdmpc2_core.train.config import train_preset
+from tdmpc2_core.train.train_config import train_preset
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "differences.md"
 ROWS = re.findall(r"^\| `([\w.]+)` \| ([^|]+) \| ([^|]+) \|", PAGE.read_text(encoding="utf-8"), re.M)

@@ -11,7 +11,7 @@ from tdmpc2_core.envs.registry import env_spec, make_env
 from tdmpc2_core.envs.robot.env import RobotEnv
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
-from tdmpc2_core.train.config import TrainConfig, train_preset
+from tdmpc2_core.train.train_config import TrainConfig, train_preset
 
 suite = pytest.importorskip("dm_control.suite", reason="needs the extra dmcontrol (dm_control)")
 

@@ -8,8 +8,8 @@ from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
 from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.teachers.biped import Leg
 from tdmpc2_core.teachers.demonstrator import Demonstrator
-from tdmpc2_core.teachers.leg import Leg
 
 CLEAN = EnvOptions(sensor_noise=False, randomise=False, random_reset=False)
 LEG = ("hip_pitch", "hip_roll", "hip_yaw", "knee", "ankle_pitch", "ankle_roll")

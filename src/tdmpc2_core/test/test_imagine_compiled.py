@@ -10,11 +10,10 @@ from planning_support import generator, small_model
 from tdmpc2_core.imagine.compiled import CompiledModel, CompiledRollout, compiled_model
 from tdmpc2_core.imagine.rollout import ModelRollout, discounted_return
 from tdmpc2_core.learning.batch import Batch
-from tdmpc2_core.learning.config import LearnerConfig
-from tdmpc2_core.learning.learner import Learner
+from tdmpc2_core.learning.learner import Learner, LearnerConfig
 from tdmpc2_core.model import WorldModel
 from tdmpc2_core.model.kernels import Kernels, kernels
-from tdmpc2_core.planning.config import PlannerConfig
+from tdmpc2_core.planning.planners import PlannerConfig
 from tdmpc2_core.planning.policy import PolicyPlanner
 
 VARIANTS: list[dict[str, Any]] = [

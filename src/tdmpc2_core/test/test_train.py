@@ -14,8 +14,8 @@ from tdmpc2_core import cli
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.data.episodes import EpisodeStore
 from tdmpc2_core.robots import Embodiment
-from tdmpc2_core.scoring.walking import evaluate
-from tdmpc2_core.train.config import train_preset
+from tdmpc2_core.scoring.evaluation import evaluate_robot
+from tdmpc2_core.train.train_config import train_preset
 
 SETTINGS = [
     "steps=100000",
@@ -154,5 +154,5 @@ def test_robot_that_takes_no_command_is_evaluated():
     )
     object.__setattr__(standing, "directory", robot.directory)
     model = small_model(standing.observation_dim, standing.action_dim, seed=0)
-    result = evaluate(Agent(model, "policy", embodiment=standing), standing, seconds=1.2, episodes=2)
+    result = evaluate_robot(Agent(model, "policy", embodiment=standing), standing, seconds=1.2, episodes=2)
     assert result.return_per_step > 0.0 and math.isnan(result.velocity_error)

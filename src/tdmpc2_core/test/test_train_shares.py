@@ -14,9 +14,9 @@ from tdmpc2_core import cli
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.learning import LearnerConfig
 from tdmpc2_core.learning.replay import ReplayBuffer
-from tdmpc2_core.train.config import TrainConfig
 from tdmpc2_core.train.online import OnlineTrainer
 from tdmpc2_core.train.run import command_line
+from tdmpc2_core.train.train_config import TrainConfig
 
 
 def filled(value: float) -> ReplayBuffer:

@@ -13,7 +13,7 @@ from tdmpc2_core.agent import Agent
 from tdmpc2_core.data.episodes import EpisodeStore
 from tdmpc2_core.envs.registry import make_env
 from tdmpc2_core.files import shipped_bundle
-from tdmpc2_core.scoring.tasks import evaluate_task
+from tdmpc2_core.scoring.evaluation import evaluate_task
 
 pytest.importorskip("dm_control", reason="needs the extra dmcontrol (dm_control)")
 

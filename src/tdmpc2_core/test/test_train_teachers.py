@@ -13,10 +13,10 @@ from tdmpc2_core.data.episodes import EpisodeStore
 from tdmpc2_core.envs.robot.env import RobotEnv
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.teachers.demonstrator import Demonstrator, Teachers
-from tdmpc2_core.train.config import TrainConfig
-from tdmpc2_core.train.decisions import Decider
+from tdmpc2_core.train.behaviour import Behaviour
 from tdmpc2_core.train.online import OnlineTrainer
-from tdmpc2_core.train.run import Run
+from tdmpc2_core.train.run import TrainingRun
+from tdmpc2_core.train.train_config import TrainConfig
 
 
 def environments(count: int) -> list[RobotEnv]:
@@ -67,7 +67,7 @@ def test_the_share_falls_with_the_steps_and_the_planner_waits(steps, share, monk
             asked.append((use_prior, float("nan")))
             return type("Result", (), {"action": np.zeros((2, 12), np.float32)})
 
-    decider = Decider(config, Prior(), environments(2), np.random.default_rng(0))
+    decider = Behaviour(config, Prior(), environments(2), np.random.default_rng(0))
     monkeypatch.setattr(
         decider._teachers,
         "decide",
@@ -85,7 +85,7 @@ def test_a_run_keeps_the_labels_of_its_own_decisions(tmp_path: Path):
         eval_every=5000, updates_per_step=0.01, demonstration_anneal=1000, model_size="tiny", planner_from=0,
     )  # fmt: skip
     config = replace(config, learner=replace(config.learner, batch_size=16))
-    trainer = OnlineTrainer(Run(config))
+    trainer = OnlineTrainer(TrainingRun(config))
     trainer.train()
     episodes = [episode for episode, _ in EpisodeStore(tmp_path / "episodes")]
     assert episodes and all(episode.has_plan.all() for episode in episodes)
@@ -102,9 +102,9 @@ def test_a_task_without_scripted_controller_says_so(tmp_path: Path, capsys):
 
 def test_a_run_older_than_a_setting_goes_on_with_its_default(tmp_path: Path):
     config = TrainConfig(out=tmp_path)
-    Run(config)
+    TrainingRun(config)
     path = tmp_path / "config.yaml"
     kept = [line for line in path.read_text().splitlines() if not line.startswith("dagger")]
     path.write_text("\n".join(kept))
-    Run(config)
+    TrainingRun(config)
     assert "dagger_steps: 0" in path.read_text()

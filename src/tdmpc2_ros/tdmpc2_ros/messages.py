@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from numpy.typing import ArrayLike, NDArray
@@ -148,6 +149,29 @@ def imu_message(
     return message
 
 
+class BaseState(NamedTuple):
+    """What an Odometry says of the base: pose in odom (m, xyzw), velocities in its own frame (REP-105)."""
+
+    stamp: float  # s
+    position: tuple[float, float, float]
+    orientation: tuple[float, float, float, float]
+    linear: tuple[float, float, float]  # m/s
+    angular: tuple[float, float, float]  # rad/s
+
+
+def base_state(message: Odometry) -> BaseState:
+    """Read an Odometry; `odometry_message` makes one."""
+    p, q = message.pose.pose.position, message.pose.pose.orientation
+    v, w = message.twist.twist.linear, message.twist.twist.angular
+    return BaseState(
+        to_seconds(message.header.stamp),
+        position=(p.x, p.y, p.z),
+        orientation=(q.x, q.y, q.z, q.w),
+        linear=(v.x, v.y, v.z),
+        angular=(w.x, w.y, w.z),
+    )
+
+
 def odometry_message(
     stamp: float,
     child_frame: str,
@@ -211,6 +235,34 @@ def position_message(targets: ArrayLike) -> Float64MultiArray:
 def _doubles(values: ArrayLike) -> array.array[float]:
     """The type rclpy's float64[] fields hold; assigning it skips their element-wise check."""
     return array.array("d", np.asarray(values, dtype=np.float64).tobytes())
+
+
+# ---- diagnostics out ----
+
+
+def diagnostic_message(
+    stamp: Time, name: str, hardware: str, level: bytes, text: str, values: Mapping[str, Any]
+) -> DiagnosticArray:
+    """One status for /diagnostics (REP-107). Nested mappings become keys such as "latency_ms.p99"."""
+    status = DiagnosticStatus(level=level, name=name, message=text, hardware_id=hardware)
+    status.values = [KeyValue(key=key, value=_text(value)) for key, value in _flat(values)]
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = stamp
+    return message
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    result: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result.extend(_flat(value, f"{prefix}{key}."))
+        else:
+            result.append((prefix + key, value))
+    return result
+
+
+def _text(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 # ---- the sources of control ----

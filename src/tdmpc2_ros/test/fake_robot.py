@@ -1,4 +1,4 @@
-"""Bundles with random weights, and a robot made of publishers whose faults are switched."""
+"""A robot made of publishers whose faults are switched."""
 
 from __future__ import annotations
 
@@ -6,60 +6,30 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from processes import Domain, Process, wait_until
+from random_agent import ROBOT
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from tdmpc2_core.agent import Agent
-from tdmpc2_core.model.config import world_model_config
-from tdmpc2_core.model.world_model import WorldModel
-from tdmpc2_core.planning import PlannerConfig, planner_preset
-from tdmpc2_core.robots import SOURCES, Embodiment
+from tdmpc2_core.robots import SOURCES
 from tdmpc2_ros import qos
 from tdmpc2_ros.messages import source_topics
 
 PLANNER = "tdmpc2_ros.planner.node"
-QUICK = replace(planner_preset("tiny"), num_samples=32, num_elites=4, num_pi_trajs=8, iterations=1)
-"""A search that fits the node's deadline on slow cores too."""
-ROBOT = Embodiment.load("quadruped")
 TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
     "activate": Transition.TRANSITION_ACTIVATE,
     "deactivate": Transition.TRANSITION_DEACTIVATE,
     "cleanup": Transition.TRANSITION_CLEANUP,
 }
-
-
-def random_agent(
-    robot: Embodiment = ROBOT,
-    planner: PlannerConfig | str = QUICK,
-    tasks: tuple[str, ...] = (),
-    seed: int = 0,
-) -> Agent:
-    """An untrained agent for `robot`; with `tasks` one whose model knows several."""
-    sizes = (robot.observation_dim, robot.action_dim)
-    extra: dict = {"action_dims": (robot.action_dim,) * len(tasks), "task_dim": 8} if tasks else {}
-    config = world_model_config("robot", *sizes, normalise_obs=True, episodic=not tasks, **extra)
-    model = WorldModel(config, torch.Generator().manual_seed(seed))
-    return Agent(model, planner, embodiment=robot, tasks=tasks)
-
-
-def random_bundle(folder: Path, robot: Embodiment = ROBOT, tasks: tuple[str, ...] = (), seed: int = 0) -> str:
-    """Path of a bundle of such an agent."""
-    path = folder / f"bundle_{robot.name}_{len(tasks)}_{seed}"
-    random_agent(robot, tasks=tasks, seed=seed).save(path)
-    return str(path)
 
 
 class FakeRobot:

@@ -7,19 +7,16 @@ on this machine.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-SOURCES = Path(__file__).resolve().parents[2]
 LOCAL = {
     "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     "OMP_NUM_THREADS": "1",
@@ -27,12 +24,21 @@ LOCAL = {
     "RCUTILS_LOGGING_BUFFERED_STREAM": "0",
 }
 os.environ.update(LOCAL)
-os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
 
 import rclpy  # noqa: E402  (reads the variables above)
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+
+from tdmpc2_ros.quickstart.processes import own_domain, ros_arguments  # noqa: E402
+
+SOURCES = Path(__file__).resolve().parents[2]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Of a child that takes this source tree and stays on this machine."""
+    paths = [str(SOURCES / "tdmpc2_core"), str(SOURCES / "tdmpc2_ros"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, **LOCAL, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}
 
 
 class Process:
@@ -113,21 +119,11 @@ class Domain:
         self, module: str, parameters: dict[str, Any] | None = None, arguments: Sequence[str] = ()
     ) -> Process:
         """Start `python -m module` with ROS parameters; `arguments` follow --ros-args."""
-        given = [
-            part for name, value in (parameters or {}).items() for part in ("-p", f"{name}:={_text(value)}")
-        ]
-        return self.run(["-m", module, "--ros-args", *given, *arguments])
+        return self.run(["-m", module, *ros_arguments(parameters or {}), *arguments])
 
     def run(self, arguments: Sequence[str]) -> Process:
         """Start Python with `arguments` in this domain."""
-        paths = [str(SOURCES / "tdmpc2_core"), str(SOURCES / "tdmpc2_ros"), os.environ.get("PYTHONPATH", "")]
-        environment = {
-            **os.environ,
-            **LOCAL,
-            "ROS_DOMAIN_ID": str(self.id),
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        }
-        self.processes.append(Process(arguments, environment))
+        self.processes.append(Process(arguments, environment(ROS_DOMAIN_ID=str(self.id))))
         return self.processes[-1]
 
     def call(self, service: str, kind: type, request: Any = None, timeout: float = 20.0) -> Any:
@@ -154,7 +150,7 @@ class Domain:
 @contextlib.contextmanager
 def domain(use_sim_time: bool = False) -> Iterator[Domain]:
     """A fresh domain; all its processes are ended on leaving."""
-    with _free_domain_id() as number:
+    with own_domain(range(1, 101), "ros_domain_ids") as number:
         result = Domain(number, use_sim_time)
         try:
             yield result
@@ -162,20 +158,25 @@ def domain(use_sim_time: bool = False) -> Iterator[Domain]:
             result.close()
 
 
-@contextlib.contextmanager
-def _free_domain_id() -> Iterator[int]:
-    """A domain id in 1..100 that no other test of this machine uses, held by a file lock."""
-    folder = Path(tempfile.gettempdir()) / f"ros_domain_ids.{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    for number in range(1, 101):
-        with open(folder / str(number), "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                continue
-            yield number
-            return
-    raise AssertionError("no free ROS domain id between 1 and 100")
+def start_quickstart(*arguments: object) -> subprocess.Popen[str]:
+    """The quickstart as a user starts it, its output kept."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tdmpc2_ros.quickstart", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
+
+
+def run_quickstart(*arguments: object, timeout: float = 120.0) -> tuple[int, str, str]:
+    """Exit code, output and errors of a whole run."""
+    process = start_quickstart(*arguments)
+    try:
+        output, errors = process.communicate(timeout=patience(timeout))
+    finally:
+        process.kill()
+    return process.returncode, output, errors
 
 
 def patience(timeout: float) -> float:
@@ -193,9 +194,3 @@ def wait_until(
         if time.monotonic() > end:
             raise AssertionError(message if isinstance(message, str) else message())
         time.sleep(0.01)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"'{value}'" if isinstance(value, str) else str(value)

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from fake_robot import ROBOT
 from geometry_msgs.msg import TwistStamped
+from random_agent import ROBOT
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Imu
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fake_robot import PLANNER, ROBOT, FakeRobot, random_bundle
+from fake_robot import PLANNER, FakeRobot
 from processes import domain, wait_until
+from random_agent import ROBOT, random_bundle
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.data.episodes import Episode, EpisodeStore

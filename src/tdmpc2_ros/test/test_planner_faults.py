@@ -8,8 +8,9 @@ import math
 import shutil
 
 import pytest
-from fake_robot import PLANNER, ROBOT, FakeRobot, random_bundle
+from fake_robot import PLANNER, FakeRobot
 from processes import domain, wait_until
+from random_agent import ROBOT, random_bundle
 
 from tdmpc2_core.robots import Embodiment
 

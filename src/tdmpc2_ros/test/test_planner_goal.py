@@ -1,107 +1,27 @@
-"""Goals of an arm: held without one, targets that continue from each other, and goal_pose over DDS."""
+"""Goals of an arm: pose messages, and goal_pose over DDS."""
 
 from __future__ import annotations
-
-import time
 
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from fake_robot import PLANNER, random_agent, random_bundle
+from fake_robot import PLANNER
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from processes import domain, wait_until
+from random_agent import random_bundle
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from tdmpc2_core.control.decision import NO_GOAL, Decider, DecisionOptions
+from tdmpc2_core.control.decision import NO_GOAL
 from tdmpc2_core.errors import SensorError
-from tdmpc2_core.planning import Plan
-from tdmpc2_core.robots import Embodiment, SensorState
+from tdmpc2_core.robots import Embodiment
 from tdmpc2_ros import qos
 from tdmpc2_ros.messages import goal_values, pose_message
 
 ARM = Embodiment.load("arm")
 GOAL = (0.5, 0.1, 0.4, 1.0, 0.0, 0.0, 0.0)
-
-
-class Constant:
-    """An agent whose plans are the same action three times."""
-
-    def __init__(self, action: float) -> None:
-        agent = random_agent(ARM)
-        self.embodiment, self.planner_config, self.model = ARM, agent.planner_config, agent.model
-        self.action = action
-
-    def plan(self, obs, now, deadline=None, first=False, evaluate=True, task=None):
-        actions = np.full((3, 7), self.action, np.float32)
-        return Plan(actions, np.ones_like(actions), ARM.control_period, now, 0.0, 1, "budget")
-
-    def reset(self):
-        pass
-
-
-class Bench:
-    def __init__(self, action: float) -> None:
-        self.sensors, self.time = SensorState(ARM), 100.0
-        self.decider = Decider(Constant(action), self.sensors, DecisionOptions(deadline=0.5))
-
-    def tick(self, position=ARM.default_position, estop=False):
-        self.time += ARM.control_period
-        self.sensors.set_joints(self.time, ARM.joint_names, position, np.zeros(7))
-        return self.decider.decide(self.time, time.monotonic(), estop)
-
-
-@pytest.fixture
-def bench():
-    benches = []
-
-    def make(action):
-        benches.append(Bench(action))
-        return benches[-1]
-
-    yield make
-    for one in benches:
-        one.decider.stop()
-
-
-def test_without_a_goal_the_arm_holds_where_it_was_first_seen(bench):
-    here = bench(0.5)
-    for drift in (0.0, 0.01, 0.02):
-        decision = here.tick(ARM.default_position + drift)
-        assert (decision.mode, decision.reason) == ("hold", NO_GOAL)
-        assert decision.targets[-1] == pytest.approx(ARM.default_position)
-
-
-def test_rows_of_a_plan_continue_from_the_last_safe_targets(bench):
-    here = bench(0.5)
-    here.tick()
-    here.sensors.set_command(here.time, GOAL)
-    step = 0.5 * ARM.action_scale
-    for count in (1, 2):
-        decision = here.tick()
-        assert decision.mode == "plan"
-        wanted = ARM.default_position + np.outer(count + np.arange(3), step)
-        np.testing.assert_allclose(decision.targets, wanted, atol=1e-6)
-
-
-def test_targets_never_run_ahead_of_what_the_effort_limit_allows(bench):
-    here = bench(1.0)
-    here.tick()
-    here.sensors.set_command(here.time, GOAL)
-    for _ in range(20):
-        decision = here.tick()  # the arm is stuck
-    ahead = decision.targets[0] - ARM.default_position
-    assert (ahead <= ARM.effort_limit / ARM.kp + 1e-9).all() and "effort" in decision.interventions
-
-
-def test_emergency_stop_forgets_the_goal(bench):
-    here = bench(0.5)
-    here.sensors.set_command(100.0, GOAL)
-    assert here.tick().mode == "plan"
-    assert here.tick(estop=True).mode == "estop"
-    assert here.tick().reason == NO_GOAL
 
 
 def test_pose_messages_keep_their_values_and_say_when_the_frame_is_wrong():

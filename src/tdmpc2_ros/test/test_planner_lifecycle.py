@@ -7,8 +7,9 @@ import signal
 
 import numpy as np
 import pytest
-from fake_robot import PLANNER, ROBOT, FakeRobot, random_bundle
+from fake_robot import PLANNER, FakeRobot
 from processes import domain, wait_until
+from random_agent import ROBOT, random_bundle
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.parameter import Parameter
 

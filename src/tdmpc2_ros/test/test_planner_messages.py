@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from fake_robot import PLANNER, ROBOT, FakeRobot, random_bundle
+from fake_robot import PLANNER, FakeRobot
 from processes import domain, patience, wait_until
+from random_agent import ROBOT, random_bundle
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 

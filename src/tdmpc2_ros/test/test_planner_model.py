@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fake_robot import random_agent
+from random_agent import random_agent
 
 from tdmpc2_core.errors import UserError
 from tdmpc2_ros.planner.model import PlannerParameters, load_agent

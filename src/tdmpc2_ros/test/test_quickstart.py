@@ -16,7 +16,8 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
-from processes import LOCAL, SOURCES, domain, wait_until
+from processes import domain, run_quickstart, start_quickstart, wait_until
+from random_agent import random_agent
 from rosbags.highlevel import AnyReader
 
 from tdmpc2_core.files import shipped_bundle
@@ -24,47 +25,10 @@ from tdmpc2_core.robots.rotations import tilt
 from tdmpc2_ros import qos
 
 
-def _environment() -> dict[str, str]:
-    paths = [str(SOURCES / "tdmpc2_core"), str(SOURCES / "tdmpc2_ros"), os.environ.get("PYTHONPATH", "")]
-    prefix = os.environ.get("AMENT_PREFIX_PATH", sys.prefix)
-    return {**os.environ, **LOCAL, "PYTHONPATH": os.pathsep.join(paths), "AMENT_PREFIX_PATH": prefix}
-
-
-def _start(*arguments: object) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tdmpc2_ros.quickstart", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=_environment(),
-    )
-
-
-def _run(*arguments: object, timeout: float = 120.0) -> tuple[int, str, str]:
-    process = _start(*arguments)
-    try:
-        output, errors = process.communicate(timeout=timeout)
-    finally:
-        process.kill()
-    return process.returncode, output, errors
-
-
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory) -> Path:
-    """A bundle of random weights."""
     folder = tmp_path_factory.mktemp("model") / "bundle"
-    code = (
-        "import sys, torch\n"
-        "from tdmpc2_core.agent import Agent\n"
-        "from tdmpc2_core.model.config import world_model_config\n"
-        "from tdmpc2_core.model.world_model import WorldModel\n"
-        "from tdmpc2_core.robots import Embodiment\n"
-        "torch.manual_seed(0)\n"
-        "robot = Embodiment.load('quadruped')\n"
-        "config = world_model_config('robot', robot.observation_dim, robot.action_dim)\n"
-        "Agent(WorldModel(config), embodiment=robot).save(sys.argv[1])\n"
-    )
-    subprocess.run([sys.executable, "-c", code, str(folder)], env=_environment(), check=True, timeout=120)
+    random_agent(planner="tiny").save(folder)
     return folder
 
 
@@ -90,7 +54,7 @@ def _may_raise_priority() -> bool:
 # ---- whole runs ----
 def test_untrained_model_fails_and_everything_is_reported(untrained, tmp_path):
     out, bag = tmp_path / "out", tmp_path / "bag"
-    code, output, errors = _run(
+    code, output, errors = run_quickstart(
         "quadruped", "--seconds", 6, "--model", untrained, "--out", out, "--record", bag
     )
     assert code == 1, errors
@@ -115,7 +79,9 @@ def test_untrained_model_fails_and_everything_is_reported(untrained, tmp_path):
 
 @pytest.mark.parametrize(("robot", "seconds"), [("quadruped", 12), ("humanoid", 18)])
 def test_shipped_model_walks(tmp_path, robot, seconds):
-    code, output, errors = _run(robot, "--seconds", seconds, "--no-video", "--out", tmp_path / "out")
+    code, output, errors = run_quickstart(
+        robot, "--seconds", seconds, "--no-video", "--out", tmp_path / "out"
+    )
     assert code == 0, output + errors
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert results["score"]["falls"] == 0 and results["score"]["covered"] >= 0.8
@@ -123,7 +89,9 @@ def test_shipped_model_walks(tmp_path, robot, seconds):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_children_end_with_the_quickstart(untrained, tmp_path, number):
-    process = _start("quadruped", "--seconds", 60, "--model", untrained, "--no-video", "--out", tmp_path)
+    process = start_quickstart(
+        "quadruped", "--seconds", 60, "--model", untrained, "--no-video", "--out", tmp_path
+    )
     try:
         end = time.monotonic() + 30.0
         while len(_children(tmp_path)) + len(_children(untrained)) < 1 and time.monotonic() < end:
@@ -142,7 +110,9 @@ def test_children_end_with_the_quickstart(untrained, tmp_path, number):
 
 
 def test_dead_child_is_reported_with_its_log(untrained, tmp_path):
-    process = _start("quadruped", "--seconds", 60, "--model", untrained, "--no-video", "--out", tmp_path)
+    process = start_quickstart(
+        "quadruped", "--seconds", 60, "--model", untrained, "--no-video", "--out", tmp_path
+    )
     try:
         end = time.monotonic() + 40.0
         log = tmp_path / "planner.log"
@@ -226,19 +196,21 @@ def _simulation(message: DiagnosticArray) -> list[str]:
     ],
 )
 def test_bad_options_end_with_one_sentence(arguments, text, tmp_path):
-    code, output, errors = _run(*arguments, "--out", tmp_path, timeout=30.0)
+    code, output, errors = run_quickstart(*arguments, "--out", tmp_path, timeout=30.0)
     assert code == 2
     assert text in errors and len(errors.strip().splitlines()) == 1
     assert "Traceback" not in errors and output == ""
 
 
 def test_unwritable_folder(untrained):
-    code, _, errors = _run("quadruped", "--model", untrained, "--out", "/proc/results", timeout=30.0)
+    code, _, errors = run_quickstart(
+        "quadruped", "--model", untrained, "--out", "/proc/results", timeout=30.0
+    )
     assert code == 2 and "cannot be written" in errors and len(errors.strip().splitlines()) == 1
 
 
 def test_existing_bag_is_left_alone(untrained, tmp_path):
-    code, _, errors = _run(
+    code, _, errors = run_quickstart(
         "quadruped", "--model", untrained, "--out", tmp_path, "--record", tmp_path, timeout=30
     )
     assert code == 2 and "exists already" in errors
@@ -255,6 +227,6 @@ def test_damaged_model(untrained, tmp_path, damage):
     else:
         data[-1000] ^= 0xFF
     weights.write_bytes(data)
-    code, _, errors = _run("quadruped", "--model", model, "--out", tmp_path / "out", "--no-video")
+    code, _, errors = run_quickstart("quadruped", "--model", model, "--out", tmp_path / "out", "--no-video")
     assert code == 2
     assert "weights.safetensors" in errors and len(errors.strip().splitlines()) == 1

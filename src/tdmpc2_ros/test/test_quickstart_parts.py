@@ -9,7 +9,7 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.scoring.course import Course
-from tdmpc2_core.scoring.run_metrics import Motion, score
+from tdmpc2_core.scoring.walking import Motion, score_walk
 
 ROBOT = Embodiment.load("quadruped")
 
@@ -40,13 +40,13 @@ def _motion(course: Course, share: float = 1.0, fall_at: float | None = None) ->
 
 def test_score_of_a_perfect_a_slow_and_a_fallen_robot():
     course = Course(ROBOT, 20.0)
-    perfect = score(_motion(course), course, ROBOT)
+    perfect = score_walk(_motion(course), course, ROBOT)
     assert perfect.followed
     assert perfect.covered == pytest.approx(1.0, abs=0.01)
     assert perfect.velocity_error < 0.03
-    slow = score(_motion(course, 0.7), course, ROBOT)
+    slow = score_walk(_motion(course, 0.7), course, ROBOT)
     assert not slow.followed and slow.covered == pytest.approx(0.7, abs=0.01)
-    fallen = score(_motion(course, fall_at=5.0), course, ROBOT)
+    fallen = score_walk(_motion(course, fall_at=5.0), course, ROBOT)
     assert not fallen.followed and fallen.falls == 1
 
 
@@ -54,9 +54,9 @@ def test_score_of_a_robot_that_runs_on_or_is_lost():
     course = Course(ROBOT, 20.0)
     motion = _motion(course)
     motion.linear[motion.time > 17.0, 0] = 0.4
-    assert not score(motion, course, ROBOT).followed
+    assert not score_walk(motion, course, ROBOT).followed
     short = Motion(*(values[:500] for values in vars(_motion(course)).values()))
-    assert not score(short, course, ROBOT).complete
+    assert not score_walk(short, course, ROBOT).complete
 
 
 def test_robot_without_model_is_one_sentence():

@@ -7,7 +7,8 @@ import pytest
 
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
-from tdmpc2_core.scoring.goal_course import ReachCourse, score_reach
+from tdmpc2_core.scoring.course import ReachCourse
+from tdmpc2_core.scoring.reaching import score_reach
 
 ARM = Embodiment.load("arm")
 TIME = np.arange(0.0, 20.0, 0.02)

@@ -32,9 +32,9 @@ from torch import Tensor
 from tdmpc2_core.checkpoint import manifest
 from tdmpc2_core.config import from_mapping, to_mapping
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.model.architecture import WorldModelConfig
 from tdmpc2_core.model.world_model import WorldModel, build_model
-from tdmpc2_core.planning.config import PlannerConfig
+from tdmpc2_core.planning.planners import PlannerConfig
 from tdmpc2_core.robots import Embodiment
 
 YAML_NAME = "embodiment.yaml"

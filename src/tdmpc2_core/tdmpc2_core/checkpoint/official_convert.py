@@ -18,7 +18,7 @@ from tdmpc2_core.checkpoint.published_tasks import TASK_SETS, PublishedTask, pub
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.learning.losses import discount_for
 from tdmpc2_core.model.world_model import WorldModel
-from tdmpc2_core.planning.config import planner_preset
+from tdmpc2_core.planning.planners import planner_preset
 
 DEFAULT_LENGTH = 500
 """Decisions of an episode of DMControl, taken when nothing else is known."""

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tdmpc2_core.control.worker import Outcome, PlanWorker, Request
+from tdmpc2_core.control.trust import UNLIMITED, Insight, TrustLimits, TrustMonitor
+from tdmpc2_core.control.worker import PlanWorker, SearchOutcome, SearchRequest
 from tdmpc2_core.errors import StaleSource, UserError
 from tdmpc2_core.robots import ActionMapper, ObservationAssembler, SafetyFilter, SensorState
 
 if TYPE_CHECKING:
     from tdmpc2_core.agent import Agent
-    from tdmpc2_core.control.trust import Insight, TrustMonitor
     from tdmpc2_core.planning import Plan
     from tdmpc2_core.robots import Snapshot
 
@@ -41,7 +41,7 @@ class DecisionOptions:
     deadline: float = 0.012  # s of search per tick
     evaluate: bool = True  # act without exploration noise
     task: int | None = None  # index in a multi-task model
-    limits: tuple[float, float] = (0.0, 0.0)  # see `tdmpc2_core.control.trust.TrustLimits`
+    limits: TrustLimits = UNLIMITED  # of trust in the model
 
 
 class Decision(NamedTuple):
@@ -58,6 +58,14 @@ class Decision(NamedTuple):
     row: int = 0
     observation: NDArray[np.float32] | None = None  # that `plan` was made for at this tick
     previous: NDArray[np.float32] | None = None  # (A,) action of the tick before, if that had an observation
+
+
+class Successor(NamedTuple):
+    """Another agent of the same robot, the worker that plans with it, warm, and the index of its task."""
+
+    agent: Agent
+    worker: PlanWorker
+    task: int | None
 
 
 _ROUNDING = 1e-6  # s, far below a control period: a tick at the plan's end is past it
@@ -80,8 +88,8 @@ class Decider:
         self._horizon = agent.planner_config.horizon
         self._assembler = ObservationAssembler(self.embodiment)
         self._mapper, self._safety = ActionMapper(self.embodiment), SafetyFilter(self.embodiment)
-        self._worker, self._monitor = PlanWorker(agent), _monitor(agent)
-        self._successor: tuple[Agent, PlanWorker, int | None] | None = None
+        self._worker, self._monitor = PlanWorker(agent), TrustMonitor(agent.model)
+        self._successor: Successor | None = None
         self._plan: Plan | None = None
         self._sent: NDArray[np.float32] | None = None  # action of the tick before
         self._first = self._fresh_start = True
@@ -92,25 +100,22 @@ class Decider:
         """Plan once in the planning thread, whose first search takes far longer than later ones."""
         self._worker.warm_up(self.embodiment.observation_dim, self.options.task)
 
-    def succeed(self, agent: Agent, worker: PlanWorker, task: int | None) -> None:
-        """Decide with another agent of the same robot from the next tick on; `worker` plans with it, warm.
+    def succeed(self, successor: Successor) -> None:
+        """Decide with another agent from the next tick on.
 
         History, previous action and the plan that is being played go on.
         """
-        self._successor = agent, worker, task
+        self._successor = successor
 
     def inspect(self, decision: Decision, tell: Callable[[Decision, Insight], None]) -> None:
         """Look at the decision with the model; in the planning thread while it is idle, as is `tell`."""
-        from tdmpc2_core.control.trust import TrustLimits
-
         plan, seen, previous = decision.plan, decision.observation, decision.previous
         if plan is None or seen is None:
             return
         monitor, options = self._monitor, self.options
 
         def look() -> None:
-            limits = TrustLimits(*options.limits)
-            tell(decision, monitor.assess(seen, plan.actions, previous, options.task, limits))
+            tell(decision, monitor.assess(seen, plan.actions, previous, options.task, options.limits))
 
         self._worker.follow(look)
 
@@ -129,7 +134,7 @@ class Decider:
         Stale sensors give one hold, then decisions without targets until all are fresh again.
         """
         if self._successor is not None:
-            self._take_over(*self._successor)
+            self._take_over(self._successor)
         snapshot = self._sensors.snapshot()
         if estop:
             self.restart()
@@ -155,12 +160,12 @@ class Decider:
 
     # ---- parts of a decision ----
 
-    def _take_over(self, agent: Agent, worker: PlanWorker, task: int | None) -> None:
+    def _take_over(self, successor: Successor) -> None:
         self._successor = None
-        self._worker.stop(0.0)
-        self._agent, self._worker, self._monitor = agent, worker, _monitor(agent)
-        self._horizon, self.options.task = agent.planner_config.horizon, task
-        self._first, self._sent = True, None
+        self._worker.stop(0.0)  # a search in progress ends by itself; the tick does not wait for it
+        self._agent, self._worker, self.options.task = successor
+        self._monitor, self._horizon = TrustMonitor(self._agent.model), self._agent.planner_config.horizon
+        self._first, self._sent = True, None  # latents of two models do not compare
 
     def _observe(self, snapshot: Snapshot, now: float) -> NDArray[np.float32]:
         if self._fresh_start:
@@ -178,7 +183,14 @@ class Decider:
         if not self._worker.busy:
             deadline, options = started + self.options.deadline, self.options
             self._worker.request(
-                Request(observation, now, deadline, self._first, options.evaluate, options.task)
+                SearchRequest(
+                    observation,
+                    now=now,
+                    deadline=deadline,
+                    first=self._first,
+                    evaluate=options.evaluate,
+                    task=options.task,
+                )
             )
             self._first = False
             outcome = self._worker.collect(until=max(deadline, started + _LATE * self._period))
@@ -194,18 +206,15 @@ class Decider:
             return decision._replace(planning=seconds, observation=observation, previous=previous)
         return self._fall_back(observation, snapshot, now, problem)._replace(planning=seconds)
 
-    def _accept(self, outcome: Outcome | None) -> str:
+    def _accept(self, outcome: SearchOutcome | None) -> str:
         """Take up a new plan; else the reason why there is none."""
         if outcome is None:
             return "the plan is late"
         if outcome.plan is not None:
             self._plan = outcome.plan
             return ""
-        return (
-            f"{outcome.error}"
-            if isinstance(outcome.error, UserError)
-            else f"planning failed: {outcome.error!r}"
-        )
+        error = outcome.error
+        return str(error) if isinstance(error, UserError) else f"planning failed: {error!r}"
 
     def _fall_back(
         self, observation: NDArray[np.float32], snapshot: Snapshot, now: float, why: str
@@ -267,9 +276,3 @@ class Decider:
     def _oldest(self, snapshot: Snapshot) -> float:
         stamp = self._sensors.oldest_in(snapshot)
         return stamp if math.isfinite(stamp) else math.nan
-
-
-def _monitor(agent: Agent) -> TrustMonitor:
-    from tdmpc2_core.control.trust import TrustMonitor  # with torch, whose threads are set before its import
-
-    return TrustMonitor(agent.model)

@@ -7,17 +7,17 @@ process loses at most the episode in progress. The schema is the same for simula
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import replacing
 
 SCHEMA_VERSION = 1
 _FLOATS = ("observation", "action", "reward", "plan_mean", "plan_std", "value")
@@ -40,9 +40,69 @@ class Episode:
     has_plan: np.ndarray  # (T,) bool
     value: np.ndarray  # (T,) the planner's estimate, NaN where no planner acted
     truncated: bool  # the last step was cut by time, not by failure
+    task: int = 0  # index among the tasks of the agent that learns from it
+    pixels: np.ndarray | None = None  # (T + 1, C, 64, 64) uint8, where the observation has images
 
     def __len__(self) -> int:
         return len(self.reward)
+
+
+class _Row(NamedTuple):
+    """One decision; `plan_mean` and `plan_std` are None where no planner acted."""
+
+    action: np.ndarray
+    reward: float
+    terminated: bool
+    plan_mean: np.ndarray | None
+    plan_std: np.ndarray | None
+    value: float
+
+
+class EpisodeRecorder:
+    """Collects one episode row by row; task: its index among the agent's tasks."""
+
+    def __init__(self, first_observation: np.ndarray, task: int = 0) -> None:
+        self._observations = [first_observation]
+        self._rows: list[_Row] = []
+        self._task = task
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(
+        self,
+        observation: np.ndarray,
+        action: np.ndarray,
+        reward: float,
+        terminated: bool,
+        plan_mean: np.ndarray | None = None,
+        plan_std: np.ndarray | None = None,
+        value: float = np.nan,
+    ) -> None:
+        """One decision: the action taken and the observation it led to."""
+        self._observations.append(observation)
+        self._rows.append(_Row(action, reward, terminated, plan_mean, plan_std, value))
+
+    def episode(self, truncated: bool) -> Episode:
+        """The episode so far."""
+        rows, nothing = self._rows, np.zeros_like(self._rows[0].action)
+
+        def planned(name: str) -> np.ndarray:
+            values = [getattr(row, name) for row in rows]
+            return np.asarray([nothing if value is None else value for value in values], np.float32)
+
+        return Episode(
+            observation=np.asarray(self._observations, dtype=np.float32),
+            action=np.asarray([row.action for row in rows], dtype=np.float32),
+            reward=np.asarray([row.reward for row in rows], dtype=np.float32),
+            terminated=np.asarray([row.terminated for row in rows], dtype=bool),
+            plan_mean=planned("plan_mean"),
+            plan_std=planned("plan_std"),
+            has_plan=np.asarray([row.plan_mean is not None for row in rows]),
+            value=np.asarray([row.value for row in rows], dtype=np.float32),
+            truncated=truncated,
+            task=self._task,
+        )
 
 
 class EpisodeStore:
@@ -79,18 +139,17 @@ class EpisodeStore:
         """Write ``episode``; ``metadata`` (source, lane, model version, ...) is kept with it as JSON."""
         tensors = {name: np.ascontiguousarray(getattr(episode, name), dtype=np.float32) for name in _FLOATS}
         tensors |= {name: getattr(episode, name).astype(np.uint8) for name in _FLAGS}
+        if episode.pixels is not None:
+            tensors["pixels"] = np.ascontiguousarray(episode.pixels, dtype=np.uint8)
         header = {
             "schema": str(SCHEMA_VERSION),
             "truncated": str(int(episode.truncated)),
+            "task": str(episode.task),
             "metadata": json.dumps(metadata),
         }
         path = self.folder / f"{self._next:07d}.safetensors"
-        partial = path.with_suffix(".partial")
-        with open(partial, "wb") as file:
-            file.write(save(tensors, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with replacing(path, durable=True) as partial:
+            partial.write_bytes(save(tensors, metadata=header))
         self._next += 1
         return path
 
@@ -113,10 +172,17 @@ def read_episode(path: Path) -> tuple[Episode, dict[str, Any]]:
                     f"{path}: episode schema {header.get('schema')!r}, this version reads {SCHEMA_VERSION}"
                 )
             arrays = {name: file.get_tensor(name) for name in (*_FLOATS, *_FLAGS)}
+            pixels = file.get_tensor("pixels") if "pixels" in file.keys() else None  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"{path}: not a readable episode ({error}); remove the file to go on without it"
         ) from error
     for name in _FLAGS:
         arrays[name] = arrays[name].astype(bool)
-    return Episode(**arrays, truncated=header["truncated"] == "1"), json.loads(header["metadata"])
+    episode = Episode(
+        **arrays,
+        truncated=header["truncated"] == "1",
+        task=int(header.get("task", 0)),  # episodes from before tasks have none
+        pixels=pixels,
+    )
+    return episode, json.loads(header["metadata"])

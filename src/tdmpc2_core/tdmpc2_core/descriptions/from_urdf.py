@@ -19,6 +19,7 @@ import yaml
 
 from tdmpc2_core.descriptions.tree import WORLD
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import write_text
 from tdmpc2_core.robots.rotations import from_roll_pitch_yaw, xyzw_to_wxyz
 
 _SAG = 0.5  # rad (or m) of error at which a drive gives its full effort: sets kp
@@ -170,10 +171,10 @@ def import_urdf(source: Path, folder: Path, fixed: bool = False) -> Path:
     imu = next(base.iter("site")).get("name", "")
     draft = draft_embodiment(name, base.get("name", ""), imu, drives, None if fixed else height, PHYSICS_RATE)
     ElementTree.indent(scene)
-    (folder / f"{name}.xml").write_text(ElementTree.tostring(scene, encoding="unicode") + "\n", "utf-8")
+    write_text(folder / f"{name}.xml", ElementTree.tostring(scene, encoding="unicode") + "\n")
     shutil.copyfile(source, folder / f"{name}.urdf")
     path = folder / "embodiment.yaml"
-    path.write_text(draft, encoding="utf-8")
+    write_text(path, draft)
     return path
 
 

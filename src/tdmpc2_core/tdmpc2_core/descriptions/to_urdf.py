@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element, SubElement
 import mujoco
 import numpy as np
 
-from tdmpc2_core.descriptions.tree import NOWHERE, WORLD, Joint, Link, Pose, Shape, Stance, Tree
+from tdmpc2_core.descriptions.tree import NOWHERE, WORLD, Pose, Shape, Stance, Tree, TreeJoint, TreeLink
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.rotations import rotate, to_roll_pitch_yaw, wxyz_to_xyzw
@@ -65,7 +65,7 @@ class _Reader:
             if name not in known:
                 links.append(_frame(name))
                 pose = Pose(self.model.site_pos[site].copy(), wxyz_to_xyzw(self.model.site_quat[site]))
-                joints.append(Joint(f"{name}_fixed", "fixed", self.name(parent), name, pose, np.zeros(3)))
+                joints.append(TreeJoint(f"{name}_fixed", "fixed", self.name(parent), name, pose, np.zeros(3)))
         return Tree(self.embodiment.name, root, tuple(links), tuple(joints))
 
     def stance(self) -> Stance:
@@ -105,21 +105,21 @@ class _Reader:
     def name(self, body: int) -> str:
         return self.model.body(body).name or f"body_{body}"
 
-    def link(self, body: int) -> Link:
+    def link(self, body: int) -> TreeLink:
         model = self.model
         start, count = model.body_geomadr[body], model.body_geomnum[body]
         shapes = [shape for geom in range(start, start + count) for shape in self.shapes(geom)]
         com = Pose(model.body_ipos[body].copy(), wxyz_to_xyzw(model.body_iquat[body]))
         inertia = model.body_inertia[body].copy()
-        return Link(self.name(body), float(model.body_mass[body]), com, inertia, tuple(shapes))
+        return TreeLink(self.name(body), float(model.body_mass[body]), com, inertia, tuple(shapes))
 
-    def joint(self, body: int, parent: str) -> Joint:
+    def joint(self, body: int, parent: str) -> TreeJoint:
         model, child = self.model, self.name(body)
         pose = Pose(model.body_pos[body].copy(), wxyz_to_xyzw(model.body_quat[body]))
         parent = parent or self.name(model.body_parentid[body])
         count, index = model.body_jntnum[body], model.body_jntadr[body]
         if count == 0:
-            return Joint(f"{child}_fixed", "fixed", parent, child, pose, np.zeros(3))
+            return TreeJoint(f"{child}_fixed", "fixed", parent, child, pose, np.zeros(3))
         if count > 1:
             raise UserError(f"{self.path}: body {child!r} has {count} joints; a URDF link has at most one")
         name, kind = model.joint(index).name, _KINDS.get(model.jnt_type[index])
@@ -135,7 +135,7 @@ class _Reader:
                 f"{self.path}: joint {name!r} has pos or ref; put the body's frame at the joint instead"
             )
         given, dof = self.given[name], model.jnt_dofadr[index]
-        return Joint(
+        return TreeJoint(
             name,
             kind,
             parent,
@@ -180,8 +180,8 @@ class _Reader:
         )
 
 
-def _frame(name: str) -> Link:
-    return Link(name, 0.0, NOWHERE, np.zeros(3), ())
+def _frame(name: str) -> TreeLink:
+    return TreeLink(name, 0.0, NOWHERE, np.zeros(3), ())
 
 
 def urdf_text(embodiment: Embodiment, prefix: str = "") -> str:
@@ -212,7 +212,7 @@ def document(root: Element) -> str:
     return '<?xml version="1.0"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _link(link: Link, name: str) -> Element:
+def _link(link: TreeLink, name: str) -> Element:
     element = Element("link", name=name)
     if link.mass > 0.0:
         inertial = SubElement(element, "inertial")
@@ -245,7 +245,7 @@ def _shape(parent: Element, shape: Shape) -> None:
         SubElement(geometry, "cylinder", radius=radius, length=length)
 
 
-def _joint(joint: Joint, names: dict[str, str], prefix: str) -> Element:
+def _joint(joint: TreeJoint, names: dict[str, str], prefix: str) -> Element:
     element = Element("joint", name=prefix + joint.name, type=joint.kind)
     SubElement(element, "parent", link=names[joint.parent])
     SubElement(element, "child", link=names[joint.child])

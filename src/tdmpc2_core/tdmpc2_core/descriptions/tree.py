@@ -35,7 +35,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Link:
+class TreeLink:
     """A rigid body; `mass` 0 for a mere frame. `inertia` (3,), kg m^2, about the axes of `com`."""
 
     name: str
@@ -46,7 +46,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Joint:
+class TreeJoint:
     """What moves `child`, whose frame is the joint's; SI units and radians."""
 
     name: str
@@ -69,8 +69,8 @@ class Tree:
 
     name: str
     root: str
-    links: tuple[Link, ...]
-    joints: tuple[Joint, ...]
+    links: tuple[TreeLink, ...]
+    joints: tuple[TreeJoint, ...]
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from tdmpc2_core.robots.embodiment import Embodiment
+
+ObservationKind = Literal["state", "pixels", "both"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class EnvSpec:
             (`learning.returns.discount_for`).
         control_period: s between decisions.
         terminates: whether an episode can end in a terminal state.
+        observation_kind: state, pixels (images alone), or both.
+        task: index among the tasks of an agent that knows several; 0 for one that knows one.
         embodiment: the robot; None for a benchmark task.
     """
 
@@ -32,17 +36,20 @@ class EnvSpec:
     control_period: float
     terminates: bool
     embodiment: Embodiment | None = None
+    observation_kind: ObservationKind = "state"
+    task: int = 0
 
 
 @dataclass
 class StepResult:
     """One decision's outcome."""
 
-    observation: np.ndarray  # (O,) float32
+    observation: np.ndarray  # (O,) float32; empty where there are images alone
     reward: float
     terminated: bool  # a terminal state, such as a fall
     truncated: bool  # the episode's time is over
-    info: dict[str, float] = field(default_factory=dict)  # of a robot: weighted reward terms, velocity error
+    info: dict[str, float] = field(default_factory=dict)  # of a robot: reward terms, tool errors
+    pixels: np.ndarray | None = None  # (C, 64, 64) uint8, where the observation has images
 
 
 class Environment(Protocol):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.model.architecture import WorldModelConfig
 from tdmpc2_core.model.world_model import WorldModel
 
 OPSET = 18

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tdmpc2_core.imagine.rollout import Discount, ModelRollout, discount_of, discounted_return
-from tdmpc2_core.model.config import check_observation_shape
+from tdmpc2_core.model.architecture import check_observation_shape
 from tdmpc2_core.model.distributions import PolicySample, squashed_gaussian
 from tdmpc2_core.model.kernels import EPS, KernelChoice, Kernels, kernels, threads_for, using
 from tdmpc2_core.model.layers import MLP, LayerWeights, layer_weights

@@ -52,16 +52,15 @@ class RunningScale:
         self.value.copy_(state["value"])
 
 
-Objective = Literal["max_q", "tdmpc_square", "boom", "bmpc", "bc"]
+OBJECTIVES: dict[str, Objective] = {}
+"""Objectives by name; `objective` adds the row of a function. Settings accept these names."""
 
 
 @dataclass(frozen=True)
 class ActorOptions:
     """Choice of the objective and its constants. Field metadata: unit and reason."""
 
-    objective: Objective = setting(
-        "max_q", why="max_q is the paper's; its function's text says what each does"
-    )
+    objective: str = setting("max_q", accepted=OBJECTIVES, why="what the policy prior is trained for")
     entropy: Literal["scaled", "squashed"] = setting(
         "scaled",
         why="official Gaussian bonus times action dims, or the true entropy",
@@ -109,6 +108,39 @@ class ActorInputs:
     plan_mask: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Objective:
+    """A row of `OBJECTIVES`.
+
+    Attributes:
+        loss: per state (T, B, 1), T = horizon + 1.
+        heads: how the two value heads are combined, mean or min; None where no value is used.
+        needs_plan: whether it reads the stored plans.
+    """
+
+    loss: Callable[[ActorInputs, ActorOptions], Tensor]
+    heads: Literal["mean", "min"] | None
+    needs_plan: bool
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's text."""
+        return (self.loss.__doc__ or "").strip().partition("\n")[0]
+
+
+Loss = Callable[[ActorInputs, ActorOptions], Tensor]
+
+
+def objective(heads: Literal["mean", "min"] | None, needs_plan: bool = False) -> Callable[[Loss], Loss]:
+    """Makes a function the objective of its name; arguments as for `Objective`."""
+
+    def register(loss: Loss) -> Loss:
+        OBJECTIVES[loss.__name__] = Objective(loss, heads, needs_plan)
+        return loss
+
+    return register
+
+
 def _entropy(sample: PolicySample, options: ActorOptions) -> Tensor:
     return options.entropy_coef * (sample.scaled_entropy if options.entropy == "scaled" else sample.entropy)
 
@@ -133,12 +165,14 @@ def _add(base: Tensor, term: Tensor) -> Tensor:
     return torch.cat([base[:horizon] + term, base[horizon:]])
 
 
+@objective(heads="mean")
 def max_q(inputs: ActorInputs, options: ActorOptions) -> Tensor:
     """-(entropy bonus + q / scale): the objective of the TD-MPC2 paper (eq. 4) -> (T, B, 1)."""
     assert inputs.q is not None
     return -(_entropy(inputs.sample, options) + inputs.q / inputs.scale)
 
 
+@objective(heads="mean", needs_plan=True)
 def tdmpc_square(inputs: ActorInputs, options: ActorOptions) -> Tensor:
     """max_q plus the policy's own action scored under the planner's Gaussian (TD-M(PC)^2, arXiv 2502.03550).
 
@@ -157,6 +191,7 @@ def tdmpc_square(inputs: ActorInputs, options: ActorOptions) -> Tensor:
     return _add(max_q(inputs, options), term)
 
 
+@objective(heads="min", needs_plan=True)
 def boom(inputs: ActorInputs, options: ActorOptions) -> Tensor:
     """max_q on the minimum of two heads plus value-weighted alignment with the plan (arXiv 2511.00423).
 
@@ -186,6 +221,7 @@ def plan_divergence(inputs: ActorInputs, options: ActorOptions) -> Tensor:
     return gaussian_kl(sample.mean[:horizon], sample.log_std[:horizon].exp(), mean, std) * mask
 
 
+@objective(heads=None, needs_plan=True)
 def bmpc(inputs: ActorInputs, options: ActorOptions) -> Tensor:
     """w KL(policy || plan) / its scale - entropy bonus: imitation alone (BMPC, arXiv 2503.18871)."""
     weight = 1.0 if options.plan_weight is None else options.plan_weight
@@ -193,6 +229,7 @@ def bmpc(inputs: ActorInputs, options: ActorOptions) -> Tensor:
     return _add(-_entropy(inputs.sample, options), term)
 
 
+@objective(heads="mean")
 def bc(inputs: ActorInputs, options: ActorOptions) -> Tensor:
     """max_q plus the mean squared error to the action in the data (Newt, arXiv 2511.19584)."""
     error = (inputs.sample.action[: inputs.action.shape[0]] - inputs.action).square()
@@ -201,25 +238,3 @@ def bc(inputs: ActorInputs, options: ActorOptions) -> Tensor:
     else:
         error = (error * inputs.action_mask).sum(-1, keepdim=True) / inputs.action_mask.sum(-1, keepdim=True)
     return _add(max_q(inputs, options), options.bc_weight * error * inputs.valid)
-
-
-OBJECTIVES: dict[Objective, Callable[[ActorInputs, ActorOptions], Tensor]] = {
-    "max_q": max_q,
-    "tdmpc_square": tdmpc_square,
-    "boom": boom,
-    "bmpc": bmpc,
-    "bc": bc,
-}
-"""Objectives by name."""
-
-NEEDS_PLAN: frozenset[Objective] = frozenset({"tdmpc_square", "boom", "bmpc"})
-"""Objectives that read the stored plans."""
-
-HEAD_REDUCTION: dict[Objective, str | None] = {
-    "max_q": "mean",
-    "tdmpc_square": "mean",
-    "boom": "min",
-    "bmpc": None,
-    "bc": "mean",
-}
-"""How the two value heads are combined; None: the objective uses no value."""

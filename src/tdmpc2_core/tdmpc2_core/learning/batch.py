@@ -23,6 +23,7 @@ class Batch:
     Rows that are not valid are ignored but must be finite.
     plan_mean, plan_std (W, B, A): the planner's Gaussian of the action, or None. has_plan (W, B, 1): 1 where
     they hold. task (B,) int64: task index of every window, None for a single task.
+    pixels (W + 1, B, C, 64, 64): images where an observation has both; images alone are `obs`.
     Flags may be bool or float.
     """
 
@@ -35,6 +36,7 @@ class Batch:
     plan_std: Tensor | None = None
     has_plan: Tensor | None = None
     task: Tensor | None = None
+    pixels: Tensor | None = None
 
     @property
     def window(self) -> int:
@@ -63,12 +65,15 @@ class Batch:
                 f"batch windows have {self.window} steps, the learner needs {window} (horizon + n_step - 1)"
             )
         count, lead = self.size, (window, self.size)
-        fields: dict[str, Any] = {"obs": self.obs[: window + 1], "task": self.task}
+        images = None if self.pixels is None else self.pixels[: window + 1]
+        fields: dict[str, Any] = {"obs": self.obs[: window + 1], "pixels": images, "task": self.task}
         for name in ("action", "reward", "terminated", "valid", "plan_mean", "plan_std", "has_plan"):
             value = getattr(self, name)
             fields[name] = value if value is None else value[:window].to(self.action.dtype)
         for name, value in fields.items():
-            expected = {"obs": (window + 1, count), "task": (count,)}.get(name, lead)
+            expected = {"task": (count,)}.get(name, lead)
+            if name in ("obs", "pixels"):
+                expected = (window + 1, count)
             if value is not None and tuple(value.shape[: len(expected)]) != expected:
                 raise ValueError(
                     f"batch field {name} has shape {tuple(value.shape)}, expected it to start with {expected}"

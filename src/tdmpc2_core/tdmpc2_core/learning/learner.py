@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
-from tdmpc2_core.learning.actor import (
-    HEAD_REDUCTION,
-    NEEDS_PLAN,
-    OBJECTIVES,
-    ActorInputs,
-    RunningScale,
-    plan_divergence,
-)
+from tdmpc2_core.config import check_fields, setting
+from tdmpc2_core.learning.actor import OBJECTIVES, ActorInputs, ActorOptions, RunningScale, plan_divergence
 from tdmpc2_core.learning.batch import Batch, UpdateDraws, draw_update
-from tdmpc2_core.learning.config import LearnerConfig
 from tdmpc2_core.learning.losses import (
+    LossWeights,
     WorldModelLosses,
     masked_mean,
     n_step_returns,
@@ -31,7 +26,89 @@ from tdmpc2_core.learning.losses import (
     world_model_losses,
 )
 from tdmpc2_core.model import WorldModel
-from tdmpc2_core.model.kernels import kernels, using
+from tdmpc2_core.model.kernels import KERNELS_WHY, KernelChoice, kernels, using
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """One gradient step of TD-MPC2; the defaults are the paper's. Field metadata: unit and reason.
+
+    Raises ValueError on values that cannot work.
+    """
+
+    horizon: int = setting(3, low=1, unit="decisions", why="length of the latent rollout that is trained")
+    n_step: int = setting(
+        1,
+        low=1,
+        unit="decisions",
+        why="rewards summed before the bootstrap; 1 is the paper, 3 learns faster early",
+    )
+    batch_size: int = setting(256, low=1, unit="windows", why="windows per update")
+    discount: float = setting(0.99, above=0, high=1, unit="per decision", why="see returns.discount_for")
+    task_discounts: tuple[float, ...] = setting(
+        (), above=0, high=1, unit="per decision", why="one per task; empty: `discount` for all"
+    )
+    rho: float = setting(0.5, unit="per decision", why="decay of the loss weights along the rollout")
+    consistency_coef: float = setting(20.0, unit="dimensionless", why="weight of the latent prediction error")
+    reward_coef: float = setting(0.1, unit="dimensionless", why="weight of the reward cross entropy")
+    value_coef: float = setting(0.1, unit="dimensionless", why="weight of the value cross entropy")
+    termination_coef: float = setting(
+        1.0, unit="dimensionless", why="weight of the termination cross entropy"
+    )
+    imitation_coef: float = setting(
+        0.0,
+        low=0,
+        unit="1/action^2",
+        why="weight of the policy's distance from stored plans in the world-model loss; 0 is the paper",
+    )
+    imitation_tolerance: float = setting(
+        0.05, above=0, unit="action", why="distance beyond which a stored plan pulls less and less there"
+    )
+    lr: float = setting(3e-4, unit="per update", why="Adam step of everything but the encoder")
+    enc_lr_scale: float = setting(
+        0.3, unit="dimensionless", why="the encoder moves slower: its outputs are the targets"
+    )
+    adam_eps: float = setting(1e-8, unit="gradient", why="Adam epsilon of the world model")
+    policy_adam_eps: float = setting(1e-5, unit="gradient", why="Adam epsilon of the policy")
+    grad_clip_norm: float = setting(
+        20.0, unit="gradient norm", why="clip of world model and policy, each on its own"
+    )
+    tau: float = setting(
+        0.01, unit="per update", why="target value heads move by this share; also the running scale"
+    )
+    actor: ActorOptions = setting(factory=ActorOptions, why="objective of the policy prior")
+    soft_termination: bool = setting(
+        False,
+        why="policy loss of predicted states weighted by the predicted probability of getting there",
+    )
+    leak_policy_gradient_to_task: bool = setting(
+        True,
+        why="task embedding also gets the policy loss gradient, at the next step, as in the official code",
+    )
+    kernels: KernelChoice = setting("auto", why=KERNELS_WHY)
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32", why="matrix products; losses and norms stay float32"
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def window(self) -> int:
+        """Steps of a window that the learner reads."""
+        return self.horizon + self.n_step - 1
+
+    @property
+    def loss_weights(self) -> LossWeights:
+        """Weights of the world-model losses."""
+        return LossWeights(
+            self.consistency_coef,
+            self.reward_coef,
+            self.value_coef,
+            self.termination_coef,
+            self.imitation_coef,
+            self.imitation_tolerance,
+        )
 
 
 def parameter_groups(model: WorldModel, lr: float, enc_lr_scale: float) -> list[dict[str, Any]]:
@@ -63,16 +140,25 @@ class Learner:
     """Trains a world model in place (TD-MPC2 paper, algorithm 2).
 
     model: stays on its device; batches are moved there. generator: source of every random number, on the same
-    device. No call waits for the device: metrics come back as tensors.
+    device. No call waits for the device: metrics come back as tensors. reduce: called with the parameters of
+    each step between its backward pass and the clipping of their gradients, which it may change in place:
+    where several processes learn together, it averages them.
     """
 
-    def __init__(self, model: WorldModel, config: LearnerConfig, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        config: LearnerConfig,
+        generator: torch.Generator,
+        reduce: Callable[[list[nn.Parameter]], None] | None = None,
+    ) -> None:
         if config.task_discounts and len(config.task_discounts) != model.config.num_tasks:
             given, tasks = len(config.task_discounts), model.config.num_tasks
             raise ValueError(f"task_discounts has {given} entries, the model {tasks} tasks")
         self.model = model
         self.config = config
         self.generator = generator
+        self._reduce = reduce
         self.device = next(model.parameters()).device
         self.scale = RunningScale(config.tau, self.device)
         self.kl_scale = RunningScale(config.tau, self.device)
@@ -90,6 +176,7 @@ class Learner:
         self.optimiser = adam(groups, eps=config.adam_eps)
         self.policy_optimiser = adam(self._policy_params, eps=config.policy_adam_eps)
         self._kernels = kernels(config.kernels)
+        self._objective = OBJECTIVES[config.actor.objective]
         self._online = [p.data for p in model.q_heads.parameters()]
         self._target = [p.data for p in model.target_q_heads.parameters()]
 
@@ -134,7 +221,7 @@ class Learner:
         """
         batch = batch if batch.obs.device == self.device else batch.to(self.device)
         batch = batch.prepare(self.config.window)
-        if self.config.actor.objective in NEEDS_PLAN and batch.plan_mean is None:
+        if self._objective.needs_plan and batch.plan_mean is None:
             raise ValueError(f"objective {self.config.actor.objective!r} needs plan fields in the batch")
         draws = self.draw(batch.size) if draws is None else draws
         with using(self._kernels):
@@ -158,6 +245,7 @@ class Learner:
             )
         losses.total.backward()
         self.policy_optimiser.zero_grad(set_to_none=True)  # the policy has its own objective
+        self._exchange(self._model_params)
         norm = nn.utils.clip_grad_norm_(self._model_params, config.grad_clip_norm)
         self._step(self.optimiser, self._model_params)
         self.optimiser.zero_grad(set_to_none=True)
@@ -183,6 +271,10 @@ class Learner:
         optimiser.step()
         increment_version(parameters)
 
+    def _exchange(self, parameters: list[nn.Parameter]) -> None:
+        if self._reduce is not None:
+            self._reduce(parameters)
+
     def _state_weights(self, batch: Batch, losses: WorldModelLosses) -> Tensor:
         """Weights of the H + 1 states in the policy loss (H + 1, B, 1), rho^t included."""
         valid = batch.valid[: self.config.horizon]
@@ -193,12 +285,11 @@ class Learner:
         return weights * self._rho
 
     def _actor_inputs(self, batch: Batch, zs: Tensor, draws: UpdateDraws) -> ActorInputs:
-        model, options, horizon = self.model, self.config.actor, self.config.horizon
+        model, horizon = self.model, self.config.horizon
         freeze = not self.config.leak_policy_gradient_to_task
         sample = model.policy(zs, batch.task, draws.policy_noise, freeze_task=freeze)
         q = None
-        reduction = HEAD_REDUCTION[options.objective]
-        if reduction is not None:
+        if self._objective.heads is not None:
             heads = model.q_values(
                 zs,
                 sample.action,
@@ -208,7 +299,7 @@ class Learner:
                 freeze_task=freeze,
                 dropout_generator=self.generator if model.config.dropout > 0 else None,
             )
-            q = heads.amin(0) if reduction == "min" else heads.mean(0)
+            q = heads.amin(0) if self._objective.heads == "min" else heads.mean(0)
             self.scale.update(q[0])
         mean, std, mask = (
             None if x is None else x[:horizon] for x in (batch.plan_mean, batch.plan_std, batch.has_plan)
@@ -235,8 +326,9 @@ class Learner:
         weights = self._state_weights(batch, losses)
         if options.objective == "bmpc":
             inputs = replace(inputs, kl_scale=self.kl_scale.update(plan_divergence(inputs, options)[0]))
-        loss = masked_mean(OBJECTIVES[options.objective](inputs, options), weights)
+        loss = masked_mean(self._objective.loss(inputs, options), weights)
         loss.backward()
+        self._exchange(self._policy_params)
         norm = nn.utils.clip_grad_norm_(self._policy_params, self.config.grad_clip_norm)
         self._step(self.policy_optimiser, self._policy_params)
         self.policy_optimiser.zero_grad(set_to_none=True)

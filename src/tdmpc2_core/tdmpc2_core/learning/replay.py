@@ -7,7 +7,8 @@ closing row that holds only the final observation. Start rows are uniform over d
 from __future__ import annotations
 
 from collections import deque
-from typing import Literal
+from dataclasses import fields
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -75,8 +76,11 @@ class ReplayBuffer:
         capacity: rows per lane.
         device: where rows live and batches are made.
         generator: draws start rows; on the CPU.
+        observation_dim: O; 0 where observations are images alone.
         sampling: "decisions": every stored decision alike; "episodes": every finished episode alike, whole
             windows alone, as the official code does.
+        several_tasks: batches name the task of every window.
+        images: shape (C, H, W) of the images that observations have, kept as bytes; None without.
     """
 
     def __init__(
@@ -88,16 +92,22 @@ class ReplayBuffer:
         device: torch.device | str = "cpu",
         generator: torch.Generator | None = None,
         sampling: Sampling = "decisions",
+        several_tasks: bool = False,
+        images: tuple[int, int, int] | None = None,
     ) -> None:
         self.lanes, self.capacity, self.device = lanes, capacity, torch.device(device)
         self.generator = generator or torch.Generator().manual_seed(0)
         # one row holds all of a decision, so that a window is read from one place in memory
-        sizes = (observation_dim, action_dim, action_dim, action_dim, 4)
+        sizes = (observation_dim, action_dim, action_dim, action_dim, 5)
         self._rows = torch.zeros(lanes * capacity, sum(sizes), device=self.device)
         self._sizes = sizes
         self._observation, self._action, self._plan_mean, self._plan_std, self._scalars = self._rows.split(
             sizes, 1
-        )  # scalars: reward, terminated, is a decision (not a closing row), has a plan
+        )  # scalars: reward, terminated, is a decision (not a closing row), has a plan, task
+        self._several_tasks = several_tasks
+        self._images: Tensor | None = None
+        if images is not None:
+            self._images = torch.zeros(lanes * capacity, *images, dtype=torch.uint8, device=self.device)
         self._is_decision = torch.zeros(lanes, capacity, dtype=torch.bool)  # host copy, for drawing starts
         self._head = np.zeros(lanes, dtype=np.int64)  # next row to write
         self._filled = np.zeros(lanes, dtype=np.int64)
@@ -121,10 +131,13 @@ class ReplayBuffer:
         terminated: bool,
         plan_mean: np.ndarray | None = None,
         plan_std: np.ndarray | None = None,
+        task: int = 0,
+        pixels: np.ndarray | None = None,
     ) -> None:
         """Insert one decision of environment ``lane``.
 
-        Observation (O,), action (A,), its outcome, and the planner's mean and std (A,) of that action.
+        Observation (O,), action (A,), its outcome, the planner's mean and std (A,) of that action, the task's
+        index, and the image (C, H, W) where observations have one.
         """
         column = self._next_row(lane)
         row = lane * self.capacity + column
@@ -134,17 +147,23 @@ class ReplayBuffer:
         if has_plan:
             self._plan_mean[row] = torch.from_numpy(np.asarray(plan_mean, dtype=np.float32))
             self._plan_std[row] = torch.from_numpy(np.asarray(plan_std, dtype=np.float32))
-        self._scalars[row] = torch.tensor([reward, float(terminated), 1.0, float(has_plan)])
+        self._scalars[row] = torch.tensor([reward, float(terminated), 1.0, float(has_plan), task])
+        self._put_images(row, pixels)
         self._is_decision[lane, column] = True
         if self._index is not None:
             self._index.add(lane)
 
-    def close(self, lane: int, observation: np.ndarray) -> None:
-        """End the episode of ``lane`` with its final observation (O,)."""
+    def _put_images(self, rows: int | Tensor, pixels: np.ndarray | None) -> None:
+        if self._images is not None and pixels is not None:
+            self._images[rows] = torch.from_numpy(pixels).to(self.device)
+
+    def close(self, lane: int, observation: np.ndarray, pixels: np.ndarray | None = None) -> None:
+        """End the episode of ``lane`` with its final observation (O,), and image where it has one."""
         column = self._next_row(lane)
         row = lane * self.capacity + column
         self._observation[row] = torch.from_numpy(observation)
         self._scalars[row] = 0.0
+        self._put_images(row, pixels)
         self._is_decision[lane, column] = False
         if self._index is not None:
             self._index.close(lane)
@@ -163,9 +182,9 @@ class ReplayBuffer:
             (self._plan_std, episode.plan_std),
         ):
             target[body] = torch.from_numpy(source[keep]).to(self.device)
-        flags = np.stack(
-            [episode.reward[keep], episode.terminated[keep], np.ones(count), episode.has_plan[keep]], axis=1
-        )
+        scalars = (episode.reward[keep], episode.terminated[keep], np.ones(count), episode.has_plan[keep])
+        flags = np.stack([*scalars, np.full(count, episode.task)], axis=1)
+        self._put_images(rows, None if episode.pixels is None else episode.pixels[keep])
         self._scalars[body] = torch.from_numpy(flags.astype(np.float32)).to(self.device)
         self._scalars[rows[-1]] = 0.0
         self._is_decision[lane, columns[:-1]] = True
@@ -222,8 +241,12 @@ class ReplayBuffer:
         observation, action, plan_mean, plan_std, scalars = drawn.split(self._sizes, -1)
         scalars = scalars[:-1]
         valid = torch.cumprod(scalars[..., 2:3], dim=0)
+        images = None
+        if self._images is not None:
+            images = self._images.index_select(0, rows.view(-1)).view(*rows.shape, *self._images.shape[1:])
+        alone = images is not None and not self._sizes[0]
         return Batch(
-            obs=observation,
+            obs=observation if images is None or not alone else images,
             action=action[:-1],
             reward=scalars[..., 0:1] * valid,
             terminated=scalars[..., 1:2] * valid,
@@ -231,6 +254,8 @@ class ReplayBuffer:
             plan_mean=plan_mean[:-1],
             plan_std=plan_std[:-1],
             has_plan=scalars[..., 3:4] * valid,
+            task=scalars[0, :, 4].long() if self._several_tasks else None,
+            pixels=None if alone else images,
         )
 
 
@@ -238,5 +263,8 @@ def concatenate(batches: list[Batch]) -> Batch:
     """Join batches of the same window along the batch dimension (dim 1)."""
     if len(batches) == 1:
         return batches[0]
-    names = ("obs", "action", "reward", "terminated", "valid", "plan_mean", "plan_std", "has_plan")
-    return Batch(**{name: torch.cat([getattr(batch, name) for batch in batches], dim=1) for name in names})
+    joined: dict[str, Any] = {}
+    for name in (field.name for field in fields(Batch)):
+        parts = [getattr(batch, name) for batch in batches]
+        joined[name] = None if parts[0] is None else torch.cat(parts, dim=0 if name == "task" else 1)
+    return Batch(**joined)

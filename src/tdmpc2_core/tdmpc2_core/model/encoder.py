@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tdmpc2_core.model.config import WorldModelConfig
+from tdmpc2_core.model.architecture import WorldModelConfig
 from tdmpc2_core.model.functional import simnorm
 from tdmpc2_core.model.layers import MLP
 

@@ -303,6 +303,11 @@ class TerminationSpec:
     min_base_height: float | None = setting(None, unit="m", why="trunk above ground")
     max_tilt: float | None = setting(None, unit="rad", above=0, why="trunk z axis from vertical")
 
+    def reached(self, height: Any, tilt: Any) -> Any:
+        """Whether trunks `height` m above ground, tilted by `tilt` rad, have fallen: numbers or arrays."""
+        low = height < (-np.inf if self.min_base_height is None else self.min_base_height)
+        return low | (tilt > (np.inf if self.max_tilt is None else self.max_tilt))
+
 
 @dataclass(frozen=True)
 class RandomisationSpec:

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.robots.rotations import axis_angle_matrix, cross, to_matrix, wxyz_to_xyzw
+from tdmpc2_core.robots.rotations import axis_angle_matrix, cross, skew, to_matrix, wxyz_to_xyzw
 
 Array = NDArray[np.float64]
 
 _ROTATIONS = ("quat", "euler", "axisangle", "xyaxes", "zaxis")
 
 
-class Link(NamedTuple):
+class ChainLink(NamedTuple):
     """A body of the chain: its pose (4, 4) in the body before at joint position 0, and its joint if any."""
 
     pose: Array
@@ -38,7 +38,7 @@ class KinematicChain:
     fixed + sin(q) * sine + (1 - cos(q)) * versine (Rodrigues' formula), which serves all links at once.
     """
 
-    def __init__(self, links: Sequence[Link], tool: Array, num_joints: int) -> None:
+    def __init__(self, links: Sequence[ChainLink], tool: Array, num_joints: int) -> None:
         self._links, self._tool, self._num_joints = tuple(links), tool, num_joints
         self._joints = np.array([link.joint or 0 for link in links])
         moving = [np.zeros((2, 4, 4)) if link.joint is None else _turn(link) for link in links]
@@ -49,6 +49,17 @@ class KinematicChain:
     def read(path: Path, base: str, tool: str, joint_names: Sequence[str]) -> KinematicChain:
         """The chain of an MJCF file. Raises UserError when the file has no such chain."""
         return _Reader(path, joint_names).chain(base, tool)
+
+    @property
+    def joints(self) -> NDArray[np.int64]:
+        """Indices of the chain's joints among the robot's, from base to tool."""
+        return np.array([link.joint for link in self._links if link.joint is not None], dtype=np.int64)
+
+    def extended(self, offset: Array) -> KinematicChain:
+        """The chain whose tool lies at `offset` (3,), m, in the frame of this one's."""
+        tool = self._tool.copy()
+        tool[:3, 3] += tool[:3, :3] @ offset
+        return KinematicChain(self._links, tool, self._num_joints)
 
     def forward(self, joints: ArrayLike) -> tuple[Array, Array]:
         """Tool position (..., 3), m, and rotation matrix (..., 3, 3), in the base frame."""
@@ -61,6 +72,10 @@ class KinematicChain:
 
     def jacobian(self, joints: ArrayLike) -> Array:
         """d(linear, angular velocity of the tool) / d(joint velocities), (..., 6, J), in the base frame."""
+        return self.differential(joints)[2]
+
+    def differential(self, joints: ArrayLike) -> tuple[Array, Array, Array]:
+        """What `forward` gives, and the `jacobian`, for the price of one."""
         joints = np.asarray(joints, dtype=np.float64)
         *frames, tool = self._frames(joints)
         result = np.zeros((*joints.shape[:-1], 6, self._num_joints))
@@ -71,7 +86,7 @@ class KinematicChain:
             arm = tool[..., :3, 3] - frame[..., :3, 3] - frame[..., :3, :3] @ link.anchor
             result[..., :3, link.joint] = cross(axis, arm)
             result[..., 3:, link.joint] = axis
-        return result
+        return tool[..., :3, 3], tool[..., :3, :3], result
 
     def _frames(self, joints: Array) -> list[Array]:
         """Poses (..., 4, 4) of every body of the chain and of the tool."""
@@ -83,12 +98,11 @@ class KinematicChain:
         return [*frames, frames[-1] @ self._tool]
 
 
-def _turn(link: Link) -> Array:
+def _turn(link: ChainLink) -> Array:
     """(2, 4, 4): what sin(q) and 1 - cos(q) multiply in a turn about the link's axis through its anchor."""
-    x, y, z = link.axis
-    skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    turn = skew(link.axis)
     result = np.zeros((2, 4, 4))
-    for part, matrix in zip(result, (skew, skew @ skew), strict=True):
+    for part, matrix in zip(result, (turn, turn @ turn), strict=True):
         part[:3, :3], part[:3, 3] = matrix, -matrix @ link.anchor
     return result
 
@@ -131,12 +145,12 @@ class _Reader:
                     return element
         raise UserError(f"{self._path}: no {' or '.join(kinds)} named {name!r}")
 
-    def _link(self, body: ElementTree.Element) -> Link:
+    def _link(self, body: ElementTree.Element) -> ChainLink:
         joints = [child for child in body if child.tag in ("joint", "freejoint")]
         if len(joints) > 1:
             raise UserError(f"{self._path}: body {body.get('name')!r} has {len(joints)} joints; one at most")
         if not joints:
-            return Link(self._pose(body), None, np.zeros(3), np.zeros(3))
+            return ChainLink(self._pose(body), None, np.zeros(3), np.zeros(3))
         joint, name = joints[0], joints[0].get("name")
         values = self._default(joint) | dict(joint.attrib)
         if joint.tag != "joint" or values.get("type", "hinge") != "hinge" or name not in self._names:
@@ -145,7 +159,7 @@ class _Reader:
             )
         axis = _numbers(values.get("axis", "0 0 1"))
         anchor = _numbers(values.get("pos", "0 0 0"))
-        return Link(self._pose(body), self._names.index(name), axis / np.linalg.norm(axis), anchor)
+        return ChainLink(self._pose(body), self._names.index(name), axis / np.linalg.norm(axis), anchor)
 
     def _pose(self, element: ElementTree.Element) -> Array:
         result = np.eye(4)

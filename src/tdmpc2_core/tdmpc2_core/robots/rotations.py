@@ -62,6 +62,13 @@ def rotate(quaternion_xyzw: ArrayLike, vector: ArrayLike) -> Array:
     return v + w * twist + np.cross(axis, twist)
 
 
+def into_frame(matrix: ArrayLike, vector: ArrayLike) -> Array:
+    """World vectors (..., 3) expressed in frames of the rotation matrices (..., 3, 3) or (..., 9)."""
+    v = np.asarray(vector, dtype=np.float64)
+    m = np.asarray(matrix, dtype=np.float64).reshape(*v.shape, 3)
+    return (m * v[..., None]).sum(-2)
+
+
 def rotate_inverse(quaternion_xyzw: ArrayLike, vector: ArrayLike) -> Array:
     """World vectors (..., 3) expressed in the body, for unit quaternions (..., 4)."""
     q = np.asarray(quaternion_xyzw, dtype=np.float64)
@@ -97,12 +104,17 @@ def from_roll_pitch_yaw(roll: ArrayLike, pitch: ArrayLike, yaw: ArrayLike) -> Ar
     )
 
 
+def skew(vector: ArrayLike) -> Array:
+    """The matrix (3, 3) of the cross product with a vector (3,)."""
+    x, y, z = np.asarray(vector, dtype=np.float64)
+    return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+
+
 def axis_angle_matrix(axis: ArrayLike, angle: ArrayLike) -> Array:
     """Rotation matrices (..., 3, 3) about one unit axis (3,) by angles (...), rad (Rodrigues)."""
-    x, y, z = np.asarray(axis, dtype=np.float64)
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    around = skew(axis)
     turn = np.asarray(angle, dtype=np.float64)[..., None, None]
-    return np.eye(3) + np.sin(turn) * cross + (1.0 - np.cos(turn)) * (cross @ cross)
+    return np.eye(3) + np.sin(turn) * around + (1.0 - np.cos(turn)) * (around @ around)
 
 
 def to_matrix(quaternion_xyzw: ArrayLike) -> Array:

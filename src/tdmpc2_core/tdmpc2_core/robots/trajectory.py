@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
+
+
+class Trajectory(NamedTuple):
+    """Joint targets (H, J), rad, in embodiment order and inside the limits; their times (H,), s from now."""
+
+    points: NDArray[np.float64]
+    times: NDArray[np.float64]
 
 
 class TrajectoryPlayer:

@@ -1,37 +1,246 @@
-"""Evaluations as a text table."""
+"""Evaluation of an agent on what it was trained for: a robot's commands or goals, or a benchmark task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from tdmpc2_core.agent import Agent
+from tdmpc2_core.envs.protocol import StepResult
+from tdmpc2_core.envs.registry import make_env
+from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.scoring.reaching import ReachEvaluation
-from tdmpc2_core.scoring.tasks import TaskEvaluation, evaluate_task
-from tdmpc2_core.scoring.walking import Evaluation, evaluate
+from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.scoring.course import evaluation_commands
+from tdmpc2_core.scoring.reaching import score_goal
+from tdmpc2_core.scoring.walking import along, tracking_errors
 
-AnyEvaluation = Evaluation | ReachEvaluation | TaskEvaluation
+_SETTLE = 1.0  # s after the start that errors of following leave out
 
 
-def evaluate_agent(agent: Agent, seconds: float, episodes: int, seed: int = 0) -> AnyEvaluation:
+_Watch = Callable[[int, int, RobotEnv, StepResult], None]
+"""Told of a decision: step, robot, its environment, what came of it."""
+
+
+@dataclass(frozen=True)
+class WalkEvaluation:
+    """Means over the evaluation episodes."""
+
+    return_per_step: float
+    velocity_error: float  # m/s, horizontal, see `walking`
+    yaw_rate_error: float  # rad/s
+    distance_ratio: float  # distance travelled along the commanded direction / distance commanded
+    falls: int
+    episodes: int
+
+
+@dataclass(frozen=True)
+class ReachEvaluation:
+    """Over all goals of the evaluation episodes; errors are means while holding."""
+
+    return_per_step: float
+    success: float  # share of goals: reached in time and held, see `reaching.GoalScore`
+    reached: float  # share of goals that the tool came to within the tolerance in time
+    position_error: float  # m
+    rotation_error: float  # rad
+    falls: int
+    goals: int
+    episodes: int
+
+
+@dataclass(frozen=True)
+class TaskEvaluation:
+    """Returns of the evaluation episodes."""
+
+    mean_return: float
+    std_return: float  # over episodes, population
+    lowest_return: float
+    return_per_step: float
+    episodes: int
+
+
+AnyEvaluation = WalkEvaluation | ReachEvaluation | TaskEvaluation
+
+
+def evaluate_agent(
+    agent: Agent, seconds: float, episodes: int, seed: int = 0, task: str | None = None
+) -> AnyEvaluation:
     """Run `episodes` environments side by side, without exploration noise.
 
     Args:
-        agent: its embodiment, or else its one task, says in what.
+        agent: its embodiment, or else its task, says in what.
         seconds: length of a robot's episode, s; those of a task run to their time limit.
         episodes: environments; for a robot that follows commands, one command each.
         seed: of the first environment.
+        task: one of the agent's, for an agent that knows several.
 
     Raises:
-        UserError: the agent has no embodiment and not exactly one task.
+        UserError: the agent has neither an embodiment nor a task, or not the one that is named.
     """
-    if agent.embodiment is not None:
-        return evaluate(agent, agent.embodiment, seconds, episodes, seed=seed)
-    if len(agent.tasks) != 1:
-        raise UserError(
-            f"the model was trained on {len(agent.tasks)} tasks; eval needs that of a robot or one task"
+    if agent.embodiment is not None and task is None:
+        return evaluate_robot(agent, agent.embodiment, seconds, episodes, seed=seed)
+    if task is None and len(agent.tasks) == 1:
+        task = agent.tasks[0]
+    if task not in agent.tasks:
+        known = ", ".join(agent.tasks) or "none"
+        wrong = (
+            "the model knows several tasks, and none is named" if task is None else f"unknown task {task!r}"
         )
-    return evaluate_task(agent, agent.tasks[0], episodes, seed=seed)
+        raise UserError(f"{wrong}; accepted: {known}")
+    return evaluate_task(agent, task, episodes, seed=seed)
+
+
+def evaluate_robot(
+    agent: Agent,
+    embodiment: Embodiment,
+    seconds: float,
+    episodes: int = 8,
+    seed: int = 0,
+    randomise: bool = True,
+) -> WalkEvaluation | ReachEvaluation:
+    """Run ``episodes`` robots side by side; no exploration noise.
+
+    Each has one command of `evaluation_commands`. A robot with a pose command is sent to random goals
+    instead, each for ``command.resample_seconds``; at least one is given.
+    """
+    if embodiment.pose_command:
+        return _evaluate_reach(agent, embodiment, seconds, episodes, seed, randomise)
+    options = EnvOptions(sensor_noise=True, randomise=randomise, random_reset=True)
+    environments = [RobotEnv(embodiment, seed + index, options) for index in range(episodes)]
+    commands = evaluation_commands(embodiment, episodes)
+    for env, command in zip(environments, commands, strict=True):
+        env.set_command(command)
+    steps = round(seconds * embodiment.control_rate)
+    velocity = np.full((steps, episodes, 3), np.nan)
+    rewards, alive = _run(agent, environments, steps, _velocity_into(velocity))
+    errors, travelled, commanded = [], 0.0, 0.0
+    settle, twist = round(_SETTLE * embodiment.control_rate), embodiment.twist_command
+    for index, command in enumerate(commands):
+        seen = velocity[settle:, index]
+        seen = seen[np.isfinite(seen).all(axis=1)]
+        if twist is None or len(seen) < 2:
+            continue
+        time = np.arange(len(seen)) * embodiment.control_period
+        wanted = np.tile(twist.velocity(command), (len(seen), 1))
+        errors.append(tracking_errors(time, seen, wanted))
+        travelled += along(time, seen[:, :2], wanted)
+        commanded += float(np.linalg.norm(wanted[0, :2]) * time[-1])
+    velocity_error, yaw_rate_error = np.mean(errors, axis=0) if errors else (np.nan, np.nan)
+    return WalkEvaluation(
+        return_per_step=float(rewards.mean()),
+        velocity_error=float(velocity_error),
+        yaw_rate_error=float(yaw_rate_error),
+        distance_ratio=travelled / commanded if commanded else float("nan"),
+        falls=int((~alive).sum()),
+        episodes=episodes,
+    )
+
+
+def _velocity_into(velocity: np.ndarray) -> _Watch:
+    """Writes the base's forward, lateral and yaw velocity into (T, N, 3)."""
+
+    def watch(step: int, index: int, env: RobotEnv, result: StepResult) -> None:
+        linear, angular = env.simulation.base_velocity()
+        velocity[step, index] = linear[0], linear[1], angular[2]
+
+    return watch
+
+
+def _run(
+    agent: Agent, environments: Sequence[RobotEnv], steps: int, watch: _Watch
+) -> tuple[np.ndarray, np.ndarray]:
+    """Act for `steps` decisions or until robots fall: rewards (T, N), 0 after a fall, and who stands."""
+    observations = np.stack([env.reset() for env in environments])
+    first, alive = np.ones(len(environments), dtype=bool), np.ones(len(environments), dtype=bool)
+    rewards = np.zeros((steps, len(environments)))
+    agent.reset()
+    for step in range(steps):
+        actions = agent.act(observations, first, evaluate=True).action
+        first[:] = False
+        for index in map(int, np.flatnonzero(alive)):
+            result = environments[index].step(actions[index])
+            observations[index], rewards[step, index] = result.observation, result.reward
+            watch(step, index, environments[index], result)
+            alive[index] = not result.terminated
+    return rewards, alive
+
+
+def _evaluate_reach(
+    agent: Agent, embodiment: Embodiment, seconds: float, episodes: int, seed: int, randomise: bool
+) -> ReachEvaluation:
+    spec = embodiment.pose_command
+    assert spec is not None
+    environments = [
+        RobotEnv(embodiment, seed + index, EnvOptions(randomise=randomise)) for index in range(episodes)
+    ]
+    per_goal = max(1, round(spec.resample_seconds * embodiment.control_rate))
+    goals = max(1, round(seconds * embodiment.control_rate) // per_goal)
+    errors = np.full((goals * per_goal, episodes, 2), np.inf)  # m, rad; a robot that fell stays away
+
+    def watch(step: int, index: int, env: RobotEnv, result: StepResult) -> None:
+        errors[step, index] = result.info["position_error"], result.info["rotation_error"]
+
+    rewards, alive = _run(agent, environments, goals * per_goal, watch)
+    since = (1 + np.arange(per_goal)) * embodiment.control_period
+    by_goal = errors.reshape(goals, per_goal, episodes, 2)
+    scores = [
+        score_goal(since, by_goal[goal, :, index, 0], by_goal[goal, :, index, 1], spec)
+        for goal in range(goals)
+        for index in range(episodes)
+    ]
+    return ReachEvaluation(
+        return_per_step=float(rewards.mean()),
+        success=float(np.mean([score.held for score in scores])),
+        reached=float(np.mean([score.reached for score in scores])),
+        position_error=float(np.mean([score.position_error for score in scores])),
+        rotation_error=float(np.mean([score.rotation_error for score in scores])),
+        falls=int((~alive).sum()),
+        goals=goals * episodes,
+        episodes=episodes,
+    )
+
+
+def evaluate_task(agent: Agent, task: str, episodes: int = 10, seed: int = 0) -> TaskEvaluation:
+    """Run `episodes` environments of `task` side by side to their time limit; no exploration noise.
+
+    Args:
+        agent: acts; its plans are forgotten first.
+        task: name of a benchmark task, see `envs.registry.make_env`. Of an agent that knows several, whose
+            observations and actions may be longer than this task's: the former are filled up with zeros.
+        episodes: environments; environment i has seed `seed` + i.
+        seed: of the first environment.
+
+    Raises:
+        UserError: there is no such task, or its package is not installed.
+    """
+    environments = [make_env(task, seed + index) for index in range(episodes)]
+    size, actions_size = environments[0].spec.observation_dim, environments[0].spec.action_dim
+    observations = np.zeros((episodes, agent.model.config.obs_dim), dtype=np.float32)
+    observations[:, :size] = [env.reset() for env in environments]
+    several = agent.model.config.num_tasks > 0
+    tasks = np.full(episodes, agent.tasks.index(task)) if several else None
+    first = np.ones(episodes, dtype=bool)
+    returns, running = np.zeros(episodes), np.ones(episodes, dtype=bool)
+    steps = 0
+    agent.reset()
+    while running.any():
+        actions = agent.act(observations, first, evaluate=True, task=tasks).action[:, :actions_size]
+        first[:] = False
+        for index in np.flatnonzero(running):
+            result = environments[index].step(actions[index])
+            observations[index, :size] = result.observation
+            returns[index] += result.reward
+            steps += 1
+            running[index] = not (result.terminated or result.truncated)
+    return TaskEvaluation(
+        mean_return=float(returns.mean()),
+        std_return=float(returns.std()),
+        lowest_return=float(returns.min()),
+        return_per_step=float(returns.sum()) / steps,
+        episodes=episodes,
+    )
 
 
 def evaluation_table(results: Mapping[str, AnyEvaluation]) -> str:

@@ -1,77 +1,102 @@
-"""Evaluation of a pose command: how many random goals a tool reaches in time and holds."""
+"""Reaching: whether a tool comes to its goals in time and holds them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tdmpc2_core.agent import Agent
-from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
-from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.embodiment import PoseCommandSpec
+from tdmpc2_core.scoring.course import ReachCourse
 
-HOLD_SECONDS = 0.5
-"""The error of holding is the mean over this end of a goal's time."""
+Array = NDArray[np.floating[Any]]
+MIN_HELD = 0.8  # share of the goals
+_HOLD_SECONDS = 0.5  # at the end of a goal's time, in which the tool must stay within the tolerance
+_LAST_SAMPLE = 0.5  # s that the last sample may come before the end
+
+
+class GoalScore(NamedTuple):
+    """One goal. Held: within the tolerance in time, and at every sample of the last half second; a mean would
+    forgive a tool that swings through its goal. Errors are means over that half second, m and rad."""
+
+    reached: bool
+    held: bool
+    reach_time: float  # s; NaN when it was not reached
+    position_error: float
+    rotation_error: float
+
+
+def score_goal(since: Array, distance: Array, angle: Array, spec: PoseCommandSpec) -> GoalScore:
+    """Judge the samples (T,) of one goal: s since it was given, m and rad from it."""
+    close = np.flatnonzero((distance <= spec.position_tolerance) & (since <= spec.reach_seconds))
+    end = since >= since[-1] - _HOLD_SECONDS
+    reached = bool(len(close))
+    return GoalScore(
+        reached=reached,
+        held=reached and bool((distance[end] <= spec.position_tolerance).all()),
+        reach_time=float(since[close[0]]) if reached else float("nan"),
+        position_error=float(distance[end].mean()),
+        rotation_error=float(angle[end].mean()),
+    )
 
 
 @dataclass(frozen=True)
-class ReachEvaluation:
-    """Over all goals of the evaluation episodes; errors are means while holding."""
+class ReachScore:
+    """Errors are means over the end of each goal's time; m, rad, s."""
 
-    return_per_step: float
-    success: float  # share of goals: reached in time and held at the end
-    reached: float  # share of goals that the tool came to within the tolerance in time
-    position_error: float  # m
-    rotation_error: float  # rad
-    falls: int
     goals: int
-    episodes: int
+    reached: int  # within the tolerance in time
+    held: int  # and still there at the end of the goal's time
+    reach_time: float  # s, mean of those reached
+    position_error: float
+    rotation_error: float
+    complete: bool  # the robot was observed to the end of the course
+
+    @property
+    def followed(self) -> bool:
+        """Reached its goals in time and held them."""
+        return not self.problems()
+
+    def problems(self) -> list[str]:
+        """What keeps the run from passing."""
+        problems = [] if self.complete else ["the run did not reach its end"]
+        if self.held < MIN_HELD * self.goals:
+            problems.append(f"less than {100 * MIN_HELD:.0f} % of the goals reached and held")
+        return problems
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Lines of the table."""
+        return [
+            ("goals reached", f"{self.reached} of {self.goals}"),
+            ("goals held", f"{self.held} of {self.goals}"),
+            ("time to reach", f"{self.reach_time:.2f} s (mean)"),
+            ("position error", f"{1000 * self.position_error:.1f} mm (holding, mean)"),
+            ("rotation error", f"{self.rotation_error:.3f} rad (holding, mean)"),
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for results.json."""
+        return {**asdict(self), "followed": self.followed}
 
 
-def evaluate_reach(
-    agent: Agent,
-    embodiment: Embodiment,
-    seconds: float,
-    episodes: int = 8,
-    seed: int = 0,
-    randomise: bool = True,
-) -> ReachEvaluation:
-    """Run ``episodes`` robots side by side, each with random goals one after the other.
-
-    A goal stands for ``command.resample_seconds``; at least one is given. No exploration noise.
-    """
-    spec = embodiment.pose_command
-    assert spec is not None
-    environments = [
-        RobotEnv(embodiment, seed + index, EnvOptions(randomise=randomise)) for index in range(episodes)
-    ]
-    rate = embodiment.control_rate
-    per_goal = max(1, round(spec.resample_seconds * rate))
-    goals = max(1, round(seconds * rate) // per_goal)
-    observations = np.stack([env.reset() for env in environments])
-    first, alive = np.ones(episodes, dtype=bool), np.ones(episodes, dtype=bool)
-    errors = np.full((goals * per_goal, episodes, 2), np.inf)  # m, rad
-    rewards = np.zeros((goals * per_goal, episodes))
-    agent.reset()
-    for step in range(goals * per_goal):
-        actions = agent.act(observations, first, evaluate=True).action
-        first[:] = False
-        for index in np.flatnonzero(alive):
-            result = environments[index].step(actions[index])
-            observations[index], rewards[step, index] = result.observation, result.reward
-            errors[step, index] = result.info["position_error"], result.info["rotation_error"]
-            alive[index] = not result.terminated
-    by_goal = errors.reshape(goals, per_goal, episodes, 2)
-    in_time, holding = round(spec.reach_seconds * rate), round(HOLD_SECONDS * rate)
-    reached = by_goal[:, :in_time, :, 0].min(axis=1) <= spec.position_tolerance
-    held = by_goal[:, -holding:].mean(axis=1)
-    return ReachEvaluation(
-        return_per_step=float(rewards.mean()),
-        success=float((reached & (held[..., 0] <= spec.position_tolerance)).mean()),
-        reached=float(reached.mean()),
-        position_error=float(held[..., 0].mean()),
-        rotation_error=float(held[..., 1].mean()),
-        falls=int((~alive).sum()),
-        goals=goals * episodes,
-        episodes=episodes,
+def score_reach(time: Array, tool: Array, course: ReachCourse) -> ReachScore:
+    """Judge tool poses (T, 7) at times (T,), s since the start of the course."""
+    goals: list[GoalScore] = []
+    for goal in course.segments:
+        inside = (time >= goal.start) & (time < goal.end)
+        if inside.any():
+            errors = course.error(tool[inside], goal)
+            goals.append(score_goal(time[inside] - goal.start, *errors, course.spec))
+    times = [goal.reach_time for goal in goals if goal.reached]
+    nothing = float("nan")
+    return ReachScore(
+        goals=len(course.segments),
+        reached=sum(goal.reached for goal in goals),
+        held=sum(goal.held for goal in goals),
+        reach_time=float(np.mean(times)) if times else nothing,
+        position_error=float(np.mean([goal.position_error for goal in goals])) if goals else nothing,
+        rotation_error=float(np.mean([goal.rotation_error for goal in goals])) if goals else nothing,
+        complete=bool(len(time) and time[-1] > course.seconds - _LAST_SAMPLE),
     )

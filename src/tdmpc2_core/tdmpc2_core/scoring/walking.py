@@ -1,102 +1,141 @@
-"""Evaluation on a fixed course of commands: returns, tracking errors and falls, comparable between runs."""
+"""Walking: how well velocities are followed, and whether the robot fell, from a simulation's ground truth.
+
+Velocity errors are those of velocities averaged over a gait cycle: the trunk of a robot that follows its
+command perfectly still sways within each step, and an error of single instants is mostly that sway.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tdmpc2_core.agent import Agent
-from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
 from tdmpc2_core.robots.embodiment import Embodiment
-from tdmpc2_core.scoring.reaching import ReachEvaluation, evaluate_reach
+from tdmpc2_core.robots.rotations import tilt
+from tdmpc2_core.scoring.course import Course
+
+Array = NDArray[np.floating[Any]]
+_GAIT_SECONDS = 0.5  # s: velocities are averaged over this, about a gait cycle
+MIN_COVERED, MAX_STOP_SPEED = 0.8, 0.1  # share of the commanded distance; m/s in the last second
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Means over the evaluation episodes."""
+class Motion:
+    """Ground truth over time: s since the start, m, quaternion xyzw, and velocities in the base frame."""
 
-    return_per_step: float
-    velocity_error: float  # m/s, horizontal, mean over steps
-    yaw_rate_error: float  # rad/s
-    distance_ratio: float  # distance travelled along the commanded direction / distance commanded
+    time: Array  # (T,)
+    position: Array  # (T, 3)
+    orientation: Array  # (T, 4)
+    linear: Array  # (T, 3)
+    angular: Array  # (T, 3)
+
+
+@dataclass(frozen=True)
+class WalkScore:
+    """SI units; errors are means over the course."""
+
+    commanded_distance: float
+    distance: float  # along the commanded direction
+    covered: float  # share of the commanded distance
+    velocity_error: float
+    yaw_rate_error: float
     falls: int
-    episodes: int
+    stop_speed: float  # mean over the last second
+    complete: bool  # the robot was observed to the end of the course
+
+    @property
+    def followed(self) -> bool:
+        """Stayed up, covered the distance and stopped when told to."""
+        stopped = self.stop_speed < MAX_STOP_SPEED
+        return self.complete and not self.falls and self.covered >= MIN_COVERED and stopped
+
+    def problems(self) -> list[str]:
+        """What keeps the run from passing."""
+        problems = [] if self.complete else ["the run did not reach its end"]
+        if self.falls:
+            problems.append("the robot fell")
+        if self.covered < MIN_COVERED:
+            problems.append(f"less than {100 * MIN_COVERED:.0f} % of the commanded distance")
+        if self.stop_speed >= MAX_STOP_SPEED:
+            problems.append(f"faster than {MAX_STOP_SPEED:g} m/s after stop")
+        return problems
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Lines of the table."""
+        share = f"{100 * self.covered:.0f} %"
+        return [
+            ("distance", f"{self.distance:.2f} m of {self.commanded_distance:.2f} m ({share})"),
+            ("velocity error", f"{self.velocity_error:.3f} m/s (mean)"),
+            ("yaw rate error", f"{self.yaw_rate_error:.3f} rad/s (mean)"),
+            ("falls", str(self.falls)),
+            ("speed after stop", f"{self.stop_speed:.3f} m/s (last second)"),
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for results.json."""
+        return {**asdict(self), "followed": self.followed}
 
 
-def course(embodiment: Embodiment, episodes: int) -> list[np.ndarray]:
-    """Commands (C,) for ``episodes`` episodes: half a metre per second, stand, turns, backwards, sideways.
+class FallCounter:
+    """Counts how often the embodiment's termination condition begins to hold."""
 
-    Each is inside the robot's range; they are empty for a robot that takes none.
-    """
-    terms = embodiment.twist_command.terms if embodiment.twist_command else ()
-    wanted: list[dict[str, float]] = [
-        {"linear_x": 0.5},
-        {},
-        {"linear_x": 0.5, "angular_z": 0.5},
-        {"angular_z": -0.8},
-        {"linear_x": -0.3},
-        {"linear_y": 0.25},
-        {"linear_x": 0.8},
-        {"linear_x": 0.5},
-    ]
-    commands = []
-    for index in range(episodes):
-        values = wanted[index % len(wanted)]
-        commands.append(np.array([np.clip(values.get(t.name, 0.0), t.lower, t.upper) for t in terms]))
-    return commands
+    def __init__(self, embodiment: Embodiment) -> None:
+        self._limits, self._down, self.count = embodiment.termination, False, 0
+
+    def add(self, height: float, orientation_xyzw: Array) -> None:
+        """One sample: base height, m, and orientation."""
+        down = self._limits.reached(height, tilt(orientation_xyzw))
+        self.count += down and not self._down
+        self._down = down
 
 
-def evaluate(
-    agent: Agent,
-    embodiment: Embodiment,
-    seconds: float,
-    episodes: int = 8,
-    seed: int = 0,
-    randomise: bool = True,
-) -> Evaluation | ReachEvaluation:
-    """Run ``episodes`` robots side by side, each with one command of the course; no exploration noise.
-
-    A robot with a pose command is sent to random goals instead, one after the other.
-    """
-    if embodiment.pose_command:
-        return evaluate_reach(agent, embodiment, seconds, episodes, seed, randomise)
-    options = EnvOptions(sensor_noise=True, randomise=randomise, random_reset=True)
-    environments = [RobotEnv(embodiment, seed + index, options) for index in range(episodes)]
-    commands = course(embodiment, episodes)
-    for env, command in zip(environments, commands, strict=True):
-        env.set_command(command)
-    observations = np.stack([env.reset() for env in environments])
-    first = np.ones(episodes, dtype=bool)
-    alive = np.ones(episodes, dtype=bool)
-    rewards, errors, yaw_errors, travelled, commanded = [], [], [], 0.0, 0.0
-    settle = round(1.0 * embodiment.control_rate)
-    period = embodiment.control_period
-    agent.reset()
-    for step in range(round(seconds * embodiment.control_rate)):
-        actions = agent.act(observations, first, evaluate=True).action
-        first[:] = False
-        for index in np.flatnonzero(alive):
-            env = environments[index]
-            result = env.step(actions[index])
-            observations[index] = result.observation
-            rewards.append(result.reward)
-            alive[index] = not result.terminated
-            if step < settle or embodiment.twist_command is None:
-                continue
-            linear, angular = env.simulation.base_velocity()
-            wanted = embodiment.twist_command.velocity(commands[index])
-            speed = float(np.linalg.norm(wanted[:2]))
-            errors.append(result.info["velocity_error"])
-            yaw_errors.append(abs(angular[2] - wanted[2]))
-            if speed > 0.0:
-                travelled += float(linear[:2] @ wanted[:2]) / speed * period
-                commanded += speed * period
-    return Evaluation(
-        return_per_step=float(np.sum(rewards)) / (episodes * round(seconds * embodiment.control_rate)),
-        velocity_error=float(np.mean(errors)) if errors else float("nan"),
-        yaw_rate_error=float(np.mean(yaw_errors)) if yaw_errors else float("nan"),
-        distance_ratio=travelled / commanded if commanded else float("nan"),
-        falls=int((~alive).sum()),
-        episodes=episodes,
+def score_walk(motion: Motion, course: Course, embodiment: Embodiment) -> WalkScore:
+    """Judge a run; samples outside the course are left out."""
+    inside = (motion.time >= 0.0) & (motion.time <= course.seconds)
+    time = motion.time[inside]
+    if len(time) < 2:
+        return WalkScore(course.distance, 0.0, 0.0, 0.0, 0.0, 0, 0.0, False)
+    linear, angular = motion.linear[inside, :2], motion.angular[inside, 2]
+    commands = course.commands(time)
+    falls = FallCounter(embodiment)
+    for height, orientation in zip(motion.position[inside, 2], motion.orientation[inside], strict=True):
+        falls.add(float(height), orientation)
+    distance = along(time, linear, commands)
+    last = time >= course.seconds - 1.0
+    velocity_error, yaw_rate_error = tracking_errors(time, np.column_stack([linear, angular]), commands)
+    return WalkScore(
+        commanded_distance=course.distance,
+        distance=distance,
+        covered=distance / course.distance,
+        velocity_error=velocity_error,
+        yaw_rate_error=yaw_rate_error,
+        falls=falls.count,
+        stop_speed=float(np.linalg.norm(linear[last], axis=1).mean()) if last.any() else float("inf"),
+        complete=bool(time[-1] > course.seconds - 0.5),
     )
+
+
+def along(time: Array, linear: Array, commands: Array) -> float:
+    """Distance (m) along the commanded direction with horizontal velocities (T, 2) at times (T,), s."""
+    speed = np.linalg.norm(commands[:, :2], axis=1)
+    direction = commands[:, :2] / np.maximum(speed, 1e-9)[:, None]
+    return float(np.sum(np.sum(linear * direction, axis=1) * np.diff(time, append=time[-1])))
+
+
+def tracking_errors(time: Array, velocity: Array, commands: Array) -> tuple[float, float]:
+    """Mean errors of horizontal velocity (m/s) and yaw rate (rad/s), averaged over a gait cycle.
+
+    velocity, commands: (T, 3) forward, lateral, yaw at times (T,), s.
+    """
+    error = np.stack([_smooth(time, values) for values in velocity.T], axis=1) - commands
+    return float(np.linalg.norm(error[:, :2], axis=1).mean()), float(np.abs(error[:, 2]).mean())
+
+
+def _smooth(time: Array, values: Array) -> Array:
+    """Mean over the gait window around each sample."""
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    first = np.searchsorted(time, time - _GAIT_SECONDS / 2)
+    end = np.searchsorted(time, time + _GAIT_SECONDS / 2, side="right")
+    return (total[end] - total[first]) / (end - first)

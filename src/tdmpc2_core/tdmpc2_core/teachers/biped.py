@@ -19,7 +19,8 @@ from tdmpc2_core.config import from_mapping, setting
 from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
-from tdmpc2_core.teachers.leg import Leg
+from tdmpc2_core.robots.kinematics import KinematicChain
+from tdmpc2_core.robots.rotations import rotation_vector, skew
 
 if TYPE_CHECKING:
     from tdmpc2_core.envs.robot.env import RobotEnv
@@ -49,6 +50,71 @@ class BipedSettings:
 
 
 Array = NDArray[np.float64]
+_ITERATIONS = 8
+_DAMPING = 1e-6  # of the normal equations: steps stay finite where the knee is straight
+_MAX_STEP = 0.3  # rad per iteration
+
+
+class Leg:
+    """The chain of hinges from the base body to the body that carries a foot geom.
+
+    Args:
+        model: robot model; its base body is the embodiment's ``base_frame``.
+        embodiment: gives order and limits of the joints.
+        foot: name of a foot geom; the sole is the mean of the lowest points of its body's spheres.
+
+    Raises:
+        UserError: the chain has not six of the embodiment's joints.
+    """
+
+    def __init__(self, model: mujoco.MjModel, embodiment: Embodiment, foot: str) -> None:
+        self.body = int(model.geom(foot).bodyid[0])
+        spheres = np.flatnonzero((model.geom_bodyid == self.body) & (model.geom_conaffinity > 0))
+        self.sole = model.geom_pos[spheres].mean(axis=0)  # in the foot body's frame, m
+        self.sole[2] -= model.geom_size[spheres, 0].mean()
+        names, ends = embodiment.joint_names, (embodiment.base_frame, model.body(self.body).name)
+        self._chain = KinematicChain.read(embodiment.model_path, *ends, names).extended(self.sole)
+        self.joints = self._chain.joints  # indices into the embodiment's joint arrays
+        if len(self.joints) != 6:
+            raise UserError(
+                f"{embodiment.name}: the leg of {foot!r} has {len(self.joints)} joints; "
+                f"the stepping controller needs six"
+            )
+        self._all = np.zeros(embodiment.num_joints)
+        self._lower, self._upper = embodiment.lower[self.joints], embodiment.upper[self.joints]
+
+    def forward(self, joints: Array) -> tuple[Array, Array]:
+        """Position (3,), m, of the sole and orientation (3, 3) of the foot in the base frame."""
+        position, rotation, _ = self._differential(joints)
+        return position, rotation
+
+    def inverse(self, position: Array, rotation: Array, start: Array) -> Array:
+        """Joints (6,), rad, inside their limits, that bring the sole to a position (3,), turned (3, 3).
+
+        Newton's method from ``start`` (6,); out of reach it ends near the closest pose.
+        """
+        joints = start.copy()
+        for _ in range(_ITERATIONS):
+            at, orientation, jacobian = self._differential(joints)
+            error = np.concatenate([position - at, rotation_vector(rotation @ orientation.T)])
+            if np.abs(error).max() < 1e-6:
+                break
+            normal = jacobian.T @ jacobian + _DAMPING * np.eye(6)
+            step = np.linalg.solve(normal, jacobian.T @ error)
+            joints = np.clip(joints + np.clip(step, -_MAX_STEP, _MAX_STEP), self._lower, self._upper)
+        return joints
+
+    def support(self, joints: Array, ahead: Array, force: Array) -> Array:
+        """Joint efforts (6,), N m, that carry a force (3,), N, at sole + ``ahead`` (3,), m; base frame."""
+        jacobian = self._differential(joints)[2]
+        moved = jacobian[:3] - skew(ahead) @ jacobian[3:]
+        return -moved.T @ force
+
+    def _differential(self, joints: Array) -> tuple[Array, Array, Array]:
+        """Sole, orientation and the geometric Jacobian (6, 6): linear rows first."""
+        self._all[self.joints] = joints
+        position, rotation, jacobian = self._chain.differential(self._all)
+        return position, rotation, jacobian[:, self.joints]
 
 
 class BipedState:

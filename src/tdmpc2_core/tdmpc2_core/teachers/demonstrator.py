@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from tdmpc2_core.config import closest
-from tdmpc2_core.data.episodes import Episode
+from tdmpc2_core.data.episodes import Episode, EpisodeRecorder
 from tdmpc2_core.envs.protocol import Environment
 from tdmpc2_core.envs.robot.env import RobotEnv
 from tdmpc2_core.errors import UserError
@@ -33,47 +33,6 @@ KINDS: dict[str, Callable[[Embodiment], Controller]] = {
     "resolved_rate": ResolvedRate,
     "trot": TrotGait,
 }
-
-
-class EpisodeRecorder:
-    """Collects one episode row by row."""
-
-    def __init__(self, first_observation: np.ndarray) -> None:
-        self._observations = [first_observation]
-        self._rows: list[tuple[np.ndarray, float, bool, np.ndarray | None, np.ndarray | None, float]] = []
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def add(
-        self,
-        observation: np.ndarray,
-        action: np.ndarray,
-        reward: float,
-        terminated: bool,
-        plan_mean: np.ndarray | None = None,
-        plan_std: np.ndarray | None = None,
-        value: float = np.nan,
-    ) -> None:
-        """One decision: the action taken and the observation it led to."""
-        self._observations.append(observation)
-        self._rows.append((action, reward, terminated, plan_mean, plan_std, value))
-
-    def episode(self, truncated: bool) -> Episode:
-        """The episode so far."""
-        actions, rewards, terminated, means, stds, values = zip(*self._rows, strict=True)
-        nothing = np.zeros_like(actions[0])
-        return Episode(
-            observation=np.asarray(self._observations, dtype=np.float32),
-            action=np.asarray(actions, dtype=np.float32),
-            reward=np.asarray(rewards, dtype=np.float32),
-            terminated=np.asarray(terminated, dtype=bool),
-            plan_mean=np.asarray([nothing if mean is None else mean for mean in means], dtype=np.float32),
-            plan_std=np.asarray([nothing if std is None else std for std in stds], dtype=np.float32),
-            has_plan=np.asarray([mean is not None for mean in means]),
-            value=np.asarray(values, dtype=np.float32),
-            truncated=truncated,
-        )
 
 
 class Demonstrator:

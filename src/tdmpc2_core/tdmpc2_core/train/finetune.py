@@ -20,7 +20,7 @@ from tdmpc2_core.learning.batch import Batch, UpdateDraws
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.learning.losses import time_weights, world_model_losses
 from tdmpc2_core.learning.replay import ReplayBuffer
-from tdmpc2_core.train.config import robot_learner
+from tdmpc2_core.train.train_config import robot_learner
 
 _LOOKS = 10  # looks at the held-out episodes over a whole run
 
@@ -39,7 +39,7 @@ class FineTuneConfig:
 
 
 @dataclass(frozen=True)
-class Progress:
+class FineTuneProgress:
     """Where it stands; `loss` is the mean training loss since the last report."""
 
     updates: int
@@ -102,7 +102,7 @@ def fine_tune(
     data: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     config: FineTuneConfig,
-    report: Callable[[Progress], bool] = lambda progress: True,
+    report: Callable[[FineTuneProgress], bool] = lambda progress: True,
 ) -> FineTuneResult:
     """Train the model of bundle `base` on the episode stores `data` and write the best state to `output`.
 
@@ -166,7 +166,7 @@ class _Run:
     def _keep(self) -> None:
         self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
-    def train(self, started: float, report: Callable[[Progress], bool]) -> FineTuneResult:
+    def train(self, started: float, report: Callable[[FineTuneProgress], bool]) -> FineTuneResult:
         """Updates until one of the ends; `best` is the state with the lowest held-out loss."""
         config = self.config
         before = lowest = self.held_out_loss()
@@ -184,7 +184,7 @@ class _Run:
                     lowest = loss
                     self._keep()
             if now - told >= 1.0 or done == config.updates:
-                if not report(Progress(done, config.updates, sums / counted, now - started)):
+                if not report(FineTuneProgress(done, config.updates, sums / counted, now - started)):
                     ended_by = "request"
                     break
                 sums, counted, told = 0.0, 0, now

@@ -13,16 +13,16 @@ import torch
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.data.episodes import Episode
+from tdmpc2_core.data.episodes import Episode, EpisodeRecorder
 from tdmpc2_core.envs.registry import make_env
 from tdmpc2_core.learning.batch import Batch
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.learning.memory import keep_freed_memory
 from tdmpc2_core.learning.replay import ReplayBuffer, concatenate
 from tdmpc2_core.scoring.evaluation import evaluate_agent, summary
-from tdmpc2_core.teachers.demonstrator import Demonstrator, EpisodeRecorder, demonstrate, robot_env
-from tdmpc2_core.train.decisions import Decider
-from tdmpc2_core.train.run import Run
+from tdmpc2_core.teachers.demonstrator import Demonstrator, demonstrate, robot_env
+from tdmpc2_core.train.behaviour import Behaviour
+from tdmpc2_core.train.run import TrainingRun
 
 EVALUATION_SEED = 10_000
 
@@ -37,7 +37,7 @@ def set_matmul_precision(precision: str) -> None:
 class OnlineTrainer:
     """One run: collect, learn, evaluate, checkpoint, until ``config.steps`` agent steps."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: TrainingRun) -> None:
         self.run, self.config = run, run.config
         config = self.config
         torch.set_num_threads(config.threads or torch.get_num_threads())
@@ -53,7 +53,7 @@ class OnlineTrainer:
         self.window = config.learner.window
         self.replay = self._buffer(config.num_envs, config.replay_capacity // config.num_envs, seed=1)
         self.demonstrations = self._buffer(1, max(2 * config.demonstration_steps, 2), seed=2)
-        self._decider = Decider(config, self.agent, self.environments, self.rng)
+        self._behaviour = Behaviour(config, self.agent, self.environments, self.rng)
         self._sums: dict[str, torch.Tensor] = {}  # learner metrics since the last log row, on the device
         self._summed = 0
         self._finished: list[
@@ -146,7 +146,7 @@ class OnlineTrainer:
         self, observations: np.ndarray, first: np.ndarray, recorders: list[EpisodeRecorder]
     ) -> tuple[np.ndarray, np.ndarray]:
         """One decision everywhere, into the replay; returns the next observations and episode starts."""
-        decision = self._decider.decide(observations, first, self.run.progress.steps)
+        decision = self._behaviour.decide(observations, first, self.run.progress.steps)
         following, begins = np.empty_like(observations), np.zeros(len(first), dtype=bool)
         for lane, env in enumerate(self.environments):
             action, (mean, std, value) = decision.action[lane], decision.plan(lane)
@@ -161,7 +161,7 @@ class OnlineTrainer:
                 following[lane] = env.reset()
                 recorders[lane] = EpisodeRecorder(following[lane])
                 begins[lane] = True
-                self._decider.restart(lane)
+                self._behaviour.restart(lane)
         return following, begins
 
     def _finish(self, episode: Episode, lane: int) -> None:

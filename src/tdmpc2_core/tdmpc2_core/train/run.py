@@ -22,10 +22,11 @@ from tdmpc2_core.config import from_mapping, read_yaml, to_mapping
 from tdmpc2_core.data.episodes import EpisodeStore
 from tdmpc2_core.envs.registry import env_spec
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import replacing, write_text
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.model import WorldModel, world_model_config
 from tdmpc2_core.scoring.evaluation import AnyEvaluation
-from tdmpc2_core.train.config import TrainConfig
+from tdmpc2_core.train.train_config import TrainConfig
 
 
 class CsvTable:
@@ -44,12 +45,10 @@ class CsvTable:
         if fresh:
             old = self.rows()
             self._columns += fresh
-            partial = self.path.with_suffix(".partial")
-            with open(partial, "w", newline="") as file:
+            with replacing(self.path) as partial, open(partial, "w", newline="") as file:
                 writer = csv.DictWriter(file, self._columns)
                 writer.writeheader()
                 writer.writerows(old)
-            partial.replace(self.path)
         with open(self.path, "a", newline="") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
@@ -86,7 +85,7 @@ class RunLog:
 
 
 @dataclass
-class Progress:
+class Counters:
     """Counters that a checkpoint keeps."""
 
     steps: int = 0  # agent steps
@@ -97,7 +96,7 @@ class Progress:
     best_return_per_step: float = float("-inf")
 
 
-class Run:
+class TrainingRun:
     """Folder layout: ``config.yaml``, ``checkpoint/`` (newest bundle + ``learner.pt``), ``best/`` (bundle
     with the highest evaluation), ``episodes/``, ``demonstrations/``, ``train.csv``, ``eval.csv``,
     ``events.csv``.
@@ -115,7 +114,7 @@ class Run:
         self.episodes = EpisodeStore(self.folder / "episodes")
         self.demonstrations = EpisodeStore(self.folder / "demonstrations")
         self.log = RunLog(self.folder)
-        self.progress = Progress()
+        self.progress = Counters()
         self._check_settings()
         torch.manual_seed(config.seed)
         self.device = pick_device(config.device)
@@ -149,7 +148,7 @@ class Run:
                         f"{path}: this run was started with {key}={stored.get(key)!r}, not {value!r}; "
                         f"use another out= folder, or the same settings to continue it"
                     )
-        path.write_text(yaml.safe_dump(wanted, sort_keys=False))
+        write_text(path, yaml.safe_dump(wanted, sort_keys=False))
 
     def _new_agent(self, device: torch.device) -> Agent:
         config, spec = self.config, self.spec
@@ -193,7 +192,7 @@ class Run:
         self.agent.model.load_state_dict(agent.model.state_dict())
         state = torch.load(folder / "learner.pt", map_location="cpu", weights_only=True)
         self.learner.load_state_dict(state["learner"])
-        self.progress = Progress(**json.loads(state["progress"]))
+        self.progress = Counters(**json.loads(state["progress"]))
         self.progress.resumes += 1
 
     def keep_best(self, result: AnyEvaluation) -> None:

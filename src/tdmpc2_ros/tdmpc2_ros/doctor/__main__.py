@@ -7,16 +7,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tdmpc2_core.doctor import Finding, Parser, core_checks, guarded, run, shown, warn
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.doctor import Finding, command_line, core_checks, guarded, run, shown, warn
+from tdmpc2_core.errors import CommandLine, UserError
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_ros.doctor import checks
 
 _PROGRAM = "doctor"
 
 
-def _parser() -> Parser:
-    parser = Parser(_PROGRAM, "Examine this machine, its ROS 2 and the running robot for the tdmpc2 suite.")
+def _parser() -> CommandLine:
+    parser = command_line(
+        _PROGRAM, "Examine this machine, its ROS 2 and the running robot for the tdmpc2 suite."
+    )
     parser.add_argument("--namespace", default="", help="of the robot's topics (default: none)")
     parser.add_argument(
         "--timeout", type=float, default=5.0, help="s to wait for the robot's topics (default: %(default)g)"
@@ -31,10 +33,10 @@ def _robot(robot: str, namespace: str, timeout: float) -> list[Finding]:
         embodiment = Embodiment.load(robot)
     except UserError:
         return [warn("running robot", "not looked at", "name a robot that exists")]
-    from tdmpc2_ros.doctor.checks import Graph
+    from tdmpc2_ros.doctor.robot import RunningRobot  # with rclpy, once it is known to load
 
-    with Graph(embodiment, namespace, timeout) as graph:
-        return run([graph.sensors, graph.controllers, graph.planner])
+    with RunningRobot(embodiment, namespace, timeout) as there:
+        return run([there.sensors, there.controllers, there.planner])
 
 
 def _examine(given: Any) -> int:

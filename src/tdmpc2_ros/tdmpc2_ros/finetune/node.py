@@ -117,16 +117,16 @@ class FineTuneNode(Node):
         os.environ["OMP_NUM_THREADS"] = str(self._settings.threads)
         import torch
 
-        from tdmpc2_core.train.finetune import FineTuneConfig, Progress, fine_tune
+        from tdmpc2_core.train.finetune import FineTuneConfig, FineTuneProgress, fine_tune
 
         torch.set_num_threads(self._settings.threads)
         try:
             config = FineTuneConfig(request.updates, request.max_seconds, request.seed)
         except ValueError as problem:
             raise UserError(str(problem)) from None
-        self._tell(handle, "reading", Progress(0, config.updates, float("nan"), 0.0))
+        self._tell(handle, "reading", FineTuneProgress(0, config.updates, float("nan"), 0.0))
 
-        def report(progress: Progress) -> bool:
+        def report(progress: FineTuneProgress) -> bool:
             self._tell(handle, "training", progress)
             return not (handle.is_cancel_requested or self._stopping.is_set())
 
@@ -146,7 +146,9 @@ class FineTuneNode(Node):
         result.message = f"{request.output}: {losses} in {found.updates} updates, ended by {found.ended_by}"
         if request.load_when_done and found.ended_by != "request":
             self._tell(
-                handle, "loading", Progress(found.updates, config.updates, found.loss_after, found.seconds)
+                handle,
+                "loading",
+                FineTuneProgress(found.updates, config.updates, found.loss_after, found.seconds),
             )
             result.message += f"; {self._hand_over(request.output)}"
 

@@ -13,16 +13,15 @@ import numpy as np
 from rclpy.node import Node
 
 from tdmpc2_core.config import setting
-from tdmpc2_core.control.decision import DecisionOptions
+from tdmpc2_core.control.decision import DecisionOptions, Successor
+from tdmpc2_core.control.trust import TrustLimits
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_ros.planner.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from tdmpc2_core.agent import Agent
-    from tdmpc2_core.control.worker import PlanWorker
     from tdmpc2_core.planning import PlannerConfig
-    from tdmpc2_core.robots import Embodiment
     from tdmpc2_ros.planner.thread import ControlThread
 
 
@@ -220,12 +219,12 @@ class ModelSlot:
         """Follow the dynamic parameters."""
         options = self.options
         options.deadline, options.evaluate = 1e-3 * values.deadline_ms, values.evaluate
-        options.limits = values.disagreement_limit, values.consistency_limit
+        options.limits = TrustLimits(values.disagreement_limit, values.consistency_limit)
         if self.telemetry is not None:
             self.telemetry.latent = values.publish_latent
 
-    def replace(self, old: Agent, new: Agent, path: str, worker: PlanWorker, task: int | None) -> None:
-        """Use `new` in the place of `old`, from the next tick on when active; `worker` plans with it, warm.
+    def replace(self, old: Agent, successor: Successor, path: str) -> None:
+        """Use the successor, from the bundle at `path`, in place of `old`; from the next tick on when active.
 
         Raises:
             UserError: `old` is no longer in use.
@@ -233,13 +232,13 @@ class ModelSlot:
         with self.lock:
             if self.agent is not old or self.telemetry is None:
                 raise UserError("the planner was configured anew while the model was loading; load it again")
-            self.agent, self.path = new, path
-            self.telemetry.follow(new)
+            self.agent, self.path = successor.agent, path
+            self.telemetry.follow(successor.agent)
             if self.thread is not None:
-                self.thread.succeed(new, worker, task)
-            else:
-                worker.stop()
-                self.options.task = task
+                self.thread.succeed(successor)
+            else:  # activation makes a worker of its own
+                successor.worker.stop()
+                self.options.task = successor.task
 
     @property
     def robot(self) -> Embodiment | None:

@@ -15,18 +15,18 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from std_srvs.srv import Trigger
 
 from tdmpc2_core.control.decision import Decider
+from tdmpc2_core.control.statistics import Statistics, StopCause, resident_megabytes
 from tdmpc2_core.control.ticker import Ticker
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import check_writable
-from tdmpc2_ros.diagnostics import Statistics, StopCause, resident_megabytes, write_report
+from tdmpc2_core.files import check_writable, write_json
 from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.planner.goal import GoalInput
 from tdmpc2_ros.planner.model import DYNAMIC, ModelSlot, PlannerParameters, load_agent
 from tdmpc2_ros.planner.output import CommandOutput
-from tdmpc2_ros.planner.report import Reporter, Situation
 from tdmpc2_ros.planner.sensors import SensorInput
 from tdmpc2_ros.planner.services import ModelServices
+from tdmpc2_ros.planner.telemetry import Reporter, Situation
 from tdmpc2_ros.planner.thread import ControlThread
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
 
@@ -105,14 +105,23 @@ class PlannerNode(LifecycleNode):
             self._goals.clear()
         slot.telemetry.restart()
         simulated = self.get_parameter("use_sim_time").value
-        with slot.lock:
+        with slot.lock:  # no service exchanges the agent between here and the thread's start
             agent = slot.configured()
             ticker = Ticker(agent.control_period, self.now if simulated else time.monotonic)
             decider = Decider(agent, self._sensors.state, slot.options)
             decider.warm_up()
-            agent.seed(self.parameters.values.seed)
-            parts = (decider, self._output, ticker, self.statistics, self.now, self.cause)
-            slot.thread = ControlThread(self, *parts, slot.telemetry, self._mode_changed.trigger)
+            agent.seed(self.parameters.values.seed)  # the warm-up drew from its random numbers
+            slot.thread = ControlThread(
+                self,
+                decider=decider,
+                output=self._output,
+                ticker=ticker,
+                statistics=self.statistics,
+                now=self.now,
+                cause=self.cause,
+                telemetry=slot.telemetry,
+                changed=self._mode_changed.trigger,
+            )
             self._sensors.fresh = ticker.arrived
             slot.thread.start()
         return self._entered("active")
@@ -152,7 +161,7 @@ class PlannerNode(LifecycleNode):
             return
         self.cause.record(cause)
         assert self._sensors is not None
-        self._sensors.fresh = lambda: None
+        self._sensors.fresh = lambda: None  # its ticker ends with the thread
         with self._slot.lock:
             thread, self._slot.thread = self._slot.thread, None
             thread.stop()
@@ -174,14 +183,14 @@ class PlannerNode(LifecycleNode):
             "stop_cause": self.cause.text,
         }
         try:
-            write_report(path, content)
+            write_json(path, content)
         except OSError as problem:
             self.get_logger().error(f"report: {path} cannot be written ({problem.strerror})")
 
     def _report(self) -> None:
         if self._state == "active" and self.cause.text.startswith("fault"):
             self.get_logger().error(self.cause.text)
-            self.trigger_deactivate()
+            self.trigger_deactivate()  # here, as the faulty thread cannot join itself
             return
         now = self._situation()
         if self._state == "active" and self.statistics.ticks == 0 and now.stale:
@@ -195,9 +204,17 @@ class PlannerNode(LifecycleNode):
         slot, stale, refused = self._slot, list[str](), dict[str, str]()
         if self._sensors is not None:
             stale, refused = self._sensors.state.stale(self.now()), dict(self._sensors.refused)
-        trust = slot.telemetry.trust if slot.telemetry else None
-        told = (slot.path or self.parameters.values.model, slot.task, stale, refused, trust)
-        return Situation(self._state, slot.options.deadline, slot.thread, slot.robot, *told)
+        return Situation(
+            state=self._state,
+            deadline=slot.options.deadline,
+            thread=slot.thread,
+            embodiment=slot.robot,
+            model=slot.path or self.parameters.values.model,
+            task=slot.task,
+            stale=stale,
+            refused=refused,
+            trust=slot.telemetry.trust if slot.telemetry else None,
+        )
 
     def _on_estop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._set_estop(True)

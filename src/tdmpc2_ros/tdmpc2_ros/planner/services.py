@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rclpy.node import Node
 
+from tdmpc2_core.control.decision import Successor
 from tdmpc2_core.control.worker import PlanWorker
 from tdmpc2_core.errors import UserError
 from tdmpc2_ros.parameters import Parameters
@@ -93,13 +94,13 @@ class ModelServices:
         if check_only:
             return agent
         task = task_index(agent, slot.task if slot.task in agent.tasks else "")
-        worker = PlanWorker(agent)
-        worker.warm_up(present.embodiment.observation_dim, task)
-        agent.seed(values.seed)
+        successor = Successor(agent, PlanWorker(agent), task)
+        successor.worker.warm_up(present.embodiment.observation_dim, task)
+        agent.seed(values.seed)  # the warm-up drew from its random numbers
         try:
-            slot.replace(present, agent, path, worker, task)
+            slot.replace(present, successor, path)
         except UserError:
-            worker.stop()
+            successor.worker.stop()
             raise
         return agent
 

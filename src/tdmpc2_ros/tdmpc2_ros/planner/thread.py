@@ -7,22 +7,16 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from rclpy.node import Node
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
-from tdmpc2_core.control.decision import NO_GOAL, Decider, Decision
+from tdmpc2_core.control.decision import NO_GOAL, Decider, Decision, Successor
+from tdmpc2_core.control.statistics import Statistics, StopCause
 from tdmpc2_core.control.ticker import Tick, Ticker
 from tdmpc2_ros import qos
-from tdmpc2_ros.diagnostics import Statistics, StopCause
 from tdmpc2_ros.planner.output import CommandOutput
 from tdmpc2_ros.planner.telemetry import Telemetry
-
-if TYPE_CHECKING:
-    from tdmpc2_core.agent import Agent
-    from tdmpc2_core.control.worker import PlanWorker
-
 
 _COLLECT_EVERY = 250  # ticks between collections of garbage, right after a command is out
 _LOG_EVERY = 2.0  # s
@@ -77,9 +71,9 @@ class ControlThread:
         gc.unfreeze()
         self._node.destroy_publisher(self._latency_publisher)
 
-    def succeed(self, agent: Agent, worker: PlanWorker, task: int | None) -> None:
+    def succeed(self, successor: Successor) -> None:
         """Decide with another agent from the next tick on; see `Decider.succeed`."""
-        self._decider.succeed(agent, worker, task)
+        self._decider.succeed(successor)
 
     def _run(self) -> None:
         try:
@@ -99,7 +93,7 @@ class ControlThread:
             self._output.publish(decision.targets)
             latency = self._now() - decision.stamp
             if decision.mode in ("plan", "replay", "policy"):
-                if statistics.commands and self.mode != "hold":
+                if statistics.commands and self.mode != "hold":  # periods of a hold go without by intent
                     statistics.missed += tick.missed
                 statistics.command(started, latency, decision.planning)
                 statistics.late_plans += bool(decision.reason)
@@ -138,7 +132,7 @@ class ControlThread:
         decision = self._decider.hold("stopping")
         if decision.targets is not None:
             self._output.publish(decision.targets)
-            self._output.flush()
+            self._output.flush()  # the process may end next, and what DDS has not sent by then is lost
         self.mode, self.reason = "idle", "stopped"
 
     def _publish_latency(self, latency: float, planning: float) -> None:

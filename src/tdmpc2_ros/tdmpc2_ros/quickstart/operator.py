@@ -19,9 +19,9 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.robots.embodiment import Embodiment
-from tdmpc2_core.scoring.run_metrics import FallCounter, Motion
+from tdmpc2_core.scoring.walking import FallCounter, Motion
 from tdmpc2_ros import qos
-from tdmpc2_ros.messages import goal_values, pose_message, to_seconds, twist_message
+from tdmpc2_ros.messages import BaseState, base_state, goal_values, pose_message, to_seconds, twist_message
 
 _LIVE = 5  # every how many samples of odometry the live line is made: 100 Hz to 20 Hz
 _CYCLE = 10  # live samples over which the distance is measured, so that sway within a gait cycle is left out
@@ -42,8 +42,8 @@ class Operator(Node):
         self.latency: dict[str, str] = {}
         self.commands = 0  # received from the planner
         self._odometry: list[bytes] = []
-        self._path: list[tuple[float, ...]] = []  # m, seen from above, at the live rate
-        self.newest: tuple[float, ...] = ()  # time, position, orientation, linear, angular velocity
+        self._path: list[tuple[float, float]] = []  # m, seen from above, at the live rate
+        self._newest: BaseState | None = None  # at the live rate
         self._joints: list[bytes] = []
         self._joint_count = 0
         self.recording = False
@@ -76,12 +76,13 @@ class Operator(Node):
 
     def _on_odometry(self, data: bytes) -> None:
         self._odometry.append(data)
-        if len(self._odometry) % _LIVE and self.newest:
+        if len(self._odometry) % _LIVE and self._newest:
             return
-        self.newest = _row(data)
+        self._newest = base = _base(data)
         if self.recording:
-            self.falls.add(self.newest[3], np.array(self.newest[4:8]))
-            self._path.append(self.newest[1:3])
+            x, y, height = base.position
+            self.falls.add(height, np.array(base.orientation))
+            self._path.append((x, y))
             if len(self._path) % _CYCLE == 1 and len(self._path) > _CYCLE:
                 self.walked += math.dist(self._path[-1 - _CYCLE], self._path[-1])
 
@@ -133,13 +134,29 @@ class Operator(Node):
 
     def ready(self) -> bool:
         """Whether the simulation sends its state."""
-        return bool(self.newest) and self._joint_count > 0
+        return self._newest is not None and self._joint_count > 0
+
+    @property
+    def speed(self) -> float:
+        """Over ground, m/s, of late."""
+        return math.hypot(*self._newest.linear[:2]) if self._newest else 0.0
+
+    def close(self) -> None:
+        """Leave the ROS graph; what was collected stays."""
+        self._spinner.shutdown(timeout_sec=1.0)
+        self.destroy_node()
 
     # ---- what came of it ----
     def motion(self, start: float) -> Motion:
         """Ground truth since the node's beginning, with times relative to `start`, s of the node clock."""
-        rows = np.array([_row(data) for data in self._odometry])
-        return Motion(rows[:, 0] - start, rows[:, 1:4], rows[:, 4:8], rows[:, 8:11], rows[:, 11:14])
+        states = [_base(data) for data in self._odometry]
+        return Motion(
+            time=np.array([state.stamp for state in states]) - start,
+            position=np.array([state.position for state in states]),
+            orientation=np.array([state.orientation for state in states]),
+            linear=np.array([state.linear for state in states]),
+            angular=np.array([state.angular for state in states]),
+        )
 
     def tool(self, start: float, newest: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Times (T,), s since `start`, and true poses (T, 7) of an arm's tool: m, xyzw in the base frame."""
@@ -157,10 +174,5 @@ class Operator(Node):
         return times, np.array([[row[name] for name in names] for row in rows]).reshape(len(rows), len(names))
 
 
-def _row(data: bytes) -> tuple[float, ...]:
-    """Stamp (s), position, orientation, linear and angular velocity of an Odometry."""
-    message = deserialize_message(data, Odometry)
-    p, q = message.pose.pose.position, message.pose.pose.orientation
-    v, w = message.twist.twist.linear, message.twist.twist.angular
-    values = (p.x, p.y, p.z, q.x, q.y, q.z, q.w, v.x, v.y, v.z, w.x, w.y, w.z)
-    return (to_seconds(message.header.stamp), *values)
+def _base(data: bytes) -> BaseState:
+    return base_state(deserialize_message(data, Odometry))

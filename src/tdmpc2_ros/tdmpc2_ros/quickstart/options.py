@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import shipped_bundle
+from tdmpc2_core.errors import CommandLine, UserError
+from tdmpc2_core.files import check_writable, shipped_bundle
 from tdmpc2_core.robots.embodiment import Embodiment
-from tdmpc2_core.scoring.course import Course
-from tdmpc2_core.scoring.goal_course import ReachCourse
+from tdmpc2_core.scoring.course import Course, ReachCourse
 from tdmpc2_ros.naming import MAX_ROBOTS
 
 
@@ -31,11 +28,6 @@ class Options:
     view: bool
     video: bool
     robots: int
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help lists the options")
 
 
 def parse(arguments: list[str] | None) -> Options:
@@ -85,8 +77,8 @@ def parse(arguments: list[str] | None) -> Options:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> CommandLine:
+    parser = CommandLine(
         prog="quickstart",
         description="Start simulation and planner as ROS 2 nodes and take the robot through a short course.",
         epilog="Exit code: 0 the robot followed, 1 it did not, 2 a mistake in the call.",
@@ -137,13 +129,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _writable(folder: Path) -> Path:
-    probe = folder / ".probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"--out {folder}: cannot be written ({error.strerror}); give another folder"
-        ) from None
+    check_writable(folder / "results.json", "--out")
     return folder.resolve()

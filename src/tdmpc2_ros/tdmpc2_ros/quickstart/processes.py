@@ -20,6 +20,7 @@ from typing import Any
 from tdmpc2_core.errors import UserError
 
 _DOMAINS = range(215, 232)  # above the domains of other users, outside Linux' ephemeral ports
+_LOCKS = "tdmpc2_domains"
 _STOP_SECONDS = 10.0
 _LINES = 10
 _PRIORITY = 5  # of SCHED_RR: above everything ordinary, below the drivers that ros2_control runs at 50
@@ -38,12 +39,12 @@ class Child:
     ) -> None:
         self.name = f"{namespace}_{name}" if namespace else name
         self.log = folder / f"{self.name}.log"
-        given = [part for key, value in parameters.items() for part in ("-p", f"{key}:={_text(value)}")]
+        given = ros_arguments(parameters)
         given += ["-r", f"__ns:=/{namespace}"] if namespace else []
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RCUTILS_LOGGING_BUFFERED_STREAM": "0"}
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, "--ros-args", *given],
+                [sys.executable, "-m", module, *given],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -112,35 +113,31 @@ class Children:
                 how = f"by signal {-code}" if code < 0 else f"with code {code}"
                 raise ChildDied(f"{child.name} ended {how}; the end of {child.log}:\n{child.tail()}")
 
-    def stop(self, child: Child, number: int = signal.SIGINT) -> None:
-        """Ask one child to end, wait, and kill it if it does not."""
-        if child in self.all:
-            self.all.remove(child)
-        if child.process.poll() is None:
-            child.process.send_signal(number)
-        try:
-            child.process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            _kill(child)
+    def stop(self, *children: Child) -> None:
+        """Ask them to end, wait, and kill those that do not.
+
+        Raises KeyboardInterrupt, where it came meanwhile, once all have ended.
+        """
+        for child in children:
+            if child.process.poll() is None:
+                child.process.send_signal(signal.SIGINT)
+        end, interrupted = time.monotonic() + _STOP_SECONDS, False
+        for child in children:
+            try:
+                child.process.wait(max(0.1, end - time.monotonic()))
+            except (subprocess.TimeoutExpired, KeyboardInterrupt) as cause:
+                interrupted |= isinstance(cause, KeyboardInterrupt)
+                child.process.kill()
+                child.process.wait(5.0)
+        self.all = [child for child in self.all if child not in children]
+        if interrupted:
+            raise KeyboardInterrupt
 
     def __enter__(self) -> Children:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        left = [child for child in self.all if child.process.poll() is None]
-        for child in left:
-            child.process.send_signal(signal.SIGINT)
-        end = time.monotonic() + _STOP_SECONDS
-        for child in left:
-            try:
-                child.process.wait(max(0.1, end - time.monotonic()))
-            except (subprocess.TimeoutExpired, KeyboardInterrupt):
-                _kill(child)
-
-
-def _kill(child: Child) -> None:
-    child.process.kill()
-    child.process.wait(5.0)
+        self.stop(*self.all)
 
 
 def _before_exec() -> None:
@@ -154,15 +151,19 @@ def _before_exec() -> None:
 
 
 @contextlib.contextmanager
-def own_domain() -> Iterator[int]:
+def own_domain(domains: range = _DOMAINS, locks: str = _LOCKS) -> Iterator[int]:
     """A DDS domain that no other quickstart of this machine uses, held by a file lock.
+
+    Args:
+        domains: those to choose from.
+        locks: name of the folder that holds a file for each, below that of temporary files.
 
     Raises:
         UserError: all of them are in use.
     """
-    folder = Path(tempfile.gettempdir()) / f"tdmpc2_domains.{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"{locks}.{os.getuid()}"
     folder.mkdir(exist_ok=True)
-    for number in _DOMAINS:
+    for number in domains:
         with open(folder / str(number), "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -171,8 +172,14 @@ def own_domain() -> Iterator[int]:
             yield number
             return
     raise UserError(
-        f"all ROS domains from {_DOMAINS[0]} to {_DOMAINS[-1]} are in use by other quickstarts; end one"
+        f"all ROS domains from {domains[0]} to {domains[-1]} are in use by other quickstarts; end one"
     )
+
+
+def ros_arguments(parameters: Mapping[str, Any]) -> list[str]:
+    """Parameters as a node takes them on its command line."""
+    given = [part for name, value in parameters.items() for part in ("-p", f"{name}:={_text(value)}")]
+    return ["--ros-args", *given]
 
 
 def _text(value: Any) -> str:

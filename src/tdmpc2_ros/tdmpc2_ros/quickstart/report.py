@@ -1,20 +1,15 @@
-"""What a quickstart run tells: the live line, the table at the end, results.json."""
+"""What a quickstart run tells: the live line, the table at the end."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import sys
 import time
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from tdmpc2_core.scoring.goal_course import ReachScore
-from tdmpc2_core.scoring.run_metrics import Score
+from tdmpc2_core.scoring.reaching import ReachScore
+from tdmpc2_core.scoring.walking import WalkScore
 
-_PACKAGES = ("tdmpc2-core", "torch", "numpy", "mujoco", "ros-rclpy")
 _PLAIN_PERIOD = 2.0  # s between lines where output is no terminal
 
 
@@ -44,32 +39,7 @@ class LiveLine:
         self._width = 0
 
 
-def machine() -> dict[str, Any]:
-    """The machine by its cores and clock, and the versions that ran."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "clock_mhz": _clock(),
-        "architecture": platform.machine(),
-        "python": platform.python_version(),
-        "versions": versions,
-    }
-
-
-def _clock() -> float | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return max(float(line.split(":")[1]) for line in lines if line.startswith("cpu MHz"))
-    except (OSError, ValueError):
-        return None
-
-
-def table(score: Score | ReachScore, planner: dict[str, Any], memory: float | None) -> str:
+def table(score: WalkScore | ReachScore, planner: dict[str, Any], memory: float | None) -> str:
     """The results as text."""
     latency = planner.get("latency_ms") or {}
     rows = [
@@ -83,7 +53,7 @@ def table(score: Score | ReachScore, planner: dict[str, Any], memory: float | No
     return "\n".join(f"  {name.ljust(width)}   {value}" for name, value in rows)
 
 
-def verdict(score: Score | ReachScore) -> str:
+def verdict(score: WalkScore | ReachScore) -> str:
     """Passed, or what is wrong."""
     return "passed" if score.followed else "failed: " + ", ".join(score.problems())
 
@@ -92,8 +62,12 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.1f}".removesuffix(".0")
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write results.json, complete or not at all."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+def comparison(scores: Mapping[str, WalkScore | ReachScore]) -> str:
+    """A line for each of several robots."""
+    rows = [("", "distance", "of", "velocity error", "falls", "result")]
+    for name, one in scores.items():
+        assert isinstance(one, WalkScore)  # several robots walk
+        distances = f"{one.distance:.2f} m", f"{one.commanded_distance:.2f} m"
+        rows.append((name, *distances, f"{one.velocity_error:.3f} m/s", str(one.falls), verdict(one)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  " + "   ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

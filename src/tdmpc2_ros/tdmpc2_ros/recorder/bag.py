@@ -18,6 +18,7 @@ import yaml
 from rosbags.typesys import Stores, get_typestore
 
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import write_text
 
 T = TypeVar("T")
 _SCHEMA = """
@@ -107,9 +108,7 @@ class BagWriter:
         self._database.close()
 
     def _replace(self, text: str) -> None:
-        temporary = self.path / "metadata.yaml.tmp"
-        temporary.write_text(text)
-        temporary.replace(self.path / "metadata.yaml")
+        write_text(self.path / "metadata.yaml", text)
 
     def _execute(self, statement: str, values: tuple[object, ...]) -> None:
         self._guarded(lambda: self._database.execute(statement, values))

@@ -5,7 +5,6 @@ forward_position_controller make them. A message that fails a check is refused a
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +13,12 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.trajectory import Trajectory
 from tdmpc2_ros.messages import to_seconds
 
 
 class CommandError(UserError):
     """The command is refused; the one before it stays in force."""
-
-
-class Trajectory(NamedTuple):
-    """Joint targets (H, J), rad, in embodiment order and inside the limits; their times (H,), s from now."""
-
-    points: NDArray[np.float64]
-    times: NDArray[np.float64]
 
 
 def read_trajectory(message: JointTrajectory, embodiment: Embodiment, now: float) -> Trajectory:

@@ -17,7 +17,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
@@ -27,68 +27,19 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.config import setting
+from tdmpc2_core.envs.robot.realtime import Pacer, RobotOptions, SimulatedRobot, TimeoutAction, Viewer
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_ros import qos
-from tdmpc2_ros.messages import SOURCE_TOPICS, odometry_message, pose_message, to_time
+from tdmpc2_ros.messages import SOURCE_TOPICS, diagnostic_message, odometry_message, pose_message, to_time
 from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
 from tdmpc2_ros.simulator.commands import CommandError, read_forward_command, read_trajectory
-from tdmpc2_ros.simulator.robot import RobotOptions, SimulatedRobot, TimeoutAction
-from tdmpc2_ros.simulator.view import Viewer
-
-_MAX_LAG = 0.1  # s of delay that is caught up; more is given up, and the real-time factor shows it
-_BURST = 5  # steps made at once while catching up, so that commands and stops are still heard
-
-
-class Pacer:
-    """Says how many physics steps are due. Times are seconds of `time.monotonic`.
-
-    Args:
-        rate: physics steps per simulated second, Hz.
-        factor: simulated seconds per second; 0 is as fast as possible.
-    """
-
-    def __init__(self, rate: float, factor: float, now: float) -> None:
-        self._rate = rate * factor
-        self._step_seconds = 1.0 / rate
-        self._origin, self._made = now, 0
-        self._report_time, self._report_steps, self._total = now, 0, 0
-
-    def due(self, now: float) -> int:
-        """Steps to make now; at most a burst."""
-        if not self._rate:
-            return _BURST
-        behind = (now - self._origin) - self._made / self._rate
-        if behind > _MAX_LAG:
-            self._origin += behind
-            behind = 0.0
-        return min(_BURST, int(behind * self._rate + 1e-6))
-
-    def made(self) -> None:
-        """One step was made."""
-        self._made += 1
-        self._total += 1
-
-    def lateness(self, now: float) -> float:
-        """Seconds by which the step made last is behind its place in the schedule; 0 when there is none."""
-        return max(0.0, now - self._origin - self._made / self._rate) if self._rate else 0.0
-
-    def pause(self, now: float) -> float:
-        """Seconds to sleep until the next step is due."""
-        return max(0.0, self._origin + (self._made + 1) / self._rate - now) if self._rate else 0.0
-
-    def real_time_factor(self, now: float) -> float:
-        """Simulated seconds per second since the last call."""
-        elapsed = max(1e-9, now - self._report_time)
-        result = (self._total - self._report_steps) * self._step_seconds / elapsed
-        self._report_time, self._report_steps = now, self._total
-        return result
 
 
 @dataclass(frozen=True)
-class SimulationSettings:
+class SimulationParameters:
     """All of them are read-only: they are given at start."""
 
     robot: str = setting("quadruped", why="shipped robot's name, or path of a folder with embodiment.yaml")
@@ -147,7 +98,11 @@ class SimulationSettings:
     def robot_options(self) -> RobotOptions:
         """The part that the simulated robot needs."""
         return RobotOptions(
-            self.sensor_noise, self.randomise, self.reset_noise, self.command_timeout, self.timeout_action
+            sensor_noise=self.sensor_noise,
+            randomise=self.randomise,
+            reset_noise=self.reset_noise,
+            command_timeout=self.command_timeout,
+            timeout_action=self.timeout_action,
         )
 
 
@@ -161,7 +116,7 @@ class MujocoSim(Node):
 
     def __init__(self) -> None:
         super().__init__("mujoco_sim")
-        self.settings = Parameters(self, SimulationSettings).values
+        self.settings = Parameters(self, SimulationParameters).values
         robot = self.settings.load_embodiment()
         self.robot = SimulatedRobot(robot, self.settings.robot_options, self.settings.seed)
         self.embodiment = prefixed(robot, self.settings.prefix)
@@ -169,7 +124,7 @@ class MujocoSim(Node):
         self._steps = 0
         self._refused = 0
         self._warned: dict[str, float] = {}
-        self._sensors = {
+        self._sensors = {  # publisher and encoder of each source
             row.source: (
                 self.create_publisher(row.message, row.topic, qos.SENSOR_OUTPUT),
                 row.encoder(self.embodiment),
@@ -236,15 +191,12 @@ class MujocoSim(Node):
         texts += ["robot has fallen"] if fallen else []
         texts += [f"simulation is slow: {factor:.2f} of real time"] if slow else []
         name = f"{self.get_fully_qualified_name().lstrip('/')}: simulation"
-        status = DiagnosticStatus(name=name, hardware_id=self.embodiment.name)
-        status.level = DiagnosticStatus.WARN if texts else DiagnosticStatus.OK
-        status.message = "; ".join(texts) or "follows commands"
-        values = {"real_time_factor": f"{factor:.3f}", "time": f"{self.robot.time:.2f}"}
-        values["commands refused"] = str(self._refused)
-        status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        level = DiagnosticStatus.WARN if texts else DiagnosticStatus.OK
+        text = "; ".join(texts) or "follows commands"
+        values = {"real_time_factor": factor, "time": f"{self.robot.time:.2f}"}
+        values["commands refused"] = self._refused
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(diagnostic_message(stamp, name, self.embodiment.name, level, text, values))
 
     # ---- physics ----
     def _now(self) -> float:
@@ -284,7 +236,7 @@ class MujocoSim(Node):
 
     def run(self, stop: Stop) -> None:
         """Simulate until `stop` is set."""
-        viewer = Viewer(self.robot, self.get_logger()) if self.settings.view else None
+        viewer = Viewer(self.robot, self.get_logger().warning) if self.settings.view else None
         with spin_in_background(self):
             while not stop.is_set():
                 self.advance()

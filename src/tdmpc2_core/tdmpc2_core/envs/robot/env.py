@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,6 @@ from tdmpc2_core.robots.action import ActionMapper
 from tdmpc2_core.robots.embodiment import CommandSpec, Embodiment
 from tdmpc2_core.robots.observation import ObservationAssembler
 from tdmpc2_core.robots.rewards import Reward, RobotState
-from tdmpc2_core.robots.rotations import pose_error, to_matrix
 from tdmpc2_core.robots.safety import SafetyFilter
 from tdmpc2_core.robots.sensors import SensorState
 from tdmpc2_core.robots.trajectory import TrajectoryPlayer
@@ -72,22 +72,28 @@ class RobotEnv:
         self._previous_action = np.zeros(embodiment.action_dim)
         self._steps = 0
         self._delay = 0.0
+        self._under_way: deque[tuple[float, np.ndarray]] = deque()  # arrival, s, and joint targets
         self._mean_velocity = np.zeros(3)
         averaged = embodiment.reward.velocity_time_constant
-        self._velocity_share = 1.0 - np.exp(-self._period / averaged) if averaged > 0.0 else 1.0
+        self.velocity_share = 1.0 - np.exp(-self._period / averaged) if averaged > 0.0 else 1.0
 
     # ---- command ----
     def set_command(self, command: np.ndarray | None) -> None:
         """Hold this command (C,) from the next decision on; None returns to drawn commands."""
         self._fixed_command = None if command is None else np.asarray(command, dtype=np.float64)
 
-    def _next_command(self) -> np.ndarray:
+    def next_command(self, steps: int) -> np.ndarray:
+        """The command (C,) of the decision after `steps` of the episode."""
+        self._command = self._drawn_command(steps)
+        return self._command
+
+    def _drawn_command(self, steps: int) -> np.ndarray:
         if self._fixed_command is not None:
             return self._fixed_command
         spec = self.embodiment.command
         if spec is None:
             return self._command
-        if self._steps % max(1, round(spec.resample_seconds * self.embodiment.control_rate)) == 0:
+        if steps % max(1, round(spec.resample_seconds * self.embodiment.control_rate)) == 0:
             stand = self.rng.random() < spec.stand_fraction
             if not isinstance(spec, CommandSpec):
                 assert self._goals is not None
@@ -109,18 +115,24 @@ class RobotEnv:
     # ---- gymnasium-style interface ----
     def reset(self) -> np.ndarray:
         """New episode; returns the first observation (O,) float32."""
-        options, simulation = self.options, self.simulation
-        simulation.reset(randomise=options.random_reset)
-        self._randomise(options.randomise)
+        simulation = self.simulation
+        self._delay = self.begin()
         self._steps = 0
         self._previous_action = np.zeros(self.embodiment.action_dim)
         self._mean_velocity = np.zeros(3)
+        self._under_way.clear()
         self.player.reset(simulation.joint_position())
         self.safety.reset(simulation.joint_position())
-        self._command = self._next_command()
+        self.next_command(self._steps)
         self._measure()
         self.assembler.reset(self.sensors, simulation.time)
         return self.assembler.assemble(self.sensors, simulation.time)
+
+    def begin(self) -> float:
+        """Start pose and physics of a new episode; returns its delay from decision to command, s."""
+        self.simulation.reset(randomise=self.options.random_reset)
+        draw = self.options.randomise
+        return randomise(self.simulation, self.rng) if draw else restore(self.simulation)
 
     def step(self, action: np.ndarray) -> StepResult:
         """Apply ``action`` (A,) for one control period."""
@@ -131,10 +143,10 @@ class RobotEnv:
         self.assembler.record_target(targets)
         self._advance(targets)
         self._steps += 1
-        self._maybe_push()
+        self.maybe_push()
         reward, info = self._evaluate(action)
         self._previous_action = action
-        self._command = self._next_command()
+        self.next_command(self._steps)
         self._measure()
         terminated = self.simulation.fallen()
         truncated = not terminated and self._steps >= self.max_steps
@@ -143,17 +155,17 @@ class RobotEnv:
 
     # ---- parts of a step ----
     def _advance(self, targets: np.ndarray) -> None:
+        """Physics of one control period. Commands under way longer than that arrive in a later one."""
         simulation, ramp = self.simulation, self.embodiment.action.interpolation == "linear"
-        arrival = simulation.time + self._delay
-        pending = True
+        self._under_way.append((simulation.time + self._delay, targets))
         for _ in range(self.embodiment.physics_steps):
             now = simulation.time
-            if pending and now >= arrival - 1e-9:
+            while self._under_way and now >= self._under_way[0][0] - 1e-9:
+                _, arrived = self._under_way.popleft()
                 if ramp:
-                    self.player.set(targets[None], np.array([self._period]), now)
+                    self.player.set(arrived[None], np.array([self._period]), now)
                 else:
-                    self.player.step_to(targets)
-                pending = False
+                    self.player.step_to(arrived)
             simulation.step(self.player.sample(now + 1.0 / self.embodiment.physics_rate))
 
     def _measure(self) -> None:
@@ -169,7 +181,7 @@ class RobotEnv:
         linear, angular = simulation.base_velocity()
         command, twist = self.assembler.command, self.embodiment.twist_command
         velocity = np.array([linear[0], linear[1], angular[2]])
-        self._mean_velocity += self._velocity_share * (velocity - self._mean_velocity)
+        self._mean_velocity += self.velocity_share * (velocity - self._mean_velocity)
         state = RobotState(
             linear_velocity=linear,
             angular_velocity=angular,
@@ -189,14 +201,11 @@ class RobotEnv:
             foot_stance=self.foot_stance(),
         )
         if self.embodiment.pose_command:
-            tool = simulation.tool_pose()
-            offset, turn = pose_error(tool[:3], to_matrix(tool[3:]), command)
-            state.tool_distance, state.tool_angle = float(np.linalg.norm(offset)), float(np.linalg.norm(turn))
-        reward, info = self.reward(state)
+            state.tool_distance, state.tool_angle = simulation.tool_error(command)
+        total, parts = self.reward(state)
+        reward, info = float(total), {name: float(part) for name, part in parts.items()}
         if self.embodiment.pose_command:
             info |= {"position_error": state.tool_distance, "rotation_error": state.tool_angle}
-        elif twist is not None:
-            info["velocity_error"] = float(np.linalg.norm(linear[:2] - state.command[:2]))
         return reward, info
 
     def foot_stance(self) -> np.ndarray:
@@ -206,10 +215,8 @@ class RobotEnv:
             return np.ones(len(clock.feet) if clock else 0, dtype=bool)
         return (self.assembler.phase + np.asarray(clock.offsets)) % 1.0 < clock.duty
 
-    def _randomise(self, enabled: bool) -> None:
-        self._delay = randomise(self.simulation, self.rng) if enabled else restore(self.simulation)
-
-    def _maybe_push(self) -> None:
+    def maybe_push(self) -> None:
+        """Disturb the robot now and then."""
         spec = self.embodiment.randomisation
         if (
             self.options.randomise

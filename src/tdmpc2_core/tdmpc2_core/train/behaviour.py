@@ -10,11 +10,11 @@ import numpy as np
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.protocol import Environment
 from tdmpc2_core.teachers.demonstrator import Teachers
-from tdmpc2_core.train.config import TrainConfig
+from tdmpc2_core.train.train_config import TrainConfig
 
 
 @dataclass(frozen=True)
-class Decision:
+class Choice:
     """Actions (B, A) of all environments; mean and std (B, A) and value (B,) of plans behind them."""
 
     action: np.ndarray
@@ -30,7 +30,7 @@ class Decision:
         return self.plan_mean[lane], self.plan_std[lane], value
 
 
-class Decider:
+class Behaviour:
     """Decisions of one run, by its settings and the number of agent steps done.
 
     Raises:
@@ -53,21 +53,21 @@ class Decider:
         if self._teachers:
             self._teachers.restart(lane)
 
-    def decide(self, observations: np.ndarray, first: np.ndarray, steps: int) -> Decision:
+    def decide(self, observations: np.ndarray, first: np.ndarray, steps: int) -> Choice:
         """What to do at observations (B, O), after ``steps`` agent steps; first (B,): begins of episodes."""
         config = self._config
         if steps < config.random_steps:
-            return Decision(self._random_actions(steps))
+            return Choice(self._random_actions(steps))
         guided = self._teachers is not None and steps < config.dagger_steps
         planned = steps >= config.planner_from and not guided
         result = self._agent.act(observations, first, evaluate=False, use_prior=not planned)
         if self._teachers and guided:
             share = config.dagger_share * max(0.0, 1.0 - steps / config.demonstration_anneal)
             actions, labels = self._teachers.decide(result.action, share)
-            return Decision(actions, labels, np.full_like(labels, config.demonstration_std))
+            return Choice(actions, labels, np.full_like(labels, config.demonstration_std))
         if planned:
-            return Decision(result.action, result.plan_mean, result.plan_std, result.value)
-        return Decision(result.action)
+            return Choice(result.action, result.plan_mean, result.plan_std, result.value)
+        return Choice(result.action)
 
     def _random_actions(self, steps: int) -> np.ndarray:
         """Uniform actions (B, A) float32, drawn anew every `random_hold` decisions."""

@@ -11,9 +11,9 @@ from tdmpc2_core.envs.registry import env_spec
 from tdmpc2_core.envs.robot.env import EnvOptions
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.learning.actor import ActorOptions
-from tdmpc2_core.learning.config import LearnerConfig
+from tdmpc2_core.learning.learner import LearnerConfig
 from tdmpc2_core.learning.losses import discount_for
-from tdmpc2_core.planning.config import PlannerConfig, planner_preset
+from tdmpc2_core.planning.planners import PlannerConfig, planner_preset
 
 
 def robot_learner() -> LearnerConfig:

@@ -9,11 +9,11 @@ import pytest
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.robot.env import RobotEnv
+from tdmpc2_core.envs.robot.realtime import RobotOptions, SimulatedRobot
 from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.robots.rotations import tilt
-from tdmpc2_ros.simulator.commands import Trajectory
-from tdmpc2_ros.simulator.robot import RobotOptions, SimulatedRobot
+from tdmpc2_core.robots.trajectory import Trajectory
 
 ROBOTS, FIRST_CUT, CUTS = 240, 10, 45  # decisions after the start
 PREDICTED = 0.04  # s, targets of the planner's last message that still play

@@ -1,32 +1,31 @@
-"""Counting what a control loop does, and telling it: percentiles, stop causes, REP-107, JSON reports."""
+"""What a control loop counts of itself: rates, latencies, modes, interventions, and why it stopped."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from numpy.typing import NDArray
 
 WINDOW = 500
 """Commands that diagnostics look back on: 10 s at 50 Hz."""
 
-_KEPT = 1 << 17  # commands that a report looks back on: 43 min at 50 Hz, 2 MB
+TIMING = np.dtype([("time", np.float64), ("latency", np.float64), ("planning", np.float64)])
+"""Of one command: when it left, the age of its oldest sample, the duration of its search; s."""
+
+_KEPT = 1 << 17  # commands that a report looks back on: 43 min at 50 Hz, 3 MB
 
 
 class Statistics:
     """Counts and latencies of a control loop. One thread writes, any thread reads."""
 
     def __init__(self) -> None:
-        self._rows = np.zeros((_KEPT, 3))  # time of the command, latency, planning time; s
+        self._timings = np.zeros(_KEPT, TIMING)
         self.clear()
 
     def clear(self) -> None:
@@ -38,27 +37,28 @@ class Statistics:
 
     def command(self, time: float, latency: float, planning: float) -> None:
         """A command left at `time`, s, `latency` s after the oldest sample it is made from was measured."""
-        self._rows[self.commands % _KEPT] = time, latency, planning
+        self._timings[self.commands % _KEPT] = time, latency, planning
         self.commands += 1
 
-    def last(self, count: int = _KEPT) -> NDArray[np.float64]:
-        """Time, latency and planning time (n, 3), s, of the last `count` commands."""
+    def last(self, count: int = _KEPT) -> NDArray[np.void]:
+        """Timings (n,) of the last `count` commands, of type `TIMING`."""
         total = self.commands
         index = np.arange(max(0, total - min(count, _KEPT)), total) % _KEPT
-        return self._rows[index]
+        return self._timings[index]
 
     def summary(self, count: int = _KEPT) -> dict[str, Any]:
         """Counts since `clear`, and percentiles over the last `count` commands, ms; rate in Hz."""
-        rows = self.last(count)
-        span = rows[-1, 0] - rows[0, 0] if len(rows) > 1 else 0.0
+        timings = self.last(count)
+        times = timings["time"]
+        span = float(times[-1] - times[0]) if len(times) > 1 else 0.0
         return {
             "ticks": self.ticks,
             "commands": self.commands,
             "missed": self.missed,
             "late_plans": self.late_plans,
-            "rate_hz": (len(rows) - 1) / span if span > 0.0 else 0.0,
-            "latency_ms": percentiles(rows[:, 1]),
-            "planning_ms": percentiles(rows[:, 2]),
+            "rate_hz": (len(times) - 1) / span if span > 0.0 else 0.0,
+            "latency_ms": percentiles(timings["latency"]),
+            "planning_ms": percentiles(timings["planning"]),
             "modes": dict(self.modes),
             "ended_by": dict(self.ended_by),
             "safety_interventions": dict(self.interventions),
@@ -101,48 +101,3 @@ def resident_megabytes() -> float:
     except (OSError, ValueError, IndexError):
         return math.nan
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def diagnostic_message(
-    stamp: Time, name: str, hardware: str, level: bytes, text: str, values: Mapping[str, Any]
-) -> DiagnosticArray:
-    """One status for /diagnostics (REP-107). Nested mappings become keys such as "latency_ms.p99"."""
-    status = DiagnosticStatus(level=level, name=name, message=text, hardware_id=hardware)
-    status.values = [KeyValue(key=key, value=_text(value)) for key, value in _flat(values)]
-    message = DiagnosticArray(status=[status])
-    message.header.stamp = stamp
-    return message
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    result: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            result.extend(_flat(value, f"{prefix}{key}."))
-        else:
-            result.append((prefix + key, value))
-    return result
-
-
-def _text(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-# ---- report file ----
-
-
-def write_report(path: str, content: Mapping[str, Any]) -> None:
-    """Write `content` as JSON, complete or not at all; numbers that are not finite become null.
-
-    Raises OSError.
-    """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.new")
-    temporary.write_text(json.dumps(_plain(content), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(target)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Decisions without ROS: fall-backs, holds, safety of every row; with agents that fail as they are told."""
+"""Decisions: fall-backs, holds, goals of an arm, safety of every row; agents fail as they are told."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ import time
 
 import numpy as np
 import pytest
-from fake_robot import ROBOT, random_agent
+from random_agent import ROBOT, random_agent
 
-from tdmpc2_core.control.decision import Decider, DecisionOptions
+from tdmpc2_core.control.decision import NO_GOAL, Decider, DecisionOptions
 from tdmpc2_core.planning import Plan
-from tdmpc2_core.robots import SensorState
+from tdmpc2_core.robots import Embodiment, SensorState
 
 PERIOD = ROBOT.control_period
-DIM = ROBOT.action_dim
+ARM = Embodiment.load("arm")
+GOAL = (0.5, 0.1, 0.4, 1.0, 0.0, 0.0, 0.0)
 
 
 class Script:
     """An agent whose plans are given: a float is the action of every joint, an exception is raised, a pair
-    (s, action) comes after s seconds."""
+    (s, action) comes after s seconds. Rows of a plan differ by `slope`."""
 
-    def __init__(self, *answers, prior=0.0) -> None:
-        agent = random_agent()
-        self.embodiment, self.planner_config, self.model = ROBOT, agent.planner_config, agent.model
+    def __init__(self, *answers, prior=0.0, robot=ROBOT, slope=0.1) -> None:
+        agent = random_agent(robot)
+        self.embodiment, self.planner_config, self.model = robot, agent.planner_config, agent.model
         self.answers, self.prior, self.firsts, self.observations = list(answers), prior, [], []
+        self.slope = slope
 
     def plan(self, obs, now, deadline=None, first=False, evaluate=True, task=None):
         self.firsts.append(first)
@@ -34,13 +36,16 @@ class Script:
             answer = answer[1]
         if isinstance(answer, Exception):
             raise answer
-        actions = np.stack([np.full(DIM, answer + 0.1 * k, np.float32) for k in range(3)])
-        return Plan(actions, np.ones_like(actions), PERIOD, now, 0.0, 1, "budget")
+        count, period = self.embodiment.action_dim, self.embodiment.control_period
+        actions = np.stack([np.full(count, answer + self.slope * k, np.float32) for k in range(3)])
+        return Plan(actions, np.ones_like(actions), period, now, 0.0, 1, "budget")
 
     def act(self, obs, evaluate=True, task=None, use_prior=False):
         if isinstance(self.prior, Exception):
             raise self.prior
-        return type("Result", (), {"action": np.full((1, DIM), self.prior, np.float32)})
+        return type(
+            "Result", (), {"action": np.full((1, self.embodiment.action_dim), self.prior, np.float32)}
+        )
 
     def reset(self):
         pass
@@ -50,13 +55,16 @@ class Bench:
     """A decider with sensors that are fresh at every tick unless told otherwise."""
 
     def __init__(self, agent) -> None:
-        self.sensors, self.time = SensorState(ROBOT), 100.0
+        self.robot = agent.embodiment
+        self.sensors, self.time = SensorState(self.robot), 100.0
         self.decider = Decider(agent, self.sensors, DecisionOptions())
 
-    def tick(self, fresh=True, position=ROBOT.default_position, **options):
-        self.time += PERIOD
+    def tick(self, fresh=True, position=None, **options):
+        robot = self.robot
+        self.time += robot.control_period
         if fresh:
-            self.sensors.set_joints(self.time, ROBOT.joint_names, position, np.zeros(DIM))
+            position = robot.default_position if position is None else position
+            self.sensors.set_joints(self.time, robot.joint_names, position, np.zeros(robot.num_joints))
             self.sensors.set_imu(self.time - 0.003, (0, 0, 0, 1), (0, 0, 0))
         return self.decider.decide(self.time, time.monotonic(), **options)
 
@@ -72,6 +80,16 @@ def bench():
     yield make
     for one in made:
         one.decider.stop()
+
+
+@pytest.fixture
+def arm_bench(bench):
+    def make(action):
+        here = bench(action, robot=ARM, slope=0.0)
+        here.decider.options.deadline = 0.5
+        return here
+
+    return make
 
 
 def actions(decision):
@@ -178,3 +196,41 @@ def test_same_samples_and_seed_give_the_same_targets():
         results.append(np.stack([here.tick().targets[0] for _ in range(5)]))
         here.decider.stop()
     assert np.array_equal(*results)
+
+
+def test_without_a_goal_the_arm_holds_where_it_was_first_seen(arm_bench):
+    here = arm_bench(0.5)
+    for drift in (0.0, 0.01, 0.02):
+        decision = here.tick(position=ARM.default_position + drift)
+        assert (decision.mode, decision.reason) == ("hold", NO_GOAL)
+        assert decision.targets[-1] == pytest.approx(ARM.default_position)
+
+
+def test_rows_of_a_plan_continue_from_the_last_safe_targets(arm_bench):
+    here = arm_bench(0.5)
+    here.tick()
+    here.sensors.set_command(here.time, GOAL)
+    step = 0.5 * ARM.action_scale
+    for count in (1, 2):
+        decision = here.tick()
+        assert decision.mode == "plan"
+        wanted = ARM.default_position + np.outer(count + np.arange(3), step)
+        np.testing.assert_allclose(decision.targets, wanted, atol=1e-6)
+
+
+def test_targets_never_run_ahead_of_what_the_effort_limit_allows(arm_bench):
+    here = arm_bench(1.0)
+    here.tick()
+    here.sensors.set_command(here.time, GOAL)
+    for _ in range(20):
+        decision = here.tick()  # the arm is stuck
+    ahead = decision.targets[0] - ARM.default_position
+    assert (ahead <= ARM.effort_limit / ARM.kp + 1e-9).all() and "effort" in decision.interventions
+
+
+def test_emergency_stop_forgets_the_goal(arm_bench):
+    here = arm_bench(0.5)
+    here.sensors.set_command(100.0, GOAL)
+    assert here.tick().mode == "plan"
+    assert here.tick(estop=True).mode == "estop"
+    assert here.tick().reason == NO_GOAL

@@ -1,8 +1,14 @@
-"""The robot of the simulation node: physics, the command in force, what follows when commands stop."""
+"""A simulated robot in real time: physics at the clock's pace, and a window to watch it.
+
+The command in force comes from elsewhere, at its own pace; when commands stop, the robot holds or stands.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -12,11 +18,13 @@ from numpy.typing import NDArray
 from tdmpc2_core.envs.robot.randomisation import SensorNoise, push, randomise, restore
 from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.robots.embodiment import Embodiment
-from tdmpc2_core.robots.trajectory import TrajectoryPlayer
-from tdmpc2_ros.simulator.commands import Trajectory
+from tdmpc2_core.robots.trajectory import Trajectory, TrajectoryPlayer
 
 Array = NDArray[np.float64]
 _STAND_SECONDS = 0.1  # ramp to the default pose; slower ones let a robot caught in mid stride tip over
+_MAX_LAG = 0.1  # s of delay that is caught up; more is given up, and the real-time factor shows it
+_BURST = 5  # steps made at once while catching up, so that commands and stops are still heard
+_PICTURE_PERIOD = 1.0 / 30.0  # s between two pictures of the window
 TimeoutAction = Literal["auto", "hold", "stand"]
 
 
@@ -108,7 +116,7 @@ class SimulatedRobot:
             self._standing = True
 
     def push(self) -> Array:
-        """Disturb the robot as the embodiment's randomisation does; see `envs.randomisation.push`."""
+        """Disturb the robot as the embodiment's randomisation does; see `randomisation.push`."""
         with self._lock:
             return push(self.simulation, self._rng)
 
@@ -145,3 +153,79 @@ class SimulatedRobot:
             base_angular=base_angular,
             tool=simulation.tool_pose() if self.embodiment.pose_command else None,
         )
+
+
+class Pacer:
+    """Says how many physics steps are due. Times are seconds of `time.monotonic`.
+
+    Args:
+        rate: physics steps per simulated second, Hz.
+        factor: simulated seconds per second; 0 is as fast as possible.
+    """
+
+    def __init__(self, rate: float, factor: float, now: float) -> None:
+        self._rate = rate * factor
+        self._step_seconds = 1.0 / rate
+        self._origin, self._made = now, 0
+        self._report_time, self._report_steps, self._total = now, 0, 0
+
+    def due(self, now: float) -> int:
+        """Steps to make now; at most a burst."""
+        if not self._rate:
+            return _BURST
+        behind = (now - self._origin) - self._made / self._rate
+        if behind > _MAX_LAG:
+            self._origin += behind
+            behind = 0.0
+        return min(_BURST, int(behind * self._rate + 1e-6))
+
+    def made(self) -> None:
+        """One step was made."""
+        self._made += 1
+        self._total += 1
+
+    def lateness(self, now: float) -> float:
+        """Seconds by which the step made last is behind its place in the schedule; 0 when there is none."""
+        return max(0.0, now - self._origin - self._made / self._rate) if self._rate else 0.0
+
+    def pause(self, now: float) -> float:
+        """Seconds to sleep until the next step is due."""
+        return max(0.0, self._origin + (self._made + 1) / self._rate - now) if self._rate else 0.0
+
+    def real_time_factor(self, now: float) -> float:
+        """Simulated seconds per second since the last call."""
+        elapsed = max(1e-9, now - self._report_time)
+        result = (self._total - self._report_steps) * self._step_seconds / elapsed
+        self._report_time, self._report_steps = now, self._total
+        return result
+
+
+class Viewer:
+    """A window where there is a display; elsewhere one warning and nothing more."""
+
+    def __init__(self, robot: SimulatedRobot, warn: Callable[[str], None]) -> None:
+        self._robot, self._handle, self._next = robot, None, 0.0
+        display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        if sys.platform.startswith("linux") and not display:
+            warn("view: no display here, so there is no window; the simulation runs on")
+            return
+        try:
+            import mujoco.viewer
+
+            self._handle = mujoco.viewer.launch_passive(robot.simulation.model, robot.simulation.data)
+        except Exception as error:  # whatever fails in a driver or window system
+            warn(f"view: the window cannot be opened ({error}); the simulation runs on")
+
+    def update(self, now: float) -> None:
+        """Show the present state, at most 30 times a second."""
+        if self._handle is None or now < self._next:
+            return
+        self._next = now + _PICTURE_PERIOD
+        if self._handle.is_running():
+            with self._robot.lock:
+                self._handle.sync()
+
+    def close(self) -> None:
+        """Close the window."""
+        if self._handle is not None:
+            self._handle.close()

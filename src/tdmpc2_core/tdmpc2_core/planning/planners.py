@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tdmpc2_core.config import check_fields, closest, setting
+from tdmpc2_core.config import check_fields, setting
 from tdmpc2_core.model.kernels import KERNELS_WHY, KernelChoice
 from tdmpc2_core.planning.gradient import GradientConfig
 from tdmpc2_core.planning.registry import PLANNERS
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tdmpc2_core.imagine.rollout import Discount
     from tdmpc2_core.model.world_model import WorldModel
     from tdmpc2_core.planning.protocol import Planner
+
 
 MANY_ACTIONS = 20  # the paper plans two iterations longer from this action dimension on
 
@@ -37,7 +38,7 @@ class PlannerConfig:
 
     RETIRED: ClassVar = {"score": "terminal"}
 
-    method: str = setting("mppi", why=_METHOD)
+    method: str = setting("mppi", accepted=PLANNERS, why=_METHOD)
     horizon: int = setting(
         3, low=1, unit="decisions", why="the value head covers what lies beyond; longer rollouts drift"
     )
@@ -73,9 +74,6 @@ class PlannerConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.method not in PLANNERS:
-            guess, accepted = closest(self.method, PLANNERS), ", ".join(PLANNERS)
-            raise ValueError(f"method is {self.method!r}{guess}; accepted: {accepted}")
         if self.num_pi_trajs >= self.num_samples:
             raise ValueError(
                 f"num_pi_trajs ({self.num_pi_trajs}) must be below num_samples ({self.num_samples})"

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -15,13 +12,12 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
-from processes import LOCAL, domain, patience, wait_until
+from processes import domain, run_quickstart, wait_until
 
 from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.course import Course
 from tdmpc2_ros import qos
-from tdmpc2_ros.quickstart.several import Mirrored
 
 ROBOT = Embodiment.load("quadruped")
 NAMES = ("a", "b")
@@ -93,23 +89,20 @@ def test_commanding_one_robot_does_not_move_the_other():
 @pytest.mark.timeout(300)
 def test_one_command_starts_and_judges_two(tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "tdmpc2_ros.quickstart", "quadruped", "--robots", "2"]
-    command += ["--seconds", "8", "--planner", "policy", "--no-video", "--out", str(out)]
-    result = subprocess.run(
-        command, env={**os.environ, **LOCAL}, capture_output=True, text=True, timeout=patience(120.0)
-    )
-    assert result.returncode in (0, 1), result.stderr
+    arguments = ("--robots", 2, "--seconds", 8, "--planner", "policy", "--no-video", "--out", out)
+    code, output, errors = run_quickstart("quadruped", *arguments)
+    assert code in (0, 1), errors
     content = json.loads((out / "results.json").read_text())
     assert set(content["robots"]) == {"robot1", "robot2"}
     for one in content["robots"].values():
         assert one["complete"] and one["falls"] == 0 and one["distance"] > 0.5
-    assert (result.returncode == 0) == all(one["followed"] for one in content["robots"].values())
-    assert "robot1" in result.stdout and "robot2" in result.stdout
+    assert (code == 0) == all(one["followed"] for one in content["robots"].values())
+    assert "robot1" in output and "robot2" in output
     assert (out / "robot2_planner.log").read_text().count("stopped: signal") == 1
 
 
 def test_second_course_turns_the_other_way():
-    left, right = Course(ROBOT, 30.0), Mirrored(ROBOT, 30.0)
+    left, right = Course(ROBOT, 30.0), Course(ROBOT, 30.0, mirrored=True)
     turns = [[part.command[2] for part in course.segments] for course in (left, right)]
     assert turns[0] == [-turn for turn in turns[1]] and any(turns[0])
     assert left.distance == pytest.approx(right.distance)
@@ -120,15 +113,6 @@ def test_second_course_turns_the_other_way():
     [(["--robots", "0"], "--robots is 0"), (["--robots", "2", "--view"], "are for one robot")],
 )
 def test_mistakes_are_one_sentence(arguments, text, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "tdmpc2_ros.quickstart",
-        "quadruped",
-        *arguments,
-        "--out",
-        str(tmp_path),
-    ]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=patience(30.0))
-    assert result.returncode == 2 and text in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    code, _, errors = run_quickstart("quadruped", *arguments, "--out", tmp_path, timeout=30.0)
+    assert code == 2 and text in errors
+    assert len(errors.strip().splitlines()) == 1

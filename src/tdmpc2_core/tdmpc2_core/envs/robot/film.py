@@ -1,7 +1,7 @@
-"""Renders a film and a picture of a recorded run, offscreen. No ROS imports.
+"""Renders a film and a picture of a recorded run, offscreen.
 
 Run as a process of its own, since MuJoCo picks its renderer when it is imported:
-`python -m tdmpc2_ros.quickstart.video motion.npz`; the files come to lie beside it. `make` tries EGL and then
+`python -m tdmpc2_core.envs.robot.film motion.npz`; the files come to lie beside it. `make` tries EGL and then
 OSMesa, and says why when neither works.
 """
 
@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.robots.rotations import yaw
 
 _RENDERERS = ("egl", "osmesa")
 _SIZE, _PICTURE_SIZE = (640, 360), (1280, 720)  # width, height
@@ -57,7 +59,7 @@ def make(recording: Path, seconds: float) -> str:
     """Render in another process, in bounded time; returns what came of it, in words."""
     reason = ""
     for renderer in _RENDERERS:
-        command = [sys.executable, "-m", "tdmpc2_ros.quickstart.video", str(recording)]
+        command = [sys.executable, "-m", "tdmpc2_core.envs.robot.film", str(recording)]
         environment = {**os.environ, "MUJOCO_GL": renderer, "PYOPENGL_PLATFORM": renderer}
         try:
             run = subprocess.run(
@@ -80,11 +82,9 @@ class _Scene:
     """The robot in a given state, seen from the front and the side by a camera that follows it smoothly."""
 
     def __init__(self, recording: Recording, size: tuple[int, int], samples: int) -> None:
-        import mujoco
+        import mujoco  # here: `make` sets its renderer for the process that renders
 
         from tdmpc2_core.envs.robot.simulation import Simulation
-        from tdmpc2_core.robots.embodiment import Embodiment
-        from tdmpc2_core.robots.rotations import yaw
 
         self._mujoco, self._recording = mujoco, recording
         embodiment = Embodiment.load(recording.robot)
