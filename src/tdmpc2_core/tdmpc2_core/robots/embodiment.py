@@ -118,10 +118,25 @@ class CommandSpec:
         """Names of the terms in the order of the command vector."""
         return tuple(term.name for term in self.terms)
 
+    @cached_property
+    def limits(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Smallest and largest command, (C,) each."""
+        return np.array([term.lower for term in self.terms]), np.array([term.upper for term in self.terms])
+
+    def in_force(self, command: ArrayLike) -> NDArray[np.float64]:
+        """What is passed on of received commands (..., C): inside the range, zero inside the deadband."""
+        result = np.clip(command, *self.limits)
+        result[np.maximum.reduce(np.abs(result), axis=-1) < self.deadband] = 0.0
+        return result
+
     def velocity(self, command: ArrayLike) -> NDArray[np.float64]:
-        """Base velocity (3,) that a command (C,) asks for: forward and lateral, m/s, yaw rate, rad/s."""
-        asked = dict(zip(self.names, np.asarray(command, dtype=np.float64), strict=True))
-        return np.array([asked.get(name, 0.0) for name in ("linear_x", "linear_y", "angular_z")])
+        """Base velocities (..., 3) that commands (..., C) ask for: forward, lateral, m/s, yaw rate, rad/s."""
+        asked = np.asarray(command, dtype=np.float64)
+        result = np.zeros((*asked.shape[:-1], 3))
+        for place, name in enumerate(("linear_x", "linear_y", "angular_z")):
+            if name in self.names:
+                result[..., place] = asked[..., self.names.index(name)]
+        return result
 
 
 @dataclass(frozen=True)
@@ -190,6 +205,14 @@ class ClockSpec:
             raise ValueError(
                 f"offsets must hold {len(self.feet)} values, one per foot, got {len(self.offsets)}"
             )
+
+    def stance(self, phase: ArrayLike | None) -> NDArray[np.bool_]:
+        """Which feet the gait wants on the ground (..., F): all while standing.
+
+        Phases (...) lie in [0, 1); None, or NaN of one among many, while the robot stands.
+        """
+        at = np.asarray(np.nan if phase is None else phase, dtype=np.float64)[..., None]
+        return np.isnan(at) | ((at + np.asarray(self.offsets)) % 1.0 < self.duty)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ within a term samples lie newest first.
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,17 +19,89 @@ from tdmpc2_core.errors import StaleSource
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.reach import tool_error
 from tdmpc2_core.robots.sensors import SensorState, Snapshot
-from tdmpc2_core.robots.terms import TERMS, OwnState
+from tdmpc2_core.robots.terms import TERMS, OwnState, Term
 
 
-class Places(NamedTuple):
-    """Where values lie in an observation: index of each value's younger neighbour in the observation before
-    (O,); of the newest values (S,), their scales and widths of noise (S,)."""
+class Layout:
+    """Where the values of an observation lie, for one robot or, with axes in front, for many.
 
-    older: NDArray[np.intp]
-    newest: NDArray[np.intp]
-    scale: NDArray[np.float64]
-    noise: NDArray[np.float64]
+    Attributes:
+        size: S, the newest values of all terms, which lie one after the other in a sample (..., S).
+        noise: widths of the terms' noise (S,).
+    """
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        blocks, terms = embodiment.observation_layout, embodiment.observation.terms
+        self._older = np.arange(embodiment.observation_dim)  # younger neighbours, one decision ago
+        self._first = np.empty(embodiment.observation_dim, np.intp)  # place of each value in a sample
+        self.size, newest = 0, []
+        self._terms: list[tuple[Term, slice]] = []
+        for block in blocks:
+            part = slice(self.size, self.size + block.size)
+            self._terms.append((TERMS[block.name], part))
+            self._first[block.start : block.stop] = np.tile(np.arange(part.start, part.stop), block.history)
+            self._older[block.start + block.size : block.stop] -= block.size
+            newest.extend(range(block.start, block.start + block.size))
+            self.size = part.stop
+        self._newest = np.array(newest)
+        self._scale = np.concatenate([np.full(b.size, t.scale) for b, t in zip(blocks, terms, strict=True)])
+        self.noise = np.concatenate([np.full(b.size, t.noise) for b, t in zip(blocks, terms, strict=True)])
+
+    def write(self, sample: NDArray[np.float64], sources: Mapping[str, Any], own: OwnState) -> None:
+        """Put the present value of every term, from the newest samples of the sources, into a sample."""
+        for term, part in self._terms:
+            term.write(sample[..., part], sources.get(term.source), own)
+
+    def begin(self, sample: NDArray[np.float64]) -> NDArray[np.float32]:
+        """An observation (..., O) whose histories are full of one sample (..., S)."""
+        return (sample * self._scale).astype(np.float32).take(self._first, axis=-1)
+
+    def follow(self, before: NDArray[np.float32], sample: NDArray[np.float64]) -> NDArray[np.float32]:
+        """The observation (..., O) with a new sample (..., S) after the one ``before``."""
+        observation = before.take(self._older, axis=-1)
+        observation[..., self._newest] = sample * self._scale
+        return observation
+
+
+class GaitClock:
+    """The gait phase of one robot. A robot without a ``clock`` section has none."""
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        clock = embodiment.clock
+        self._exists, self._commanded = clock is not None, embodiment.command is not None
+        self._stop_cycles = clock.stop_cycles if clock else 0
+        self._step = clock.frequency / embodiment.control_rate if clock else 0.0
+        self._ticks = 0
+        self._end: float | None = None  # cycles at which a robot without command stands
+        self.phase: float | None = None  # cycles, in [0, 1); None while the robot stands
+
+    def reset(self) -> None:
+        """Stand; the clock is at 0."""
+        self._ticks, self.phase = 0, None
+
+    def advance(self, asked: bool) -> float | None:
+        """The phase of the next decision. Stand: none, clock at 0. Move, as ``asked``: the clock advances.
+
+        A robot without commands always moves. After a command it may finish its cycles (`stop_cycles`).
+        """
+        if not self._exists:
+            return None
+        cycles = self._ticks * self._step
+        if asked or not self._commanded:
+            self._end = None
+        elif self.phase is None or not self._stop_cycles:
+            self._end = 0.0
+        elif self._end is None:
+            self._end = math.ceil(cycles) + self._stop_cycles - 1.0
+        if self._end is not None and cycles >= self._end:
+            self._ticks, self.phase = 0, None
+        else:
+            self._ticks, self.phase = self._ticks + 1, cycles % 1.0
+        return self.phase
+
+
+_CHANGES = ("_sample", "_observation", "_clock", "_fill")
+_OWN = tuple(field.name for field in fields(OwnState) if field.name != "embodiment")
 
 
 class ObservationAssembler:
@@ -37,37 +112,13 @@ class ObservationAssembler:
     """
 
     def __init__(self, embodiment: Embodiment, noise: np.random.Generator | None = None) -> None:
-        self._embodiment, self._noise = embodiment, noise
-        layout, terms = embodiment.observation_layout, embodiment.observation.terms
-        size = embodiment.observation_dim
-        older = np.arange(size)
-        newest: list[int] = []
-        starts: list[int] = []
-        for block in layout:
-            starts.append(len(newest))
-            newest.extend(range(block.start, block.start + block.size))
-            older[block.start + block.size : block.stop] -= block.size
-        self.places = Places(
-            older=older,
-            newest=np.array(newest),
-            scale=np.concatenate([np.full(b.size, t.scale) for b, t in zip(layout, terms, strict=True)]),
-            noise=np.concatenate([np.full(b.size, t.noise) for b, t in zip(layout, terms, strict=True)]),
-        )
-        self._sample = np.zeros(len(newest))  # newest value of every term, before the scale
-        self._terms = [
-            (TERMS[b.name].write, TERMS[b.name].source, self._sample[start : start + b.size])
-            for b, start in zip(layout, starts, strict=True)
-        ]
-        self._observation = np.zeros(size, np.float32)
+        self._noise, self._layout = noise, Layout(embodiment)
+        self._sample = np.zeros(self._layout.size)  # newest value of every term, before the scale
+        self._observation = np.zeros(embodiment.observation_dim, np.float32)
         self._own = OwnState(embodiment, np.zeros(embodiment.action_dim), np.zeros(embodiment.command_dim))
-        self._sees_goal = any(TERMS[block.name].command == "pose" for block in layout)
+        self._sees_goal = any(TERMS[block.name].command == "pose" for block in embodiment.observation_layout)
         self._twist = embodiment.twist_command
-        limits = self._twist.terms if self._twist else ()
-        self._command_lower = np.array([term.lower for term in limits])
-        self._command_upper = np.array([term.upper for term in limits])
-        self._phase_step = embodiment.clock.frequency / embodiment.control_rate if embodiment.clock else 0.0
-        self._ticks = 0
-        self._end: float | None = None  # cycles at which a robot without command stands
+        self._clock = GaitClock(embodiment)
         self._fill = True
 
     @property
@@ -88,7 +139,20 @@ class ObservationAssembler:
         """
         self._fresh(sensors, now)
         self._own.action[:] = 0.0
-        self._ticks, self._own.phase, self._fill, self._own.target = 0, None, True, None
+        self._clock.reset()
+        self._own.phase, self._fill, self._own.target = None, True, None
+
+    def state(self) -> dict[str, Any]:
+        """What the observations to come depend on beside sensors and the noise's generator."""
+        own = {name: getattr(self._own, name) for name in _OWN}
+        return copy.deepcopy({name: getattr(self, name) for name in _CHANGES} | {"own": own})
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state` of this or another assembler of the same embodiment, bit for bit."""
+        values = copy.deepcopy(dict(state))
+        for name, value in values.pop("own").items():
+            setattr(self._own, name, value)
+        vars(self).update(values)
 
     def record_action(self, action: ArrayLike) -> None:
         """Note the action (A,) that was sent, clipped to [-1, 1]. ValueError if it is not A finite values."""
@@ -109,16 +173,13 @@ class ObservationAssembler:
         snapshot = self._fresh(sensors, now)
         self._read(snapshot, now)
         if self._noise is not None:
-            self._sample += self.places.noise * self._noise.uniform(-1.0, 1.0, self._sample.size)
-        observation = self._observation.take(self.places.older)
-        observation[self.places.newest] = self._sample * self.places.scale
+            self._sample += self._layout.noise * self._noise.uniform(-1.0, 1.0, self._sample.size)
         if self._fill:
-            for block in self._embodiment.observation_layout:
-                values = observation[block.start : block.start + block.size]
-                observation[block.start : block.stop] = np.tile(values, block.history)
-            self._fill = False
-        self._observation = observation
-        return observation.copy()
+            self._observation = self._layout.begin(self._sample)
+        else:
+            self._observation = self._layout.follow(self._observation, self._sample)
+        self._fill = False
+        return self._observation.copy()
 
     def _fresh(self, sensors: SensorState, now: float) -> Snapshot:
         snapshot = sensors.snapshot()
@@ -129,13 +190,12 @@ class ObservationAssembler:
 
     def _read(self, snapshot: Snapshot, now: float) -> None:
         """Write the newest value of every term into its slot."""
+        own = self._own
         self._update_command(snapshot, now)
-        self._update_phase()
+        own.phase = self._clock.advance(bool(np.count_nonzero(own.command)))
         if self._sees_goal:
             self._update_goal(snapshot)
-        samples, own = vars(snapshot), self._own
-        for write, source, slot in self._terms:
-            write(slot, samples.get(source), own)
+        self._layout.write(self._sample, vars(snapshot), own)
 
     def _update_goal(self, snapshot: Snapshot) -> None:
         own = self._own
@@ -150,30 +210,6 @@ class ObservationAssembler:
         if spec is None:
             command[:] = 0.0 if sample is None else sample.values
             return
-        if sample is None or abs(now - sample.stamp) > spec.timeout:
-            command[:] = 0.0
-            return
-        np.clip(sample.values, self._command_lower, self._command_upper, out=command)
-        if np.maximum.reduce(np.abs(command)) < spec.deadband:
-            command[:] = 0.0
-
-    def _update_phase(self) -> None:
-        """Stand: no phase, clock at 0. Move: this decision's phase, then the clock advances.
-
-        A robot without commands always moves. After a command it may finish its cycles (`stop_cycles`).
-        """
-        clock, own = self._embodiment.clock, self._own
-        if clock is None:
-            return
-        cycles = self._ticks * self._phase_step
-        if self._embodiment.command is None or np.count_nonzero(own.command):
-            self._end = None
-        elif own.phase is None or not clock.stop_cycles:
-            self._end = 0.0
-        elif self._end is None:
-            self._end = math.ceil(cycles) + clock.stop_cycles - 1.0
-        if self._end is not None and cycles >= self._end:
-            self._ticks, own.phase = 0, None
-            return
-        own.phase = cycles % 1.0
-        self._ticks += 1
+        command[:] = 0.0
+        if sample is not None and abs(now - sample.stamp) <= spec.timeout:
+            command[:] = spec.in_force(sample.values)

@@ -65,7 +65,7 @@ def track_linear_velocity(state: RobotState, sigma: float) -> Value:
 
 def track_yaw_rate(state: RobotState, sigma: float) -> Value:
     """Mean yaw rate follows the command; ``sigma`` in rad/s."""
-    return _kernel((state.mean_velocity[..., 2] - state.command[..., 2]) ** 2, sigma)
+    return _kernel(np.square(state.mean_velocity[..., 2] - state.command[..., 2]), sigma)
 
 
 def upright(state: RobotState, sigma: float) -> Value:
@@ -75,7 +75,7 @@ def upright(state: RobotState, sigma: float) -> Value:
 
 def base_height(state: RobotState, target: float, sigma: float) -> Value:
     """Trunk height above ground; ``target`` and ``sigma`` in m."""
-    return _kernel((state.base_height - target) ** 2, sigma)
+    return _kernel(np.square(state.base_height - target), sigma)
 
 
 def gait_contact(state: RobotState) -> Value:
@@ -93,7 +93,7 @@ def foot_clearance(state: RobotState, target: float) -> Value:
 
 def vertical_velocity(state: RobotState) -> Value:
     """Squared vertical velocity of the trunk, (m/s)^2."""
-    return state.linear_velocity[..., 2] ** 2
+    return np.square(state.linear_velocity[..., 2])
 
 
 def roll_pitch_rate(state: RobotState) -> Value:
@@ -118,12 +118,12 @@ def joint_velocity(state: RobotState) -> Value:
 
 def tool_position(state: RobotState, coarse: float, middle: float, fine: float) -> Value:
     """Tool comes to the position of its goal: mean of three kernels, whose sigmas are in m."""
-    return np.mean([_kernel(state.tool_distance**2, s) for s in (coarse, middle, fine)], axis=0)
+    return np.mean([_kernel(np.square(state.tool_distance), s) for s in (coarse, middle, fine)], axis=0)
 
 
 def tool_orientation(state: RobotState, coarse: float, middle: float, fine: float) -> Value:
     """Tool comes to the orientation of its goal: mean of three kernels, whose sigmas are in rad."""
-    return np.mean([_kernel(state.tool_angle**2, s) for s in (coarse, middle, fine)], axis=0)
+    return np.mean([_kernel(np.square(state.tool_angle), s) for s in (coarse, middle, fine)], axis=0)
 
 
 def stand_pose(state: RobotState) -> Value:

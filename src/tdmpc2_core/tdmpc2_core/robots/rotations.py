@@ -8,6 +8,8 @@ frame whose z points up).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -42,9 +44,9 @@ def gravity_direction(quaternion_xyzw: ArrayLike) -> Array:
     return result
 
 
-def tilt(quaternion_xyzw: ArrayLike) -> float:
-    """Angle (rad) of the body's z axis from the vertical, of an orientation in the world (xyzw)."""
-    return float(np.arccos(np.clip(-gravity_direction(quaternion_xyzw)[2], -1.0, 1.0)))
+def tilt(quaternion_xyzw: ArrayLike) -> Any:
+    """Angles (...), rad, of the body's z axis from the vertical, of orientations in the world (..., 4)."""
+    return np.arccos(np.clip(-gravity_direction(quaternion_xyzw)[..., 2], -1.0, 1.0))
 
 
 def yaw(quaternion_xyzw: ArrayLike) -> Array:

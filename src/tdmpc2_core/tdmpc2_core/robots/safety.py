@@ -56,6 +56,14 @@ class SafetyFilter:
         """The last safe targets (J,), rad; None before the first reset or call."""
         return None if self._last is None else self._last.copy()
 
+    def state(self) -> tuple[Array | None, dict[str, int]]:
+        """Last safe targets and counts."""
+        return self.last, dict(self.counts)
+
+    def restore(self, state: tuple[Array | None, dict[str, int]]) -> None:
+        """Continue from a `state`."""
+        self._last, self.counts = None if state[0] is None else state[0].copy(), dict(state[1])
+
     def filter(self, targets: ArrayLike, position: ArrayLike, dt: float) -> SafetyResult:
         """Safe targets for requested ones (J,), measured position (J,) and time dt (s) since the last call.
 
@@ -72,15 +80,7 @@ class SafetyFilter:
             np.copyto(safe, last, where=bad)
             interventions.append("finite")
 
-        step = self._rate * self._seconds(dt)
-        low, high = np.maximum(self._lower, last - step), np.minimum(self._upper, last + step)
-        reach_low, reach_high = measured - self._reach, measured + self._reach
-        unknown = ~np.isfinite(measured)
-        np.copyto(reach_low, low, where=unknown)
-        np.copyto(reach_high, high, where=unknown)
-        effort_low, effort_high = np.clip(reach_low, low, high), np.clip(reach_high, low, high)
-        bounds = ((self._lower, self._upper), (low, high), (effort_low, effort_high))
-        for stage, (floor, ceiling) in zip(STAGES[1:], bounds, strict=True):
+        for stage, (floor, ceiling) in zip(STAGES[1:], self._bounds(last, measured, dt), strict=True):
             if (safe < floor).any() or (safe > ceiling).any():
                 np.clip(safe, floor, ceiling, out=safe)
                 interventions.append(stage)
@@ -93,14 +93,20 @@ class SafetyFilter:
     def limit(self, targets: Array, last: Array, position: Array, dt: float) -> Array:
         """What `filter` gives, for N robots at once: targets, last safe ones and positions (N, J)."""
         safe = np.where(np.isfinite(targets), targets, last)
+        for floor, ceiling in self._bounds(last, position, dt):
+            np.clip(safe, floor, ceiling, out=safe)
+        return safe
+
+    def _bounds(self, last: Array, measured: Array, dt: float) -> tuple[tuple[Array, Array], ...]:
+        """Lowest and highest targets (..., J) of the stages position, rate and effort."""
         step = self._rate * self._seconds(dt)
         low, high = np.maximum(self._lower, last - step), np.minimum(self._upper, last + step)
-        known = np.isfinite(position)
-        effort_low = np.clip(np.where(known, position - self._reach, low), low, high)
-        effort_high = np.clip(np.where(known, position + self._reach, high), low, high)
-        for floor, ceiling in ((self._lower, self._upper), (low, high), (effort_low, effort_high)):
-            safe = np.clip(safe, floor, ceiling)
-        return safe
+        reach_low, reach_high = measured - self._reach, measured + self._reach
+        unknown = ~np.isfinite(measured)
+        np.copyto(reach_low, low, where=unknown)
+        np.copyto(reach_high, high, where=unknown)
+        effort = np.clip(reach_low, low, high), np.clip(reach_high, low, high)
+        return (self._lower, self._upper), (low, high), effort
 
     def inside(self, position: Array) -> Array:
         """Positions (..., J) within the limits; default where not finite."""

@@ -84,6 +84,10 @@ class SensorState:
         """The samples of this instant; safe to keep, later writes do not change it."""
         return Snapshot(**self._samples)
 
+    def restore(self, snapshot: Snapshot) -> None:
+        """Hold the samples of a snapshot again."""
+        self._samples = dict(vars(snapshot))
+
     def stale(self, now: float) -> list[str]:
         """One text per source that an observation needs and that is missing, too old or from the future."""
         return self.stale_in(self.snapshot(), now)

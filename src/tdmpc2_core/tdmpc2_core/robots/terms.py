@@ -126,13 +126,13 @@ SOURCES: dict[str, Source] = {
 
 @dataclass(slots=True)
 class OwnState:
-    """What the control of a robot knows without a sensor, at one decision."""
+    """What the control of a robot knows without a sensor, at one decision; of many, with an axis in front."""
 
     embodiment: Embodiment
     action: Array  # (A,) sent before, in [-1, 1]
     command: Array  # (C,) in force: velocities after timeout, range and deadband, or a pose; else zeros
     target: Array | None = None  # (J,) rad, sent before; None at the start of an episode
-    phase: float | None = None  # cycles, in [0, 1); None while the robot stands
+    phase: Any = None  # cycles, in [0, 1); None while the robot stands, of many NaN
     goal_offset: Array = field(default_factory=lambda: np.zeros(3))  # m, from tool to goal, tool frame
     goal_turn: Array = field(default_factory=lambda: np.zeros(3))  # rotation vector, rad, likewise
 
@@ -211,7 +211,8 @@ def _gait_phase(out: Array, sample: Any, own: OwnState) -> None:
         out[:] = 0.0
     else:
         angle = 2.0 * math.pi * own.phase
-        out[0], out[1] = np.sin(angle), np.cos(angle)
+        out[..., 0], out[..., 1] = np.sin(angle), np.cos(angle)
+        out[np.isnan(angle)] = 0.0  # robots among many that stand
 
 
 TERMS: dict[str, Term] = {

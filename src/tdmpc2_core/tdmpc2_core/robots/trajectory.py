@@ -29,6 +29,14 @@ class TrajectoryPlayer:
         self._times = np.zeros(1)
         self._points = np.array(position, dtype=np.float64)[None]
 
+    def state(self) -> Trajectory:
+        """The points that are played and their times on the caller's clock; no later call changes them."""
+        return Trajectory(self._points, self._times)
+
+    def restore(self, state: Trajectory) -> None:
+        """Continue from a `state`."""
+        self._points, self._times = state
+
     def set(self, points: np.ndarray, times: np.ndarray, now: float) -> None:
         """Play ``points`` (H, J), rad, reached ``times`` (H,), s after ``now``, increasing and positive."""
         start = self.sample(now)

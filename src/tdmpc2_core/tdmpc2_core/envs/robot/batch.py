@@ -1,27 +1,28 @@
 """Many robots of one kind in one process: what `RobotEnv` does, in arrays over robots, physics in threads.
 
-Each robot keeps its own MuJoCo world and random numbers, and MuJoCo's own functions step it; all that lies
-between physics and policy is done for all robots at once. Robot i equals `RobotEnv` with the same seed.
+Robot i is `RobotEnv` with the seed `seed + i`: its world, its random numbers and what starts an episode are
+those of such an environment. All that lies between physics and policy is done for all robots at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv, robot_spec
-from tdmpc2_core.envs.robot.simulation import CONTACT_HEIGHT
+from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv, RobotEnvState, robot_spec, robot_state
+from tdmpc2_core.envs.robot.fleet import Fleet
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.observation import GaitClock, Layout
 from tdmpc2_core.robots.reach import tool_error
-from tdmpc2_core.robots.rewards import Reward, RobotState
-from tdmpc2_core.robots.rotations import gravity_direction, into_frame, wxyz_to_xyzw
-from tdmpc2_core.robots.terms import TERMS, OwnState
+from tdmpc2_core.robots.rewards import RobotState
+from tdmpc2_core.robots.sensors import ROUNDING
+from tdmpc2_core.robots.terms import SOURCES, OwnState
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -33,257 +34,227 @@ class BatchStep:
     """One decision of N robots. A robot whose episode ended has been reset.
 
     Attributes:
-        observation: (N, O) float32, after the reset where there was one; `final` before it.
-        privileged: (N, P) float32, see `BatchEnv.privileged`; `final_privileged` before a reset.
+        observation: (N, O) float32, after the reset where there was one.
+        final_observation: (N, O) float32, before it; the same rows as `observation` where there was none.
+        privileged: (N, P) float32, see `BatchEnv.privileged`, after the reset.
+        final_privileged: (N, P) float32, before it.
         reward: (N,).
-        terminated, truncated: (N,) bool.
+        terminated: (N,) bool, robots that fell.
+        truncated: (N,) bool, whose time was over.
+        info: (N,) for each entry of `StepResult.info`.
     """
 
     observation: NDArray[np.float32]
-    final: NDArray[np.float32]
+    final_observation: NDArray[np.float32]
     privileged: NDArray[np.float32]
     final_privileged: NDArray[np.float32]
     reward: Array
     terminated: Flags
     truncated: Flags
+    info: dict[str, Array]
 
 
-class _Commands:
-    """`TrajectoryPlayer` and the commands under way of N robots, as arrays."""
+@dataclass(frozen=True)
+class BatchState:
+    """A `BatchEnv` at one instant; it can be kept, pickled and restored repeatedly."""
 
-    def __init__(self, embodiment: Embodiment, count: int, longest: float) -> None:
+    robots: tuple[RobotEnvState, ...]
+    drives: dict[str, Any]
+    observations: dict[str, Any]
+    episodes: dict[str, Any]
+
+
+class _Drives:
+    """`TrajectoryPlayer` and the commands under way of N robots."""
+
+    CHANGES = ("_arrival", "_waiting", "_count", "_begin", "_end", "_from", "_to")
+
+    def __init__(self, embodiment: Embodiment, count: int, timestep: float) -> None:
         joints, self._period = embodiment.num_joints, embodiment.control_period
         self._ramp = embodiment.action.interpolation == "linear"
-        self._rate, self._substeps = embodiment.physics_rate, embodiment.physics_steps
-        room = int(np.ceil(longest / self._period)) + 1
-        self._arrival = np.full((count, room), np.inf)
+        self._ahead, self._timestep = 1.0 / embodiment.physics_rate, timestep
+        self._substeps, self._rows = embodiment.physics_steps, np.arange(count)
+        room = int(np.ceil(embodiment.randomisation.delay[1] / self._period)) + 2
+        self._arrival = np.full((count, room), np.inf)  # s, oldest first
         self._waiting = np.zeros((count, room, joints))
+        self._count = np.zeros(count, dtype=int)
         self._begin, self._end = np.zeros(count), np.zeros(count)
         self._from, self._to = np.zeros((count, joints)), np.zeros((count, joints))
 
     def reset(self, rows: Rows, position: Array) -> None:
         """Hold `position` (n, J)."""
-        self._arrival[rows] = np.inf
+        self._arrival[rows], self._count[rows] = np.inf, 0
         self._begin[rows] = self._end[rows] = 0.0
         self._from[rows] = self._to[rows] = position
 
     def send(self, now: Array, delay: Array, targets: Array) -> None:
         """Commands (N, J) that arrive `delay` (N,) s after `now` (N,)."""
-        free = np.argmax(np.isinf(self._arrival), axis=1)
-        rows = np.arange(len(free))
-        self._arrival[rows, free] = now + delay
-        self._waiting[rows, free] = targets
+        self._arrival[self._rows, self._count] = now + delay
+        self._waiting[self._rows, self._count] = targets
+        self._count += 1
 
-    def play(self, now: Array, timestep: float) -> Array:
-        """Targets (substeps, N, J) of the control period that begins at `now` (N,)."""
-        result = np.empty((self._substeps, *self._to.shape))
+    def play(self, now: Array) -> Array:
+        """Targets (N, substeps, J) of the control period that begins at `now` (N,)."""
+        result = np.empty((len(now), self._substeps, self._to.shape[1]))
         for step in range(self._substeps):
-            while (due := (self._arrival <= now[:, None] + 1e-9)).any():
-                oldest = np.argmin(self._arrival, axis=1)
-                rows = np.flatnonzero(due.any(axis=1))
-                arrived = self._waiting[rows, oldest[rows]]
-                self._arrival[rows, oldest[rows]] = np.inf
-                self._from[rows] = self._sample(now)[rows] if self._ramp else arrived
-                self._to[rows] = arrived
-                self._begin[rows] = now[rows]
-                self._end[rows] = now[rows] + self._period if self._ramp else 0.0
-            result[step] = self._sample(now + 1.0 / self._rate)
-            now = now + timestep
+            while len(rows := np.flatnonzero(self._arrival[:, 0] - ROUNDING <= now)):
+                self._take(rows, now[rows])
+            result[:, step] = self._sample(self._rows, now + self._ahead)
+            now = now + self._timestep
         return result
 
-    def _sample(self, time: Array) -> Array:
-        span = np.where(self._end > self._begin, self._end - self._begin, 1.0)
-        share = ((time - self._begin) / span)[:, None]
-        between = self._from + share * (self._to - self._from)
-        ended, before = (time >= self._end)[:, None], (time <= self._begin)[:, None]
-        return np.where(ended, self._to, np.where(before, self._from, between))
+    def _take(self, rows: Rows, now: Array) -> None:
+        """The oldest command of these robots arrives."""
+        arrived = self._waiting[rows, 0]
+        self._from[rows] = self._sample(rows, now) if self._ramp else arrived
+        self._to[rows] = arrived
+        self._begin[rows], self._end[rows] = now, now + self._period if self._ramp else now
+        self._arrival[rows, :-1], self._waiting[rows, :-1] = self._arrival[rows, 1:], self._waiting[rows, 1:]
+        self._arrival[rows, -1] = np.inf
+        self._count[rows] -= 1
+
+    def _sample(self, rows: Rows, time: Array) -> Array:
+        begin, end, start, goal = self._begin[rows], self._end[rows], self._from[rows], self._to[rows]
+        span = np.where(end > begin, end - begin, 1.0)
+        between = start + ((time - begin) / span)[:, None] * (goal - start)
+        return np.where((time >= end)[:, None], goal, np.where((time <= begin)[:, None], start, between))
 
 
 class _Observations:
-    """`ObservationAssembler` for N robots: the same terms write into arrays with a robot axis."""
+    """`ObservationAssembler` of N robots."""
 
-    def __init__(self, embodiment: Embodiment, lanes: Sequence[RobotEnv]) -> None:
-        self._embodiment, self._lanes, count = embodiment, lanes, len(lanes)
-        layout = embodiment.observation_layout
-        one = lanes[0].assembler
-        self._places = one.places
-        sizes = np.cumsum([0, *(block.size for block in layout)])
-        self._columns = [slice(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+    CHANGES = ("_observation", "action", "command", "phase", "_clocks")
+
+    def __init__(
+        self, embodiment: Embodiment, count: int, generators: list[np.random.Generator] | None
+    ) -> None:
+        self._embodiment, self._generators, self._layout = embodiment, generators, Layout(embodiment)
+        self._clocks = [GaitClock(embodiment) for _ in range(count)]
         self._observation = np.zeros((count, embodiment.observation_dim), np.float32)
         self.action = np.zeros((count, embodiment.action_dim))  # sent before
         self.command = np.zeros((count, embodiment.command_dim))  # in force
         self.phase = np.full(count, np.nan)  # cycles; NaN while a robot stands
-        self._ticks = np.zeros(count)
-        self._end = np.full(count, np.nan)  # cycles at which a robot without command stands; NaN: it moves
-        clock, twist = embodiment.clock, embodiment.twist_command
-        self._phase_step = clock.frequency / embodiment.control_rate if clock else 0.0
-        limits = twist.terms if twist else ()
-        self._lower = np.array([term.lower for term in limits])
-        self._upper = np.array([term.upper for term in limits])
-        self.sees_goal = embodiment.pose_command is not None
-        self.goal_error = np.zeros((count, 6))  # m and rad, from tool to goal as measured
 
     def reset(self, rows: Rows) -> None:
         """New episodes."""
-        self.action[rows] = 0.0
-        self._ticks[rows], self.phase[rows] = 0, np.nan
+        self.action[rows], self.phase[rows] = 0.0, np.nan
+        for row in rows.tolist():
+            self._clocks[row].reset()
 
     def assemble(
-        self, rows: Rows, samples: dict[str, Any], commands: Array, target: Array, fill: bool
+        self, rows: Rows, sources: dict[str, Any], commands: Array, target: Array, first: bool
     ) -> NDArray[np.float32]:
-        """Observations (n, O) of robots `rows` from samples of as many; fill: the histories, too."""
-        self._update_command(rows, commands)
-        self._update_phase(rows)
-        own = OwnState(self._embodiment, self.action[rows], self.command[rows], target)
-        if self.sees_goal:
-            own.goal_offset, own.goal_turn = tool_error(
-                self._embodiment.chain, samples["joints"].position, own.command
-            )
-        values = np.zeros((len(rows), len(self._places.newest)))
-        for block, columns in zip(self._embodiment.observation_layout, self._columns, strict=True):
-            term = TERMS[block.name]
-            if term.name == "gait_phase":
-                _write_phase(values[:, columns], self.phase[rows])
-            else:
-                term.write(values[:, columns], samples.get(term.source), own)
-        if self._lanes[0].options.sensor_noise:
-            draws = [self._lanes[row].rng.uniform(-1.0, 1.0, values.shape[1]) for row in rows]
-            values += self._places.noise * np.array(draws)
-        observation = self._observation[rows].take(self._places.older, axis=1)
-        observation[:, self._places.newest] = values * self._places.scale
-        if fill:
-            for block in self._embodiment.observation_layout:
-                newest = observation[:, block.start : block.start + block.size]
-                observation[:, block.start : block.stop] = np.tile(newest, (1, block.history))
+        """Observations (n, O) of the robots `rows`, from samples, commands and last targets of as many."""
+        twist = self._embodiment.twist_command
+        self.command[rows] = command = commands if twist is None else twist.in_force(commands)
+        if self._embodiment.clock:
+            clocks, asked = self._clocks, command.any(axis=1).tolist()
+            phases = [clocks[row].advance(moves) for row, moves in zip(rows.tolist(), asked, strict=True)]
+            self.phase[rows] = np.array(phases, dtype=np.float64)
+        own = OwnState(self._embodiment, self.action[rows], command, target, self.phase[rows])
+        if self._embodiment.pose_command:
+            chain, position = self._embodiment.chain, sources["joints"].position
+            own.goal_offset, own.goal_turn = tool_error(chain, position, command)
+        sample = np.empty((len(rows), self._layout.size))
+        self._layout.write(sample, sources, own)
+        if self._generators:
+            draws = np.empty_like(sample)
+            for row, draw in zip(rows.tolist(), draws, strict=True):
+                self._generators[row].random(out=draw)
+            sample += self._layout.noise * (-1.0 + 2.0 * draws)  # what uniform(-1, 1) does with its draws
+        before = self._observation[rows]
+        observation = self._layout.begin(sample) if first else self._layout.follow(before, sample)
         self._observation[rows] = observation
         return observation
-
-    def _update_command(self, rows: Rows, commands: Array) -> None:
-        spec = self._embodiment.twist_command
-        if spec is not None:
-            commands = np.clip(commands, self._lower, self._upper)
-            commands[np.abs(commands).max(axis=1) < spec.deadband] = 0.0
-        self.command[rows] = commands
-
-    def _update_phase(self, rows: Rows) -> None:
-        clock = self._embodiment.clock
-        if clock is None:
-            return
-        cycles, stood = self._ticks[rows] * self._phase_step, np.isnan(self.phase[rows])
-        asked = np.ones(len(rows), dtype=bool)
-        if self._embodiment.command is not None:
-            asked = np.count_nonzero(self.command[rows], axis=1) > 0
-        known = self._end[rows]
-        later = np.where(np.isnan(known), np.ceil(cycles) + clock.stop_cycles - 1.0, known)
-        at_once = stood | (not clock.stop_cycles)
-        end = np.where(asked, np.nan, np.where(at_once, 0.0, later))
-        stands = cycles >= end  # never where the end is NaN
-        self._end[rows] = end
-        self.phase[rows] = np.where(stands, np.nan, cycles % 1.0)
-        self._ticks[rows] = np.where(stands, 0, self._ticks[rows] + 1)
-
-
-def _write_phase(out: Array, phase: Array) -> None:
-    angle, moves = 2.0 * np.pi * phase, ~np.isnan(phase)
-    out[:, 0], out[:, 1] = np.where(moves, np.sin(angle), 0.0), np.where(moves, np.cos(angle), 0.0)
-
-
-class _World:
-    """What physics says of N robots, gathered in arrays."""
-
-    def __init__(self, lanes: Sequence[RobotEnv]) -> None:
-        one, count = lanes[0].simulation, len(lanes)
-        model = one.model
-        self._data = [lane.simulation.data for lane in lanes]
-        self._one = one
-        self.qpos, self.qvel = np.zeros((count, model.nq)), np.zeros((count, model.nv))
-        self.sensors, self.force = np.zeros((count, model.nsensordata)), np.zeros((count, model.nu))
-        self.rotation, self.place = np.zeros((count, 9)), np.zeros((count, 3))
-        self.feet = np.zeros((count, len(one.feet)))
-        self.time = np.zeros(count)
-
-    def gather(self, rows: Rows) -> None:
-        """Read the worlds of these robots."""
-        base, feet = self._one.base, self._one.feet
-        for row in rows.tolist():
-            data = self._data[row]
-            self.qpos[row], self.qvel[row], self.time[row] = data.qpos, data.qvel, data.time
-            self.sensors[row], self.force[row] = data.sensordata, data.actuator_force
-            self.rotation[row], self.place[row] = data.xmat[base], data.xpos[base]
-            if len(feet):
-                self.feet[row] = data.geom_xpos[feet, 2]
-
-    @property
-    def position(self) -> Array:
-        """Joints (N, J), rad."""
-        return self.qpos[:, self._one.joint_qpos]
-
-    @property
-    def velocity(self) -> Array:
-        """Joints (N, J), rad/s."""
-        return self.qvel[:, self._one.joint_qvel]
-
-    @property
-    def orientation(self) -> Array:
-        """Bases (N, 4), xyzw."""
-        return wxyz_to_xyzw(self.qpos[:, 3:7])
-
-    def imu(self) -> tuple[Array, Array]:
-        """Orientations (N, 4), xyzw, and angular velocities (N, 3) of the IMUs."""
-        quaternion, gyro = self._one.imu_places
-        return wxyz_to_xyzw(self.sensors[:, quaternion]), self.sensors[:, gyro]
-
-    def foot_height(self) -> Array:
-        """Clearances (N, F), m."""
-        if not self.feet.shape[1]:
-            return np.zeros((len(self.feet), 0))
-        return np.minimum.reduceat(self.feet - self._one.foot_radius, self._one.foot_starts, axis=1)
 
 
 class BatchEnv:
     """N robots; decisions at the control rate, actions in [-1, 1].
 
     Args:
-        seeds: one per robot.
+        embodiment: the robot.
+        count: N.
+        seed: robot i draws what `RobotEnv` with the seed ``seed + i`` draws.
+        options: as of `RobotEnv`.
         threads: that step physics side by side.
+
+    Attributes:
+        robots: N environments: worlds, generators and what starts an episode; they are not to be stepped.
+        targets: (N, J) last joint targets, rad; the position at the start of an episode.
+        delay: (N,) s, as drawn for the episodes.
+        max_steps: decisions after which an episode is over.
     """
 
     def __init__(
         self,
         embodiment: Embodiment,
-        seeds: Sequence[int],
+        count: int,
+        seed: int = 0,
         options: EnvOptions | None = None,
         threads: int = 1,
     ) -> None:
-        self.embodiment, self.spec = embodiment, robot_spec(embodiment)
-        self.lanes = [RobotEnv(embodiment, int(seed), options) for seed in seeds]
-        self.options, count = self.lanes[0].options, len(self.lanes)
-        self._all = np.arange(count)
-        self._observations, self._world = _Observations(embodiment, self.lanes), _World(self.lanes)
-        self._commands = _Commands(embodiment, count, embodiment.randomisation.delay[1])
-        self._reward, self._one = Reward(embodiment), self.lanes[0]
-        self._timestep = float(self._one.simulation.model.opt.timestep)
-        self._last: Array = np.zeros((count, embodiment.num_joints))  # joint targets sent before
-        self._previous: NDArray[np.floating[Any]] = np.zeros((count, embodiment.action_dim))
+        self.embodiment, self.spec, self.count = embodiment, robot_spec(embodiment), count
+        self.robots = tuple(RobotEnv(embodiment, seed + index, options) for index in range(count))
+        self.options, self.max_steps = self.robots[0].options, self.spec.episode_length
+        self._one, self._all = self.robots[0], np.arange(count)
+        self.fleet = Fleet((robot.simulation for robot in self.robots), threads)
+        generators = [robot.rng for robot in self.robots] if self.options.sensor_noise else None
+        self._observations = _Observations(embodiment, count, generators)
+        self._drives = _Drives(embodiment, count, float(self.fleet.model.opt.timestep))
+        self.targets = np.zeros((count, embodiment.num_joints))
+        self.delay = np.zeros(count)
         self._mean_velocity = np.zeros((count, 3))
         self._asked = np.zeros((count, embodiment.command_dim))  # commands as drawn or set
-        self._steps, self._delay = np.zeros(count, dtype=int), np.zeros(count)
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._parts = [part.tolist() for part in np.array_split(self._all, threads)]
-        twist = embodiment.twist_command
-        names = twist.names if twist else ()
-        wanted = ("linear_x", "linear_y", "angular_z")
-        self._velocity_columns = [(k, names.index(name)) for k, name in enumerate(wanted) if name in names]
+        self._renew = np.zeros(count, dtype=bool)  # a command was set since the last decision
+        self._steps = np.zeros(count, dtype=int)
 
     @property
-    def count(self) -> int:
-        """Robots, N."""
-        return len(self.lanes)
+    def command(self) -> Array:
+        """The commands (N, C) in the last observation: velocities in force, or goals."""
+        return self._observations.command.copy()
 
-    def set_command(self, command: NDArray[np.floating[Any]] | None) -> None:
+    @property
+    def phase(self) -> Array:
+        """Gait phases (N,) in the last observation, cycles; NaN where a robot stands."""
+        return self._observations.phase.copy()
+
+    @property
+    def previous_action(self) -> Array:
+        """Actions (N, A) of the last decision, zeros at the start of an episode."""
+        return self._observations.action.copy()
+
+    def set_command(self, command: ArrayLike | None) -> None:
         """Hold commands (N, C), or one (C,) for all, from the next decision on; None: drawn ones again."""
-        for index, lane in enumerate(self.lanes):
-            lane.set_command(None if command is None else np.broadcast_to(command, self._asked.shape)[index])
+        held: Any = np.full(self.count, None)
+        if command is not None:
+            held = np.broadcast_to(np.asarray(command, dtype=np.float64), self._asked.shape)
+        for robot, one in zip(self.robots, held, strict=True):
+            robot.set_command(one)
+        self._renew[:] = True
+
+    # ---- state ----
+    def state(self) -> BatchState:
+        """Everything that the decisions to come depend on; later ones do not change it."""
+        return BatchState(
+            robots=tuple(robot.state() for robot in self.robots),
+            drives=_kept(self._drives, _Drives.CHANGES),
+            observations=_kept(self._observations, _Observations.CHANGES),
+            episodes=_kept(self, _EPISODES),
+        )
+
+    def restore(self, state: BatchState) -> None:
+        """Continue from a state of this or another batch of as many of these robots, bit for bit.
+
+        Raises ValueError for a state of another robot or number of them.
+        """
+        if len(state.robots) != self.count:
+            raise ValueError(f"a state of {len(state.robots)} robots does not fit a batch of {self.count}")
+        for robot, one in zip(self.robots, state.robots, strict=True):
+            robot.restore(one)
+        self.fleet.data.forget()
+        vars(self._drives).update(copy.deepcopy(state.drives))
+        vars(self._observations).update(copy.deepcopy(state.observations))
+        vars(self).update(copy.deepcopy(state.episodes))
 
     # ---- episodes ----
     def reset(self) -> NDArray[np.float32]:
@@ -292,163 +263,199 @@ class BatchEnv:
 
     def _reset(self, rows: Rows) -> NDArray[np.float32]:
         for row in rows.tolist():
-            lane = self.lanes[row]
-            self._delay[row] = lane.begin()
-            self._asked[row] = lane.next_command(0)
-        self._world.gather(rows)
-        position = self._world.position[rows]
-        self._steps[rows] = 0
-        self._previous[rows] = self._mean_velocity[rows] = 0.0
-        self._commands.reset(rows, position)
-        self._last[rows] = self._one.safety.inside(position)
+            self.delay[row] = self.robots[row].begin()
+            self._asked[row] = self._command(row, 0)
+        self.fleet.data.forget()
+        position = self.fleet.joint_position()[rows]
+        self._renew[rows], self._steps[rows], self._mean_velocity[rows] = False, 0, 0.0
+        self._drives.reset(rows, position)
+        self.targets[rows] = self._one.safety.inside(position)
         self._observations.reset(rows)
-        return self._observe(rows, position, fill=True)
+        return self._observe(rows, position, first=True)
 
-    def _observe(self, rows: Rows, target: Array, fill: bool = False) -> NDArray[np.float32]:
-        world, samples = self._world, dict[str, Any]()
-        samples["joints"] = SimpleNamespace(position=world.position[rows], velocity=world.velocity[rows])
-        if self.embodiment.imu_frame:
-            orientation, gyro = world.imu()
-            samples["imu"] = SimpleNamespace(orientation=orientation[rows], angular_velocity=gyro[rows])
-        for source in set(self._one.simulation.sources) - set(samples):
-            readings = [self.lanes[row].simulation.read(source) for row in rows]
-            fields = {name: np.stack([reading[name] for reading in readings]) for name in readings[0]}
-            samples[source] = SimpleNamespace(**fields)
-        return self._observations.assemble(rows, samples, self._asked[rows], target, fill)
+    def _command(self, row: int, steps: int) -> Array:
+        """The command (C,) of one robot, as its sensors would hold it."""
+        command = np.array(self.robots[row].next_command(steps))
+        check = SOURCES["command"].check
+        if check and len(command):
+            check(self.embodiment, {"values": command})
+        return command
+
+    def _observe(self, rows: Rows, target: Array, first: bool = False) -> NDArray[np.float32]:
+        sources: dict[str, Any] = {}
+        for source in self.fleet.sources:
+            fields = self.fleet.read(source)
+            sources[source] = SimpleNamespace(**{name: values[rows] for name, values in fields.items()})
+        return self._observations.assemble(rows, sources, self._asked[rows], target, first)
 
     # ---- a decision ----
-    def step(self, action: NDArray[np.floating[Any]]) -> BatchStep:
-        """Apply actions (N, A) for one control period."""
-        action = np.asarray(np.clip(action, -1.0, 1.0), dtype=np.float64)
-        self._observations.action[:] = action
-        wanted = self._one.mapper.steps(action, self._last)
-        period, world = self.embodiment.control_period, self._world
-        self._last = self._one.safety.limit(wanted, self._last, world.position, period)
-        self._advance()
+    def step(self, action: ArrayLike) -> BatchStep:
+        """Apply actions (N, A) for one control period. Raises ValueError unless all are finite."""
+        action = np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        if action.shape != self._observations.action.shape or not np.isfinite(action).all():
+            raise ValueError(f"actions must be {self._observations.action.shape} finite values, got {action}")
+        previous, self._observations.action = self._observations.action, action
+        self._advance(action)
         self._steps += 1
         self._push()
-        world.gather(self._all)
-        reward = self._evaluate(action)
-        self._previous = action
-        for row, lane in enumerate(self.lanes):
-            self._asked[row] = lane.next_command(int(self._steps[row]))
-        tilt = np.arccos(np.clip(-self._gravity()[:, 2], -1.0, 1.0))
-        terminated = self.embodiment.termination.reached(self._height(), tilt)
-        observation = self._observe(self._all, self._last)
-        truncated = ~terminated & (self._steps >= self.spec.episode_length)
-        ended, last = np.flatnonzero(terminated | truncated), self.privileged()
-        following, known = observation, last
-        if len(ended):
-            following = observation.copy()
-            following[ended] = self._reset(ended)
-            known = self.privileged()
-        return BatchStep(following, observation, known, last, reward, terminated, truncated)
+        reward, info = self._evaluate(action, previous)
+        self._renew_commands()
+        observation = self._observe(self._all, self.targets)
+        terminated = self.fleet.fallen()
+        truncated = ~terminated & (self._steps >= self.max_steps)
+        privileged = self.privileged()
+        final, final_privileged = observation, privileged
+        if len(ended := np.flatnonzero(terminated | truncated)):
+            observation = observation.copy()
+            observation[ended] = self._reset(ended)
+            privileged = self.privileged()
+        return BatchStep(
+            observation, final, privileged, final_privileged, reward, terminated, truncated, info
+        )
 
-    def _advance(self) -> None:
-        """Physics of one control period."""
-        now = self._world.time
-        self._commands.send(now, self._delay, self._last)
-        targets = self._commands.play(now, self._timestep)
-
-        def run(part: list[int]) -> None:
-            for row in part:
-                self.lanes[row].simulation.play(targets[:, row])
-
-        if self._pool is None:
-            run(self._parts[0])
-        else:
-            list(self._pool.map(run, self._parts))
+    def _advance(self, action: Array) -> None:
+        """Joint targets for actions, and the physics of one control period."""
+        safety, period = self._one.safety, self.embodiment.control_period
+        wanted = self._one.mapper.steps(action, self.targets)
+        self.targets = safety.limit(wanted, self.targets, self.fleet.joint_position(), period)
+        now = self.fleet.time
+        self._drives.send(now, self.delay, self.targets)
+        self.fleet.play(self._drives.play(now))
 
     def _push(self) -> None:
         if self.options.randomise and self.embodiment.randomisation.push_interval:
-            for lane in self.lanes:
-                lane.maybe_push()
+            for robot in self.robots:
+                robot.maybe_push()
 
-    def _height(self) -> Array:
-        return self._world.qpos[:, 2] if self._one.simulation.floating else self._world.place[:, 2]
-
-    def _gravity(self) -> Array:
-        world = self._world
-        if self._one.simulation.floating:
-            return gravity_direction(world.orientation)
-        return np.tile(self._one.simulation.gravity(), (self.count, 1))
-
-    def _twist(self) -> tuple[Array, Array]:
-        """Linear and angular velocities (N, 3) of the bases, base frame."""
-        world = self._world
-        if not self._one.simulation.floating:
-            return np.zeros((self.count, 3)), np.zeros((self.count, 3))
-        return into_frame(world.rotation, world.qvel[:, :3]), world.qvel[:, 3:6].copy()
-
-    def _stance(self) -> Flags:
-        clock, phase = self.embodiment.clock, self._observations.phase
-        if clock is None:
-            return np.ones((self.count, 0), dtype=bool)
-        share = (phase[:, None] + np.asarray(clock.offsets)) % 1.0
-        return np.isnan(phase)[:, None] | (share < clock.duty)
-
-    def _velocity_command(self) -> Array:
-        command = self._observations.command
-        if self.embodiment.twist_command is None:
-            return command
-        result = np.zeros((self.count, 3))
-        for column, index in self._velocity_columns:
-            result[:, column] = command[:, index]
-        return result
-
-    def _evaluate(self, action: NDArray[np.floating[Any]]) -> Array:
-        world, (linear, angular) = self._world, self._twist()
-        velocity = np.stack([linear[:, 0], linear[:, 1], angular[:, 2]], axis=1)
-        self._mean_velocity += self._one.velocity_share * (velocity - self._mean_velocity)
-        feet = world.foot_height()
-        state = RobotState(
-            linear_velocity=linear,
-            angular_velocity=angular,
-            mean_velocity=self._mean_velocity,
-            gravity=self._gravity(),
-            base_height=self._height(),
-            joint_position=world.position,
-            joint_velocity=world.velocity,
-            default_position=self.embodiment.default_position,
-            effort=world.force[:, self._one.simulation.actuators],
-            action=action,
-            previous_action=self._previous,
-            command=self._velocity_command(),
-            moving=np.asarray(self._observations.command.any(axis=1)),
-            foot_contact=feet < CONTACT_HEIGHT,
-            foot_height=feet,
-            foot_stance=self._stance(),
-        )
+    def _evaluate(self, action: Array, previous: Array) -> tuple[Array, dict[str, Array]]:
+        seen = self._observations
+        self._mean_velocity = self._one.mean_velocity(self._mean_velocity, self.fleet)
+        truth = robot_state(self.fleet, seen.command, seen.phase, action, previous, self._mean_velocity)
+        reward, info = self._one.reward(truth)
         if self.embodiment.pose_command:
-            errors = [
-                lane.simulation.tool_error(goal)
-                for lane, goal in zip(self.lanes, self._observations.command, strict=True)
-            ]
-            state.tool_distance, state.tool_angle = np.array(errors).T
-        total, _ = self._reward(state)
-        return np.asarray(total)
+            info |= {"position_error": truth.tool_distance, "rotation_error": truth.tool_angle}
+        return np.broadcast_to(reward, self.count).astype(np.float64), info
+
+    def _renew_commands(self) -> None:
+        spec = self.embodiment.command
+        if spec is None:
+            return
+        due = self._renew | (self._steps % self._one.command_steps == 0)
+        for row in np.flatnonzero(due).tolist():
+            self._asked[row] = self._command(row, int(self._steps[row]))
+        self._renew[:] = False
 
     def privileged(self) -> NDArray[np.float32]:
-        """What only a simulator knows, (N, P) float32, without noise, as the last observation saw it.
+        """What only a simulator knows, (N, P) float32, without noise, at the last observation.
 
-        Velocity of the base, gravity, joints, height, feet, previous action, command, phase; of an arm the
-        errors towards its goal; friction, mass and delay as drawn.
+        The blocks are those of `PRIVILEGED` that the robot has; `privileged_layout` says where they lie.
         """
-        world, seen = self._world, self._observations
-        linear, angular = self._twist()
-        angle, moves = 2.0 * np.pi * np.nan_to_num(seen.phase), ~np.isnan(seen.phase)
-        parts = [
-            world.position - self.embodiment.default_position,
-            0.05 * world.velocity,
-            self._last - world.position,
-            seen.action,
-            self._delay[:, None] * 50.0,
-        ]
-        if self._one.simulation.floating:
-            parts += [2.0 * linear, 0.25 * angular, self._gravity(), 3.0 * self._height()[:, None]]
-            parts += [5.0 * world.foot_height(), 2.0 * self._velocity_command(), 2.0 * self._mean_velocity]
-        if self.embodiment.clock:
-            parts.append(np.stack([moves * np.sin(angle), moves * np.cos(angle), moves], axis=1))
-        if self.embodiment.pose_command:
-            parts += list(tool_error(self.embodiment.chain, world.position, seen.command))
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        truth = self._truth()
+        blocks = [row.scale * row.value(self, truth) for row in PRIVILEGED if row.present(self)]
+        return np.concatenate(blocks, axis=1).astype(np.float32)
+
+    def privileged_layout(self) -> dict[str, slice]:
+        """Where the blocks of `privileged` lie, by the names of `PRIVILEGED`."""
+        truth = self._truth()
+        rows = [row for row in PRIVILEGED if row.present(self)]
+        ends = np.cumsum([row.value(self, truth).shape[1] for row in rows]).tolist()
+        return {row.name: slice(start, end) for row, start, end in zip(rows, [0, *ends], ends, strict=False)}
+
+    def _truth(self) -> RobotState:
+        """The true state at the last observation."""
+        seen = self._observations
+        return robot_state(
+            self.fleet, seen.command, seen.phase, seen.action, seen.action, self._mean_velocity
+        )
+
+
+_EPISODES = ("targets", "delay", "_mean_velocity", "_asked", "_renew", "_steps")
+
+
+def _kept(holder: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    return copy.deepcopy({name: getattr(holder, name) for name in names})
+
+
+class Quantity(NamedTuple):
+    """A block (N, n) of the privileged observation: ``value`` of the batch and its true state, in ``unit``.
+
+    ``scale`` brings it to about 1. Robots for which it is not ``present`` have none.
+    """
+
+    name: str
+    unit: str
+    scale: float
+    value: Callable[[BatchEnv, RobotState], Array]
+    present: Callable[[BatchEnv], Any] = lambda batch: True
+
+
+def _clock(batch: BatchEnv, truth: RobotState) -> Array:
+    angle = 2.0 * np.pi * batch.phase
+    wave = np.stack([np.sin(angle), np.cos(angle), np.ones_like(angle)], axis=1)
+    return np.where(np.isnan(wave[:, :1]), 0.0, wave)
+
+
+def _tool(batch: BatchEnv, truth: RobotState) -> Array:
+    return np.concatenate(tool_error(batch.embodiment.chain, truth.joint_position, batch.command), axis=1)
+
+
+def _drawn(name: str) -> Callable[[BatchEnv, RobotState], Array]:
+    return lambda batch, truth: np.array([[getattr(one, name)] for one in batch.fleet.simulations])
+
+
+def _floats(batch: BatchEnv) -> bool:
+    return batch.fleet.floating
+
+
+def _walks(batch: BatchEnv) -> bool:
+    return batch.embodiment.clock is not None
+
+
+PRIVILEGED = (
+    Quantity("linear velocity of the base", "m/s", 2.0, lambda _, truth: truth.linear_velocity, _floats),
+    Quantity("angular velocity of the base", "rad/s", 0.25, lambda _, truth: truth.angular_velocity, _floats),
+    Quantity("mean velocity", "m/s, rad/s", 2.0, lambda _, truth: truth.mean_velocity, _floats),
+    Quantity("gravity", "", 1.0, lambda _, truth: truth.gravity, _floats),
+    Quantity("height of the base", "m", 3.0, lambda _, truth: truth.base_height[:, None], _floats),
+    Quantity(
+        "joint position from the default pose",
+        "rad",
+        1.0,
+        lambda _, truth: truth.joint_position - truth.default_position,
+    ),
+    Quantity("joint velocity", "rad/s", 0.05, lambda _, truth: truth.joint_velocity),
+    Quantity(
+        "last target less joint position",
+        "rad",
+        1.0,
+        lambda batch, truth: batch.targets - truth.joint_position,
+    ),
+    Quantity("previous action", "", 1.0, lambda _, truth: truth.action),
+    Quantity(
+        "velocity command",
+        "m/s, rad/s",
+        2.0,
+        lambda _, truth: truth.command,
+        lambda batch: batch.embodiment.twist_command,
+    ),
+    Quantity("error of the tool", "m, rad", 1.0, _tool, lambda batch: batch.embodiment.pose_command),
+    Quantity("gait phase: sine, cosine, whether the robot moves", "", 1.0, _clock, _walks),
+    Quantity("height of the feet", "m", 5.0, lambda _, truth: truth.foot_height, _walks),
+    Quantity("contact of the feet", "", 1.0, lambda _, truth: truth.foot_contact, _walks),
+    Quantity(
+        "friction",
+        "",
+        1.0,
+        _drawn("sliding_friction"),
+        lambda batch: batch.embodiment.randomisation.friction is not None,
+    ),
+    Quantity(
+        "extra mass",
+        "kg",
+        0.5,
+        _drawn("extra_mass"),
+        lambda batch: any(batch.embodiment.randomisation.base_mass),
+    ),
+    Quantity("delay of commands", "s", 50.0, lambda batch, _: batch.delay[:, None]),
+)
+"""The blocks of `BatchEnv.privileged` in order."""

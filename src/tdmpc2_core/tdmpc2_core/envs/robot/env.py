@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +13,14 @@ from tdmpc2_core.config import setting
 from tdmpc2_core.envs.protocol import EnvSpec, StepResult
 from tdmpc2_core.envs.robot.goals import GoalSampler
 from tdmpc2_core.envs.robot.randomisation import push, randomise, restore
-from tdmpc2_core.envs.robot.simulation import Simulation
+from tdmpc2_core.envs.robot.simulation import Readings, Simulation, SimulationState
 from tdmpc2_core.robots.action import ActionMapper
 from tdmpc2_core.robots.embodiment import CommandSpec, Embodiment
 from tdmpc2_core.robots.observation import ObservationAssembler
 from tdmpc2_core.robots.rewards import Reward, RobotState
 from tdmpc2_core.robots.safety import SafetyFilter
-from tdmpc2_core.robots.sensors import SensorState
-from tdmpc2_core.robots.trajectory import TrajectoryPlayer
+from tdmpc2_core.robots.sensors import ROUNDING, SensorState, Snapshot
+from tdmpc2_core.robots.trajectory import Trajectory, TrajectoryPlayer
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,26 @@ def robot_spec(embodiment: Embodiment) -> EnvSpec:
     )
 
 
+@dataclass(frozen=True)
+class RobotEnvState:
+    """A `RobotEnv` at one instant; it can be kept, pickled and restored repeatedly."""
+
+    robot: str
+    simulation: SimulationState
+    generator: dict[str, Any]
+    sensors: Snapshot
+    assembler: dict[str, Any]
+    safety: tuple[np.ndarray | None, dict[str, int]]
+    player: Trajectory
+    episode: dict[str, Any]
+
+
+_EPISODE = (
+    *("_command", "_fixed_command", "_previous_action"),
+    *("_steps", "_delay", "_under_way", "_mean_velocity"),
+)
+
+
 class RobotEnv:
     """One robot; decisions at the control rate, actions in [-1, 1]^A.
 
@@ -67,6 +89,8 @@ class RobotEnv:
         self.max_steps = self.spec.episode_length
         self._period = embodiment.control_period
         self._goals = GoalSampler(embodiment) if embodiment.pose_command else None
+        resample = embodiment.command.resample_seconds if embodiment.command else 1.0
+        self.command_steps = max(1, round(resample * embodiment.control_rate))  # decisions per drawn command
         self._command = np.zeros(embodiment.command_dim)
         self._fixed_command: np.ndarray | None = None
         self._previous_action = np.zeros(embodiment.action_dim)
@@ -75,7 +99,7 @@ class RobotEnv:
         self._under_way: deque[tuple[float, np.ndarray]] = deque()  # arrival, s, and joint targets
         self._mean_velocity = np.zeros(3)
         averaged = embodiment.reward.velocity_time_constant
-        self.velocity_share = 1.0 - np.exp(-self._period / averaged) if averaged > 0.0 else 1.0
+        self._velocity_share = 1.0 - np.exp(-self._period / averaged) if averaged > 0.0 else 1.0
 
     # ---- command ----
     def set_command(self, command: np.ndarray | None) -> None:
@@ -93,7 +117,7 @@ class RobotEnv:
         spec = self.embodiment.command
         if spec is None:
             return self._command
-        if steps % max(1, round(spec.resample_seconds * self.embodiment.control_rate)) == 0:
+        if steps % self.command_steps == 0:
             stand = self.rng.random() < spec.stand_fraction
             if not isinstance(spec, CommandSpec):
                 assert self._goals is not None
@@ -111,6 +135,42 @@ class RobotEnv:
         """Joint targets (J,), rad, of the last decision; the position at the start of an episode."""
         last = self.safety.last
         return self.simulation.joint_position() if last is None else last
+
+    # ---- state ----
+    def state(self) -> RobotEnvState:
+        """Everything that the decisions to come depend on; later ones do not change it."""
+        return RobotEnvState(
+            robot=self.embodiment.name,
+            simulation=self.simulation.state(),
+            generator=self.rng.bit_generator.state,
+            sensors=self.sensors.snapshot(),
+            assembler=self.assembler.state(),
+            safety=self.safety.state(),
+            player=self.player.state(),
+            episode=copy.deepcopy({name: getattr(self, name) for name in _EPISODE}),
+        )
+
+    def restore(self, state: RobotEnvState) -> None:
+        """Continue from a state of this or another environment of the robot, bit for bit, also repeatedly.
+
+        Raises ValueError for a state of another robot.
+        """
+        if state.robot != self.embodiment.name:
+            raise ValueError(f"a state of {state.robot!r} does not fit {self.embodiment.name!r}")
+        self.simulation.restore(state.simulation)
+        self.rng.bit_generator.state = state.generator
+        self.sensors.restore(state.sensors)
+        self.assembler.restore(state.assembler)
+        self.safety.restore(state.safety)
+        self.player.restore(state.player)
+        vars(self).update(copy.deepcopy(state.episode))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RobotEnv:
+        """Another environment in the same state; a copy of the parts would share MuJoCo's arrays."""
+        other = type(self)(self.embodiment, options=self.options)
+        other.max_steps = self.max_steps
+        other.restore(self.state())
+        return other
 
     # ---- gymnasium-style interface ----
     def reset(self) -> np.ndarray:
@@ -148,7 +208,7 @@ class RobotEnv:
         self._previous_action = action
         self.next_command(self._steps)
         self._measure()
-        terminated = self.simulation.fallen()
+        terminated = bool(self.simulation.fallen())
         truncated = not terminated and self._steps >= self.max_steps
         observation = self.assembler.assemble(self.sensors, self.simulation.time)
         return StepResult(observation, reward, terminated, truncated, info)
@@ -160,7 +220,7 @@ class RobotEnv:
         self._under_way.append((simulation.time + self._delay, targets))
         for _ in range(self.embodiment.physics_steps):
             now = simulation.time
-            while self._under_way and now >= self._under_way[0][0] - 1e-9:
+            while self._under_way and now >= self._under_way[0][0] - ROUNDING:
                 _, arrived = self._under_way.popleft()
                 if ramp:
                     self.player.set(arrived[None], np.array([self._period]), now)
@@ -177,43 +237,26 @@ class RobotEnv:
             self.sensors.set_command(now, self._command)
 
     def _evaluate(self, action: np.ndarray) -> tuple[float, dict[str, float]]:
-        simulation = self.simulation
-        linear, angular = simulation.base_velocity()
-        command, twist = self.assembler.command, self.embodiment.twist_command
-        velocity = np.array([linear[0], linear[1], angular[2]])
-        self._mean_velocity += self.velocity_share * (velocity - self._mean_velocity)
-        state = RobotState(
-            linear_velocity=linear,
-            angular_velocity=angular,
-            mean_velocity=self._mean_velocity,
-            gravity=simulation.gravity(),
-            base_height=float(simulation.base_pose()[0][2]),
-            joint_position=simulation.joint_position(),
-            joint_velocity=simulation.joint_velocity(),
-            default_position=self.embodiment.default_position,
-            effort=simulation.joint_effort(),
-            action=action,
-            previous_action=self._previous_action,
-            command=command if twist is None else twist.velocity(command),
-            moving=bool(command.any()),
-            foot_contact=simulation.foot_contact(),
-            foot_height=simulation.foot_height(),
-            foot_stance=self.foot_stance(),
+        self._mean_velocity = self.mean_velocity(self._mean_velocity, self.simulation)
+        state = robot_state(
+            self.simulation,
+            self.assembler.command,
+            self.assembler.phase,
+            action,
+            self._previous_action,
+            self._mean_velocity,
         )
-        if self.embodiment.pose_command:
-            state.tool_distance, state.tool_angle = simulation.tool_error(command)
         total, parts = self.reward(state)
         reward, info = float(total), {name: float(part) for name, part in parts.items()}
         if self.embodiment.pose_command:
-            info |= {"position_error": state.tool_distance, "rotation_error": state.tool_angle}
+            info |= {"position_error": float(state.tool_distance), "rotation_error": float(state.tool_angle)}
         return reward, info
 
-    def foot_stance(self) -> np.ndarray:
-        """Which feet the gait phase wants on the ground (F,) bool; all of them while standing."""
-        clock = self.embodiment.clock
-        if clock is None or self.assembler.phase is None:
-            return np.ones(len(clock.feet) if clock else 0, dtype=bool)
-        return (self.assembler.phase + np.asarray(clock.offsets)) % 1.0 < clock.duty
+    def mean_velocity(self, before: np.ndarray, readings: Readings) -> np.ndarray:
+        """Forward, lateral and yaw velocity (..., 3) averaged over `reward.velocity_time_constant`."""
+        linear, angular = readings.base_velocity()
+        velocity = np.stack([linear[..., 0], linear[..., 1], angular[..., 2]], axis=-1)
+        return before + self._velocity_share * (velocity - before)
 
     def maybe_push(self) -> None:
         """Disturb the robot now and then."""
@@ -224,3 +267,47 @@ class RobotEnv:
             and self.rng.random() < self._period / spec.push_interval
         ):
             push(self.simulation, self.rng)
+
+
+def robot_state(
+    readings: Readings,
+    command: np.ndarray,
+    phase: Any,
+    action: np.ndarray,
+    previous_action: np.ndarray,
+    mean_velocity: np.ndarray,
+) -> RobotState:
+    """What the reward looks at after a decision, of one robot or of many.
+
+    Args:
+        readings: of the simulation.
+        command: (..., C) in the last observation.
+        phase: (...) of the gait in the last observation; None or NaN while a robot stands.
+        action: (..., A), the decision; ``previous_action`` the one before.
+        mean_velocity: (..., 3) of the base.
+    """
+    embodiment, twist = readings.embodiment, readings.embodiment.twist_command
+    linear, angular = readings.base_velocity()
+    foot_height = readings.foot_height()
+    stance = embodiment.clock.stance(phase) if embodiment.clock else np.ones(foot_height.shape, dtype=bool)
+    state = RobotState(
+        linear_velocity=linear,
+        angular_velocity=angular,
+        mean_velocity=mean_velocity,
+        gravity=readings.gravity(),
+        base_height=readings.base_pose()[0][..., 2],
+        joint_position=readings.joint_position(),
+        joint_velocity=readings.joint_velocity(),
+        default_position=embodiment.default_position,
+        effort=readings.joint_effort(),
+        action=action,
+        previous_action=previous_action,
+        command=command if twist is None else twist.velocity(command),
+        moving=command.any(axis=-1),
+        foot_contact=readings.foot_contact(foot_height),
+        foot_height=foot_height,
+        foot_stance=stance,
+    )
+    if embodiment.pose_command:
+        state.tool_distance, state.tool_angle = readings.tool_error(command)
+    return state

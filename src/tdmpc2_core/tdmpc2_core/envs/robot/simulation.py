@@ -7,6 +7,8 @@ actuators at the physics rate.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -28,35 +30,31 @@ from tdmpc2_core.robots.terms import SOURCES
 
 
 class Tool:
-    """The site or body that the pose command of an embodiment names.
+    """The site or body that the pose command of an embodiment names: forces on it, and the goal's marker.
 
-    Raises:
-        UserError: the robot model has neither.
+    Args:
+        place: where its pose stands in mjData: `site_` or nothing before `xpos`, and the index.
     """
 
-    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, embodiment: Embodiment) -> None:
-        assert embodiment.pose_command is not None
-        name = embodiment.pose_command.tool
-        self._data = data
-        site = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SITE, name)
-        body = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, name)
-        if max(site, body) < 0:
-            raise UserError(f"{embodiment.model_path}: no site or body named {name!r}, the embodiment's tool")
-        self._element = data.site(site) if site >= 0 else data.body(body)
-        self._body = int(model.site_bodyid[site]) if site >= 0 else body
+    def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, place: tuple[str, int]) -> None:
+        prefix, index = place
+        self._data, self._position = data, getattr(data, f"{prefix}xpos")[index]
+        self._body = int(model.site_bodyid[index]) if prefix else index
         goal = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, "goal")
         self._marker = int(model.body_mocapid[goal]) if goal >= 0 else -1
         self._force, self._until = np.zeros(3), 0.0
 
-    def pose(self, base_position: np.ndarray, base_orientation: np.ndarray) -> np.ndarray:
-        """Position (m) and quaternion xyzw (7,) relative to a base given in the world (m, xyzw)."""
-        base = to_matrix(base_orientation)
-        position = base.T @ (self._element.xpos - base_position)
-        return np.concatenate([position, from_matrix(base.T @ self._element.xmat.reshape(3, 3))])
-
     def push(self, force: np.ndarray, seconds: float) -> None:
         """Force (3,), N, world frame, at the tool's origin from now on for ``seconds``."""
         self._force, self._until = np.array(force, dtype=np.float64), self._data.time + seconds
+
+    def state(self) -> tuple[np.ndarray, float]:
+        """The force (3,), N, and the time at which it ends, s; 0 without one."""
+        return self._force.copy(), self._until
+
+    def restore(self, state: tuple[np.ndarray, float]) -> None:
+        """Take a `state` over."""
+        self._force, self._until = state[0].copy(), state[1]
 
     def apply_force(self) -> None:
         """Hand the present force to the next physics step; called before each."""
@@ -65,7 +63,7 @@ class Tool:
         force = self._force
         if self._data.time >= self._until:
             force, self._until = np.zeros(3), 0.0
-        arm = self._element.xpos - self._data.xipos[self._body]
+        arm = self._position - self._data.xipos[self._body]
         self._data.xfrc_applied[self._body] = np.concatenate([force, np.cross(arm, force)])
 
     def show_goal(self, pose: np.ndarray, base_position: np.ndarray, base_orientation: np.ndarray) -> None:
@@ -81,40 +79,128 @@ _IMU_SENSORS = ("imu_quat", "imu_gyro", "imu_accel")
 CONTACT_HEIGHT = 0.003  # m above touching: a foot closer than this to the ground counts as in contact
 
 
-class Simulation:
-    """One robot in one MuJoCo world.
+class Readings:
+    """What MuJoCo's arrays say of one robot or, where they have an axis of robots in front, of many.
 
-    Raises:
-        UserError: the robot model lacks a joint, an actuator, the IMU or a foot that the embodiment names.
+    ``data`` has the arrays of mjData by their names. Those that are no state (poses, sensors, forces) are
+    from before the last physics step, as MuJoCo leaves them. Shapes below are those of one robot.
     """
 
-    def __init__(self, embodiment: Embodiment, seed: int = 0) -> None:
-        self.embodiment = embodiment
-        self.rng = np.random.default_rng(seed)
-        self.model = mujoco.MjModel.from_xml_path(str(embodiment.model_path))
-        self.model.opt.timestep = 1.0 / embodiment.physics_rate
-        self.data = mujoco.MjData(self.model)
+    embodiment: Embodiment
+    model: mujoco.MjModel
+    data: Any
+
+    def _find(self) -> None:
+        """Where the embodiment's parts lie in the arrays."""
+        model, embodiment = self.model, self.embodiment
         self._joint_ids = np.array(
             [self._id(mujoco.mjtObj.mjOBJ_JOINT, name) for name in embodiment.joint_names]
         )
-        self.joint_qpos = self.model.jnt_qposadr[self._joint_ids]
-        self.joint_qvel = self.model.jnt_dofadr[self._joint_ids]
+        self.joint_qpos = model.jnt_qposadr[self._joint_ids]
+        self.joint_qvel = model.jnt_dofadr[self._joint_ids]
         self.actuators = self._find_actuators()
         self._imu = tuple(map(self._sensor, _IMU_SENSORS)) if embodiment.imu_frame else None
         self.base = self._id(mujoco.mjtObj.mjOBJ_BODY, embodiment.base_frame)
         self.floating = self._is_floating()
-        self._tool = Tool(self.model, self.data, embodiment) if embodiment.pose_command else None
         feet = embodiment.clock.feet if embodiment.clock else ()
         self.feet, self.foot_starts = self._find_feet(feet)
-        self.foot_radius = self.model.geom_size[self.feet, 0]
+        self.foot_radius = model.geom_size[self.feet, 0]
+        self._tool_place = self._find_tool() if embodiment.pose_command else None
         self.sources = tuple(name for name in READERS if SOURCES[name].present(embodiment))
-        self._nominal = {
-            "mass": self.model.body_mass[self.base].copy(),
-            "friction": self.model.geom_friction.copy(),
-        }
-        self.set_gains(np.ones(embodiment.num_joints))
-        self.reset()
 
+    @property
+    def time(self) -> Any:
+        """Simulated time, s."""
+        return self.data.time
+
+    # ---- what a robot can measure ----
+    def read(self, source: str) -> dict[str, np.ndarray]:
+        """What the sensors of one of `sources` report now: the fields of its row, and what else its message
+        carries; joints in embodiment order."""
+        return READERS[source](self)
+
+    def joint_position(self) -> np.ndarray:
+        """(J,), rad."""
+        return self.data.qpos.take(self.joint_qpos, axis=-1)
+
+    def joint_velocity(self) -> np.ndarray:
+        """(J,), rad/s."""
+        return self.data.qvel.take(self.joint_qvel, axis=-1)
+
+    def joint_effort(self) -> np.ndarray:
+        """(J,), N m, as applied by the drives."""
+        return self.data.actuator_force.take(self.actuators, axis=-1)
+
+    def imu(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Orientation (xyzw), angular velocity (rad/s), specific force (m/s^2) in the IMU frame (REP-145).
+
+        A robot without an IMU reports one at rest in its base.
+        """
+        if self._imu is None:
+            orientation, gravity = self.base_pose()[1], self.gravity()
+            return orientation, np.zeros_like(gravity), -gravity * abs(self.model.opt.gravity[2])
+        quaternion, gyro, acceleration = (self.data.sensordata[..., part].copy() for part in self._imu)
+        return wxyz_to_xyzw(quaternion), gyro, acceleration
+
+    # ---- ground truth ----
+    def base_pose(self) -> tuple[np.ndarray, np.ndarray]:
+        """Position (3,) in the world, m, and orientation (xyzw)."""
+        if not self.floating:
+            return self.data.xpos[..., self.base, :].copy(), wxyz_to_xyzw(self.data.xquat[..., self.base, :])
+        return self.data.qpos[..., :3].copy(), wxyz_to_xyzw(self.data.qpos[..., 3:7])
+
+    def base_velocity(self) -> tuple[np.ndarray, np.ndarray]:
+        """Linear (m/s) and angular (rad/s) velocity of the base, both in the base frame."""
+        if not self.floating:
+            nothing = np.zeros_like(self.data.xpos[..., self.base, :])
+            return nothing, nothing.copy()
+        linear = into_frame(self.data.xmat[..., self.base, :], self.data.qvel[..., :3])
+        return linear, self.data.qvel[..., 3:6].copy()
+
+    def gravity(self) -> np.ndarray:
+        """True gravity direction in the base frame (3,)."""
+        return gravity_direction(self.base_pose()[1])
+
+    def tool_pose(self) -> np.ndarray:
+        """Tool of a pose command in the base frame (7,): m, xyzw. Raises UserError for a robot without."""
+        position, rotation = self._tool_frame()
+        base_position, orientation = self.base_pose()
+        base = to_matrix(orientation)
+        inverse = np.swapaxes(base, -1, -2)
+        turned = from_matrix(inverse @ rotation.reshape(base.shape))
+        return np.concatenate([into_frame(base, position - base_position), turned], axis=-1)
+
+    def _tool_frame(self) -> tuple[np.ndarray, np.ndarray]:
+        """Position (3,) and rotation matrix (9,) of the tool in the world, of the present joint positions."""
+        if self._tool_place is None:
+            raise UserError(f"{self.embodiment.name}: has no tool; command.kind pose names one")
+        prefix, index = self._tool_place
+        position, rotation = getattr(self.data, f"{prefix}xpos"), getattr(self.data, f"{prefix}xmat")
+        return position[..., index, :], rotation[..., index, :]
+
+    def tool_error(self, goal: np.ndarray) -> tuple[Any, Any]:
+        """Distance (m) and angle (rad) from the true tool to a goal (7,) in the base frame."""
+        tool = self.tool_pose()
+        offset, turn = pose_error(tool[..., :3], to_matrix(tool[..., 3:]), goal)
+        return np.linalg.norm(offset, axis=-1), np.linalg.norm(turn, axis=-1)
+
+    def foot_height(self) -> np.ndarray:
+        """Clearance above flat ground of the lowest sphere of each foot (F,), m."""
+        if not len(self.feet):
+            return np.zeros((*self.data.qpos.shape[:-1], 0))
+        clearance = self.data.geom_xpos[..., self.feet, 2] - self.foot_radius
+        return np.minimum.reduceat(clearance, self.foot_starts, axis=-1)
+
+    def foot_contact(self, height: np.ndarray | None = None) -> np.ndarray:
+        """Which feet touch the ground (F,) bool, where `foot_height` is already known from its values."""
+        return (self.foot_height() if height is None else height) < CONTACT_HEIGHT
+
+    def fallen(self) -> Any:
+        """Whether the embodiment's termination condition holds, bool."""
+        position, orientation = self.base_pose()
+        return self.embodiment.termination.reached(position[..., 2], tilt(orientation))
+
+    # ---- finding names in the robot model ----
     def _id(self, kind: mujoco.mjtObj, name: str) -> int:
         index = mujoco.mj_name2id(self.model, kind, name)
         if index < 0:
@@ -142,6 +228,18 @@ class Simulation:
             )
         return bool(floating)
 
+    def _find_tool(self) -> tuple[str, int]:
+        """The tool of the pose command: what precedes `xpos` in the name of its array, and the index."""
+        assert self.embodiment.pose_command is not None
+        name = self.embodiment.pose_command.tool
+        for kind, prefix in ((mujoco.mjtObj.mjOBJ_SITE, "site_"), (mujoco.mjtObj.mjOBJ_BODY, "")):
+            index = mujoco.mj_name2id(self.model, kind, name)
+            if index >= 0:
+                return prefix, index
+        raise UserError(
+            f"{self.embodiment.model_path}: no site or body named {name!r}, the embodiment's tool"
+        )
+
     def _find_actuators(self) -> np.ndarray:
         by_joint = {int(self.model.actuator_trnid[i, 0]): i for i in range(self.model.nu)}
         missing = [
@@ -167,12 +265,88 @@ class Simulation:
                 raise UserError(f"{self.embodiment.model_path}: foot {name!r} has no colliding sphere")
         return np.array(feet, dtype=int), np.array(starts, dtype=int)
 
+
+_PHYSICS = mujoco.mjtState.mjSTATE_INTEGRATION.value  # with warm start, applied forces and mocap bodies
+_LEFT_BY_A_STEP = (
+    *("xpos", "xquat", "xmat", "xipos", "ximat", "geom_xpos", "geom_xmat", "site_xpos", "site_xmat"),
+    *("cvel", "subtree_com", "subtree_linvel", "sensordata", "actuator_force"),
+)
+
+
+@dataclass(frozen=True)
+class SimulationState:
+    """A simulation at one instant; arrays only, so that it can be kept, pickled and restored repeatedly."""
+
+    physics: np.ndarray  # MuJoCo's mjSTATE_INTEGRATION
+    left: dict[str, np.ndarray]  # poses, sensors and forces, which are from before the last step
+    friction: float | None
+    extra_mass: float
+    gains: np.ndarray  # (J,)
+    push: tuple[np.ndarray, float] | None  # of the tool: N, and the time at which it ends, s
+    generator: dict[str, Any]
+
+
+class Simulation(Readings):
+    """One robot in one MuJoCo world.
+
+    Raises:
+        UserError: the robot model lacks a joint, an actuator, the IMU or a foot that the embodiment names.
+    """
+
+    def __init__(self, embodiment: Embodiment, seed: int = 0) -> None:
+        self.embodiment = embodiment
+        self.rng = np.random.default_rng(seed)
+        self.model = mujoco.MjModel.from_xml_path(str(embodiment.model_path))
+        self.model.opt.timestep = 1.0 / embodiment.physics_rate
+        self.data = mujoco.MjData(self.model)
+        self._find()
+        self._tool = Tool(self.model, self.data, self._tool_place) if self._tool_place else None
+        self._nominal = {
+            "mass": self.model.body_mass[self.base].copy(),
+            "friction": self.model.geom_friction.copy(),
+        }
+        self._constants: mujoco.MjData | None = None  # what MuJoCo computes a model's constants in
+        self.friction: float | None = None  # sliding; None: the robot model's own
+        self.extra_mass = 0.0  # kg on the trunk
+        self.gains = np.ones(embodiment.num_joints)  # factor on kp and kd
+        self.set_gains(self.gains)
+        self.reset()
+
     # ---- state ----
+    def state(self) -> SimulationState:
+        """Everything that the physics to come depends on, and what the last step left behind but contacts."""
+        data = self.data
+        physics = np.empty(mujoco.mj_stateSize(self.model, _PHYSICS))
+        mujoco.mj_getState(self.model, data, physics, _PHYSICS)
+        return SimulationState(
+            physics=physics,
+            left={name: getattr(data, name).copy() for name in _LEFT_BY_A_STEP},
+            friction=self.friction,
+            extra_mass=self.extra_mass,
+            gains=self.gains.copy(),
+            push=self._tool.state() if self._tool else None,
+            generator=self.rng.bit_generator.state,
+        )
+
+    def restore(self, state: SimulationState) -> None:
+        """Continue from a state of this or another simulation of the same embodiment, bit for bit."""
+        self.set_friction(state.friction)
+        self.set_extra_mass(state.extra_mass)
+        self.set_gains(state.gains)
+        mujoco.mj_setState(self.model, self.data, state.physics, _PHYSICS)
+        for name, values in state.left.items():
+            getattr(self.data, name)[:] = values
+        if self._tool and state.push:
+            self._tool.restore(state.push)
+        self.rng.bit_generator.state = state.generator
+
     def reset(self, randomise: bool = False) -> None:
         """Default pose at the origin; ``randomise`` applies the embodiment's reset noise and, to a base that
         can move, a random yaw."""
         spec, rng = self.embodiment.reset, self.rng
         mujoco.mj_resetData(self.model, self.data)
+        if self._tool:
+            self._tool.restore((np.zeros(3), 0.0))
         position = self.embodiment.default_position.copy()
         if self.floating and spec.base_height is not None:
             self.data.qpos[2] = spec.base_height
@@ -216,106 +390,41 @@ class Simulation:
             data.ctrl[actuators] = row
             mujoco.mj_step(model, data)
 
-    @property
-    def imu_places(self) -> tuple[slice, slice]:
-        """Where orientation (wxyz) and angular velocity of the IMU stand among MuJoCo's sensor values."""
-        assert self._imu is not None
-        return self._imu[0], self._imu[1]
+    def update_poses(self) -> None:
+        """Poses of the present joint positions; a step leaves those from before it."""
+        mujoco.mj_kinematics(self.model, self.data)
 
-    def tool_error(self, goal: np.ndarray) -> tuple[float, float]:
-        """Distance (m) and angle (rad) from the true tool to a goal (7,) in the base frame."""
-        tool = self.tool_pose()
-        offset, turn = pose_error(tool[:3], to_matrix(tool[3:]), goal)
-        return float(np.linalg.norm(offset)), float(np.linalg.norm(turn))
-
-    @property
-    def time(self) -> float:
-        """Simulated time, s."""
-        return self.data.time
-
-    # ---- what a robot can measure ----
-    def read(self, source: str) -> dict[str, np.ndarray]:
-        """What the sensors of one of `sources` report now: the fields of its row, and what else its message
-        carries; joints in embodiment order."""
-        return READERS[source](self)
-
-    def joint_position(self) -> np.ndarray:
-        """(J,), rad."""
-        return self.data.qpos[self.joint_qpos]
-
-    def joint_velocity(self) -> np.ndarray:
-        """(J,), rad/s."""
-        return self.data.qvel[self.joint_qvel]
-
-    def joint_effort(self) -> np.ndarray:
-        """(J,), N m, as applied by the drives."""
-        return self.data.actuator_force[self.actuators]
-
-    def imu(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Orientation (xyzw), angular velocity (rad/s), specific force (m/s^2) in the IMU frame (REP-145).
-
-        A robot without an IMU reports one at rest in its base.
-        """
-        if self._imu is None:
-            return self.base_pose()[1], np.zeros(3), -self.gravity() * abs(self.model.opt.gravity[2])
-        quaternion, gyro, acceleration = (self.data.sensordata[part].copy() for part in self._imu)
-        return wxyz_to_xyzw(quaternion), gyro, acceleration
-
-    # ---- ground truth ----
-    def base_pose(self) -> tuple[np.ndarray, np.ndarray]:
-        """Position (3,) in the world, m, and orientation (xyzw)."""
-        if not self.floating:
-            return self.data.xpos[self.base].copy(), wxyz_to_xyzw(self.data.xquat[self.base])
-        return self.data.qpos[:3].copy(), wxyz_to_xyzw(self.data.qpos[3:7])
-
-    def base_velocity(self) -> tuple[np.ndarray, np.ndarray]:
-        """Linear (m/s) and angular (rad/s) velocity of the base, both in the base frame."""
-        if not self.floating:
-            return np.zeros(3), np.zeros(3)
-        return into_frame(self.data.xmat[self.base], self.data.qvel[:3]), self.data.qvel[3:6].copy()
-
-    def gravity(self) -> np.ndarray:
-        """True gravity direction in the base frame (3,)."""
-        return gravity_direction(self.base_pose()[1])
-
-    def tool_pose(self) -> np.ndarray:
-        """Tool of a pose command in the base frame (7,): m, xyzw. Raises UserError for a robot without."""
-        if self._tool is None:
-            raise UserError(f"{self.embodiment.name}: has no tool; command.kind pose names one")
-        mujoco.mj_kinematics(self.model, self.data)  # a step leaves the poses from before it
-        return self._tool.pose(*self.base_pose())
-
-    def foot_height(self) -> np.ndarray:
-        """Clearance above flat ground of the lowest sphere of each foot (F,), m."""
-        if not len(self.feet):
-            return np.zeros(0)
-        return np.minimum.reduceat(self.data.geom_xpos[self.feet, 2] - self.foot_radius, self.foot_starts)
-
-    def foot_contact(self) -> np.ndarray:
-        """Which feet touch the ground (F,) bool."""
-        return self.foot_height() < CONTACT_HEIGHT
-
-    def fallen(self) -> bool:
-        """Whether the embodiment's termination condition holds."""
-        position, orientation = self.base_pose()
-        return self.embodiment.termination.reached(float(position[2]), tilt(orientation))
+    def _tool_frame(self) -> tuple[np.ndarray, np.ndarray]:
+        self.update_poses()
+        return super()._tool_frame()
 
     # ---- physical parameters ----
     def set_friction(self, sliding: float | None) -> None:
         """Sliding friction of every contact; None restores the robot model's own."""
+        self.friction = sliding
         if sliding is None:
             self.model.geom_friction[:] = self._nominal["friction"]
             return
         self.model.geom_friction[:, 0] = np.where(self._nominal["friction"][:, 0] > 0.0, sliding, 0.0)
 
+    @property
+    def sliding_friction(self) -> float:
+        """Of the contacts, as drawn or the robot model's largest."""
+        return float(self.model.geom_friction[:, 0].max())
+
     def set_extra_mass(self, mass: float) -> None:
         """Mass added to the trunk, kg."""
+        if mass == self.extra_mass:
+            return
+        self.extra_mass = mass
         self.model.body_mass[self.base] = self._nominal["mass"] + mass
         # without it the centre of mass of the robot is off in proportion to its distance from the origin
-        mujoco.mj_setConst(self.model, mujoco.MjData(self.model))
+        self._constants = self._constants or mujoco.MjData(self.model)  # dear to make
+        mujoco.mj_setConst(self.model, self._constants)
 
     def set_gains(self, factor: np.ndarray) -> None:
         """PD gains of the joint drives as a factor (J,) on the embodiment's kp and kd."""
+        self.gains = np.array(factor, dtype=np.float64)
         kp, kd = self.embodiment.kp * factor, self.embodiment.kd * factor
         self.model.actuator_gainprm[self.actuators, 0] = kp
         self.model.actuator_biasprm[self.actuators, 1] = -kp
@@ -342,16 +451,16 @@ class Simulation:
             self._tool.show_goal(pose, *self.base_pose())
 
 
-def _read_joints(simulation: Simulation) -> dict[str, np.ndarray]:
+def _read_joints(readings: Readings) -> dict[str, np.ndarray]:
     return {
-        "position": simulation.joint_position(),
-        "velocity": simulation.joint_velocity(),
-        "effort": simulation.joint_effort(),
+        "position": readings.joint_position(),
+        "velocity": readings.joint_velocity(),
+        "effort": readings.joint_effort(),
     }
 
 
-def _read_imu(simulation: Simulation) -> dict[str, np.ndarray]:
-    orientation, angular_velocity, acceleration = simulation.imu()
+def _read_imu(readings: Readings) -> dict[str, np.ndarray]:
+    orientation, angular_velocity, acceleration = readings.imu()
     return {
         "orientation": orientation,
         "angular_velocity": angular_velocity,
@@ -359,7 +468,7 @@ def _read_imu(simulation: Simulation) -> dict[str, np.ndarray]:
     }
 
 
-READERS: dict[str, Callable[[Simulation], dict[str, np.ndarray]]] = {
+READERS: dict[str, Callable[[Readings], dict[str, np.ndarray]]] = {
     "joints": _read_joints,
     "imu": _read_imu,
 }
