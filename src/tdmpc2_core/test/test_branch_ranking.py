@@ -10,7 +10,7 @@ import pytest
 from planning_support import small_model
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.envs.robot.env import RobotEnv
+from tdmpc2_core.envs.robot.batch import BatchEnv
 from tdmpc2_core.planning import PlannerConfig
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring import branch_ranking as ranking
@@ -269,30 +269,47 @@ def swing(observations: np.ndarray) -> np.ndarray:
 def test_robot_lanes_continue_a_saved_episode_and_share_their_random_numbers() -> None:
     robot = Embodiment.load("quadruped")
     (start,) = robot_starts(swing, robot, 1, push=1.0, seed=4)
-    env, actions = RobotEnv(steady(robot)), np.random.default_rng(0).uniform(-0.3, 0.3, (6, 12))
+    env, actions = BatchEnv(steady(robot), 1), np.random.default_rng(0).uniform(-0.3, 0.3, (6, 12))
     env.restore(start.state)
-    env.rng.bit_generator.state = np.random.default_rng(9).bit_generator.state
-    alone = [env.step(action) for action in actions]
+    env.robots[0].rng.bit_generator.state = np.random.default_rng(9).bit_generator.state
+    alone = [env.step(action[None]) for action in actions]
     lanes = RobotLanes(robot, 3)
     for _ in range(2):  # whatever they did before
         lanes.start(start.state, 9, 3)
         for action, want in zip(actions, alone, strict=True):
             observations, rewards, ended = lanes.step(np.stack([action, action, -action]))
-            assert (observations[:2] == want.observation).all() and rewards[:2].tolist() == [want.reward] * 2
-            assert not ended.any() and not (observations[2] == want.observation).all()
+            assert (observations[:2] == want.final_observation).all()
+            assert rewards[:2].tolist() == [want.reward[0]] * 2
+            assert not ended.any() and not (observations[2] == want.final_observation[0]).all()
     lanes.start(start.state, 10, 1)  # other noise
-    assert not (lanes.step(actions[:1])[0][0] == alone[0].observation).all()
+    assert not (lanes.step(actions[:1])[0] == alone[0].final_observation).all()
+
+
+def test_a_fallen_robot_earns_nothing_and_stays_fallen() -> None:
+    robot = Embodiment.load("quadruped")
+    (start,) = robot_starts(swing, robot, 1, seed=4)
+    lanes, falls = RobotLanes(robot, 2), []
+    lanes.start(start.state, 0, 2)
+    for step in range(150):
+        actions = np.zeros((2, 12))
+        actions[1, [0, 3, 6, 9]] = (-1.0) ** (step // 5)  # sways
+        actions[1, 1::3] = 1.0
+        _, rewards, ended = lanes.step(actions)
+        falls.append(ended[1])
+        assert rewards[0] != 0.0 and not ended[0]
+        assert len(falls) < 2 or not falls[-2] or (rewards[1] == 0.0 and falls[-1])
+    assert falls[-1]
 
 
 def test_a_push_precedes_the_state_and_the_command_is_held() -> None:
     robot = Embodiment.load("quadruped")
     calm, pushed = (robot_starts(swing, robot, 1, push, seed=1)[0] for push in (0.0, 5.0))
-    speeds, env = [], RobotEnv(steady(robot))
+    speeds, env = [], BatchEnv(steady(robot), 1)
     for start in (calm, pushed):
         env.restore(start.state)
-        speeds.append(np.linalg.norm(env.simulation.base_velocity()[0][:2]))
+        speeds.append(np.linalg.norm(env.robots[0].simulation.base_velocity()[0][:2]))
     assert speeds[1] > speeds[0] + 0.2
-    command = env.assembler.command
+    command = env.command
     for _ in range(round(6.0 * robot.control_rate)):  # longer than a command lasts in training
-        env.step(np.zeros(12))
-    assert command.any() and (env.assembler.command == command).all()
+        env.step(np.zeros((1, 12)))
+    assert command.any() and (env.command == command).all()

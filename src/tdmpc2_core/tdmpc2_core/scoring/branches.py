@@ -6,6 +6,7 @@ prior acts until a fixed time. What differs between two branches is what the can
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.config import check_fields, setting
-from tdmpc2_core.envs.robot.env import RobotEnv
+from tdmpc2_core.envs.robot.batch import BatchEnv, BatchState
 from tdmpc2_core.imagine.rollout import Rollout
 from tdmpc2_core.planning import PlannerConfig, make_planner
 from tdmpc2_core.planning.mppi import MPPI
@@ -84,36 +85,38 @@ class Lanes(Protocol):
     def step(self, actions: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Observations (N, O), rewards (N,), terminated (N,) of actions (N, A) for the copies in use.
 
-        A copy that has terminated stays where it is, with reward 0.
+        A copy that has terminated stays so, with reward 0, whatever it does.
         """
         ...
 
 
 class RobotLanes:
-    """`Lanes` of one robot: `count` environments, which hold the command of the state they are put into."""
+    """`Lanes` of one robot, for states of a batch of one; they hold the command of the state."""
 
     def __init__(self, embodiment: Embodiment, count: int) -> None:
         self.count = count
-        self._envs = [RobotEnv(steady(embodiment)) for _ in range(count)]
-        self._observations = np.zeros((count, embodiment.observation_dim), np.float32)
+        self._embodiment = steady(embodiment)
+        self._batches: dict[int, BatchEnv] = {}  # by the number of copies in use
         self._ended = np.zeros(0, dtype=bool)
 
-    def start(self, state: Any, seed: int, count: int) -> None:
+    def start(self, state: BatchState, seed: int, count: int) -> None:
         """See `Lanes.start`."""
+        if count not in self._batches:
+            self._batches[count] = BatchEnv(self._embodiment, count)
+            self._batches[count].max_steps = sys.maxsize
+        batch = self._batches[count]
+        batch.restore(state.take([0] * count))
         fresh = np.random.default_rng(seed).bit_generator.state
-        for env in self._envs[:count]:
-            env.restore(state)
-            env.rng.bit_generator.state = fresh
+        for robot in batch.robots:
+            robot.rng.bit_generator.state = fresh
         self._ended = np.zeros(count, dtype=bool)
 
     def step(self, actions: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
         """See `Lanes.step`."""
-        rewards = np.zeros(len(actions))
-        for index in np.flatnonzero(~self._ended):
-            result = self._envs[index].step(actions[index])
-            self._observations[index], rewards[index] = result.observation, result.reward
-            self._ended[index] = result.terminated
-        return self._observations[: len(actions)].copy(), rewards, self._ended.copy()
+        result = self._batches[len(actions)].step(actions)
+        rewards = np.where(self._ended, 0.0, result.reward)
+        self._ended = self._ended | result.terminated
+        return result.final_observation, rewards, self._ended
 
 
 def steady(embodiment: Embodiment, hold: bool = True) -> Embodiment:
@@ -144,29 +147,27 @@ def robot_starts(
             of it and all. 0: none.
     """
     moving = steady(embodiment, hold=False)
-    return [_start(prior, RobotEnv(moving, seed + index), push, seed + index) for index in range(count)]
+    return [_start(prior, BatchEnv(moving, 1, seed + index), push, seed + index) for index in range(count)]
 
 
-def _start(prior: Act, env: RobotEnv, push: float, seed: int) -> Start:
+def _start(prior: Act, env: BatchEnv, push: float, seed: int) -> Start:
     rng, spec = np.random.default_rng([seed, 1]), env.embodiment.randomisation
     goal = env.embodiment.pose_command
     seconds = goal.resample_seconds + rng.uniform(*_REACH) if goal else rng.uniform(*_WALK)
     decisions = round(seconds * env.embodiment.control_rate)
     wait = decisions + (_REACTION if push else 0)
-    observation, step = env.reset(), 0
+    observations, step, simulation = env.reset(), 0, env.robots[0].simulation
     while step < wait:
         if push and step == decisions:
-            direction = rng.normal(size=2 if env.simulation.floating else 3)
+            direction = rng.normal(size=2 if simulation.floating else 3)
             direction *= push * rng.uniform(0.5, 1.0) / np.linalg.norm(direction)
-            if env.simulation.floating:
-                env.simulation.push(spec.push_velocity * direction)
+            if simulation.floating:
+                simulation.push(spec.push_velocity * direction)
             else:
-                env.simulation.push_tool(spec.push_force * direction, spec.push_seconds)
-        result = env.step(prior(observation[None])[0])
-        observation, step = result.observation, step + 1
-        if result.terminated:
-            observation, step = env.reset(), 0
-    return Start(env.state(), observation)
+                simulation.push_tool(spec.push_force * direction, spec.push_seconds)
+        result = env.step(prior(observations))
+        observations, step = result.observation, 0 if result.terminated[0] else step + 1
+    return Start(env.state(), observations[0])
 
 
 class Proposals(NamedTuple):
