@@ -71,6 +71,13 @@ def chosen_planner(agent: Agent, name: str | None) -> PlannerConfig:
     )
 
 
+def natural(text: str) -> int:
+    """A whole number from 1 on, for argparse."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, must be a whole number from 1 on")
+    return int(text)
+
+
 def plan_once(agent: Agent, observation: np.ndarray) -> np.ndarray:
     """Plan (H, A) of a robot without a previous plan."""
     return agent.plan(observation, now=0.0, first=True).actions
@@ -83,7 +90,10 @@ class Trial:
         self.agent, self.states, self.args = agent, states, args
         assert agent.embodiment is not None
         self.embodiment = agent.embodiment
-        self.config = BranchConfig(candidates=args.candidates, seconds=args.seconds)
+        try:
+            self.config = BranchConfig(candidates=args.candidates, seconds=args.seconds)
+        except ValueError as error:
+            raise UserError(str(error)) from None
         prior = AgentForecaster(agent).prior
         push = args.push if states == "pushed" else 0.0
         self.starts = robot_starts(prior, self.embodiment, args.count, push, args.seed)
@@ -179,7 +189,10 @@ def measure(bundle: str, args: argparse.Namespace) -> tuple[list[dict[str, Any]]
     agent = Agent.load(bundle)
     if agent.embodiment is None:
         raise UserError(f"{bundle}: holds no robot; branch ranking needs a robot's bundle")
-    planner, subject = chosen_planner(agent, args.planner), agent.embodiment.name
+    try:
+        planner, subject = chosen_planner(agent, args.planner), agent.embodiment.name
+    except ValueError as error:
+        raise UserError(f"--planner {args.planner}: {error}") from None
     rows, details, kept = [], [], []
     for states in args.states:
         trial = Trial(agent, states, args)
@@ -234,15 +247,15 @@ def main() -> int:
         "--planner", help="preset, or samples x iterations such as 64x2 (default the bundle's)"
     )
     options.add_argument("--states", nargs="+", choices=("nominal", "pushed"), default=["nominal", "pushed"])
-    options.add_argument("--count", type=int, default=60, help="states of each kind, of as many episodes")
-    options.add_argument("--candidates", type=int, default=64, help="per state")
+    options.add_argument("--count", type=natural, default=60, help="states of each kind, of as many episodes")
+    options.add_argument("--candidates", type=natural, default=64, help="per state")
     options.add_argument("--seconds", type=float, default=2.0, help="length of a branch")
-    options.add_argument("--horizon", type=int, nargs="*", help="decisions (default the planner's)")
+    options.add_argument("--horizon", type=natural, nargs="*", help="decisions (default the planner's)")
     options.add_argument("--push", type=float, default=2.0, help="largest push, in those of the embodiment")
     options.add_argument(
-        "--oracle", type=int, nargs="*", default=[], help="horizons searched in the simulator"
+        "--oracle", type=natural, nargs="*", default=[], help="horizons searched in the simulator"
     )
-    options.add_argument("--oracle-count", type=int, default=20, help="states of the oracle")
+    options.add_argument("--oracle-count", type=natural, default=20, help="states of the oracle")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--name", default=NAME, help="name of the JSON file")
     options.add_argument("--write", action="store_true", help="also write the summary into the bundle")
