@@ -235,7 +235,7 @@ def plot(details: list[dict[str, Any]], folder: Path) -> None:
         axes.bar(np.arange(len(found)) + index * width, middle, width, yerr=spread, label=name)
     labels = [f"{row['bundle']}\n{row['states']}, H {row['horizon']}" for row in details]
     axes.set_xticks(np.arange(len(details)) + 0.4, labels, fontsize=7)
-    axes.legend(fontsize=6)
+    axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     fig.savefig(folder / f"{NAME}.png", dpi=130)
 
 

@@ -86,8 +86,8 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("bundle", "planner", "return", "std", "error m/s", "p50 ms", "p99 ms"),
     ),
     "branch_ranking": (
-        "Branch ranking near the prior, 95 % intervals over 60 states (oracle: 20); gains are returns above "
-        "that of the prior",
+        "Branch ranking near the prior, 95 % intervals over 60 states (horizon 12: 30; oracle: 20, the arm's "
+        "10); gains are returns above that of the prior",
         "for robot in quadruped humanoid arm; do\n"
         "  python benchmarks/branch_ranking.py --bundle $robot --oracle 3 6 12\ndone",
         (),
