@@ -8,7 +8,6 @@ horizontal direction; recovered is the time until the tool is, and stays, within
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
 from tdmpc2_core.envs.robot.goals import GoalSampler
 from tdmpc2_core.planning import planner_preset
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.scoring.branches import steady
 from tdmpc2_core.scoring.reaching import score_goal
 from tdmpc2_core.teachers.demonstrator import Demonstrator
 
@@ -31,8 +31,7 @@ class Bench:
     """Many arms side by side, one goal each. `step` returns distances (m) and angles (rad), both (E,)."""
 
     def __init__(self, embodiment: Embodiment, goals: int, seed: int) -> None:
-        quiet = replace(embodiment, randomisation=replace(embodiment.randomisation, push_interval=None))
-        object.__setattr__(quiet, "directory", embodiment.directory)
+        quiet = steady(embodiment, hold=False)
         self.environments = [RobotEnv(quiet, seed + k, EnvOptions()) for k in range(goals)]
         for env in self.environments:
             env.set_command(GoalSampler(quiet).draw(env.rng))

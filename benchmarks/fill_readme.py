@@ -85,6 +85,13 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "python benchmarks/planner_methods.py --bundle quadruped --bundle cup-catch --bundle walker-walk",
         ("bundle", "planner", "return", "std", "error m/s", "p50 ms", "p99 ms"),
     ),
+    "branch_ranking": (
+        "Branch ranking near the prior, 95 % intervals over 60 states (horizon 12: 30; oracle: 20, the arm's "
+        "10); gains are returns above that of the prior",
+        "for robot in quadruped humanoid arm; do\n"
+        "  python benchmarks/branch_ranking.py --bundle $robot --oracle 3 6 12\ndone",
+        (),
+    ),
     "trust": (
         "Trust figures of the quadruped's bundle, 60 s of simulated time in each condition",
         "python benchmarks/trust.py --seconds 60",

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.robot.env import RobotEnv
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.scoring.branches import steady
 from tdmpc2_core.teachers.demonstrator import Demonstrator
 
 Act = Callable[[list[RobotEnv], np.ndarray, np.ndarray], np.ndarray]
@@ -40,13 +41,6 @@ def scripted(
             teacher.reset()
     pairs = zip(teachers, environments, strict=True)
     return np.array([teacher.action(env) for teacher, env in pairs])
-
-
-def undisturbed(embodiment: Embodiment) -> Embodiment:
-    """The embodiment without the pushes of its own randomisation."""
-    content = embodiment.to_dict()
-    content["randomisation"].pop("push_interval", None)
-    return Embodiment.from_dict(content, directory=embodiment.directory)
 
 
 def trial(
@@ -104,11 +98,11 @@ def main() -> int:
     args = options.parse_args()
     torch.set_num_threads(1)
     if args.scripted:
-        embodiment = undisturbed(Embodiment.load(args.bundle))
+        embodiment = steady(Embodiment.load(args.bundle), hold=False)
         act: Act = partial(scripted, [Demonstrator(embodiment) for _ in range(args.robots)])
     else:
         agent = Agent.load(args.bundle)
-        embodiment, act = undisturbed(agent.embodiment), partial(planned, agent)
+        embodiment, act = steady(agent.embodiment, hold=False), partial(planned, agent)
     slow = {"step in place": {"linear_x": 0.03}, "walk": {"linear_x": 0.3}, "walk back": {"linear_x": -0.15}}
     slow |= {"walk sideways": {"linear_y": 0.1}, "turn": {"angular_z": 0.4}}
     tests = [("stand", {}, 0.0), *((f"stand, {force:g} N", {}, force) for force in args.force)]

@@ -7,7 +7,7 @@ those of such an environment. All that lies between physics and policy is done f
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -62,6 +62,20 @@ class BatchState:
     drives: dict[str, Any]
     observations: dict[str, Any]
     episodes: dict[str, Any]
+
+    def take(self, rows: Sequence[int]) -> BatchState:
+        """The state of these robots, in this order and as often as they are named, for a batch of as many."""
+
+        def chosen(part: dict[str, Any]) -> dict[str, Any]:
+            return {
+                name: values[list(rows)]
+                if isinstance(values, np.ndarray)
+                else [copy.deepcopy(values[row]) for row in rows]  # one each, though named twice
+                for name, values in part.items()
+            }
+
+        robots = tuple(self.robots[row] for row in rows)
+        return BatchState(robots, chosen(self.drives), chosen(self.observations), chosen(self.episodes))
 
 
 class _Drives:
