@@ -75,6 +75,46 @@ class Tool:
         self._data.mocap_quat[self._marker] = xyzw_to_wxyz(from_matrix(rotation))
 
 
+class Ground:
+    """What robots stand on: the colliding geoms of the world itself, such as planes and height fields."""
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        self._model, self._data = model, mujoco.MjData(model)
+        mujoco.mj_kinematics(model, self._data)  # places of the world's geoms, which never change
+        geoms = np.flatnonzero((model.geom_bodyid == 0) & ((model.geom_contype | model.geom_conaffinity) > 0))
+        plane = model.geom_type[geoms] == mujoco.mjtGeom.mjGEOM_PLANE
+        self._solids = geoms[~plane]
+        normal, origin = self._data.geom_xmat[geoms[plane]][:, [2, 5, 8]], self._data.geom_xpos[geoms[plane]]
+        floor = normal[:, 2] > 0.0  # others are walls
+        self._slope = -normal[floor, :2] / normal[floor, 2:]
+        self._offset = origin[floor, 2] - np.sum(origin[floor, :2] * self._slope, axis=1)
+        self._level = not len(self._solids) and not self._slope.any()
+
+    def height(self, points: np.ndarray) -> np.ndarray:
+        """Of the highest surface at each of the points (N, 2) in the world, m; 0 where there is none."""
+        if self._level:
+            return np.full(len(points), self._offset.max() if len(self._offset) else 0.0)
+        found = (self._offset + points @ self._slope.T).max(axis=1, initial=-np.inf)  # planes have no end
+        if len(self._solids):
+            tops = [max(self._top(geom, point) for geom in self._solids) for point in points]
+            found = np.maximum(found, tops)
+        return np.where(np.isfinite(found), found, 0.0)
+
+    def _top(self, geom: int, point: np.ndarray) -> float:
+        """Where a ray that falls on a geom meets it; minus infinity beside it."""
+        model, data, start = self._model, self._data, np.append(point, _SKY)
+        kind = model.geom_type[geom]
+        if kind == mujoco.mjtGeom.mjGEOM_HFIELD:
+            distance = mujoco.mj_rayHfield(model, data, geom, start, -_UP)
+        elif kind == mujoco.mjtGeom.mjGEOM_MESH:
+            distance = mujoco.mj_rayMesh(model, data, geom, start, -_UP)
+        else:
+            pose = data.geom_xpos[geom], data.geom_xmat[geom]
+            distance = mujoco.mju_rayGeom(*pose, model.geom_size[geom], start, -_UP, kind)
+        return _SKY - distance if distance >= 0.0 else -np.inf
+
+
+_UP, _SKY = np.array([0.0, 0.0, 1.0]), 100.0  # m above every surface
 _IMU_SENSORS = ("imu_quat", "imu_gyro", "imu_accel")
 _CONTACT_HEIGHT = 0.003  # m above touching: a foot closer than this to the ground counts as in contact
 
@@ -102,6 +142,7 @@ class Simulation:
         self._base = self._id(mujoco.mjtObj.mjOBJ_BODY, embodiment.base_frame)
         self.floating = self._is_floating()
         self._tool = Tool(self.model, self.data, embodiment) if embodiment.pose_command else None
+        self._ground = Ground(self.model)
         feet = embodiment.clock.feet if embodiment.clock else ()
         self._feet, self._foot_starts = self._find_feet(feet)
         self._foot_radius = self.model.geom_size[self._feet, 0]
@@ -167,13 +208,13 @@ class Simulation:
 
     # ---- state ----
     def reset(self, randomise: bool = False) -> None:
-        """Default pose at the origin; ``randomise`` applies the embodiment's reset noise and, to a base that
-        can move, a random yaw."""
+        """Default pose, on the ground at the origin; ``randomise`` applies the embodiment's reset noise and a
+        random yaw, the latter to a base that can move."""
         spec, rng = self.embodiment.reset, self.rng
         mujoco.mj_resetData(self.model, self.data)
         position = self.embodiment.default_position.copy()
         if self.floating and spec.base_height is not None:
-            self.data.qpos[2] = spec.base_height
+            self.data.qpos[2] = spec.base_height + self.ground_height(self.data.qpos[None, :2])[0]
         if randomise:
             if self.floating:
                 yaw = rng.uniform(-np.pi, np.pi)
@@ -261,20 +302,30 @@ class Simulation:
         mujoco.mj_kinematics(self.model, self.data)  # a step leaves the poses from before it
         return self._tool.pose(*self.base_pose())
 
+    def ground_height(self, points: np.ndarray) -> np.ndarray:
+        """Height (N,) of the ground at points (N, 2) in the world, m: 0 on a plane z = 0."""
+        return self._ground.height(points)
+
+    def base_height(self) -> float:
+        """Height of the base above the ground below it, m."""
+        position = self.base_pose()[0]
+        return float(position[2] - self.ground_height(position[None, :2])[0])
+
     def foot_height(self) -> np.ndarray:
-        """Clearance above flat ground of the lowest sphere of each foot (F,), m."""
+        """Clearance above the ground of the lowest sphere of each foot (F,), m."""
         if not len(self._feet):
             return np.zeros(0)
-        return np.minimum.reduceat(self.data.geom_xpos[self._feet, 2] - self._foot_radius, self._foot_starts)
+        centres = self.data.geom_xpos[self._feet]
+        clearance = centres[:, 2] - self._foot_radius - self.ground_height(centres[:, :2])
+        return np.minimum.reduceat(clearance, self._foot_starts)
 
-    def foot_contact(self) -> np.ndarray:
-        """Which feet touch the ground (F,) bool."""
-        return self.foot_height() < _CONTACT_HEIGHT
+    def foot_contact(self, height: np.ndarray | None = None) -> np.ndarray:
+        """Which feet touch the ground (F,) bool, where `foot_height` is already known from its values."""
+        return (self.foot_height() if height is None else height) < _CONTACT_HEIGHT
 
     def fallen(self) -> bool:
         """Whether the embodiment's termination condition holds."""
-        position, orientation = self.base_pose()
-        return self.embodiment.termination.reached(float(position[2]), tilt(orientation))
+        return self.embodiment.termination.reached(self.base_height(), tilt(self.base_pose()[1]))
 
     # ---- physical parameters ----
     def set_friction(self, sliding: float | None) -> None:
