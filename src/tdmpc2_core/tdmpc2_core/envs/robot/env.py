@@ -14,8 +14,7 @@ from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.robots.action import ActionMapper
 from tdmpc2_core.robots.embodiment import CommandSpec, Embodiment
 from tdmpc2_core.robots.observation import ObservationAssembler
-from tdmpc2_core.robots.rewards import Reward, RobotState
-from tdmpc2_core.robots.rotations import pose_error, to_matrix
+from tdmpc2_core.robots.rewards import Reward, RobotState, StateTracker
 from tdmpc2_core.robots.safety import SafetyFilter
 from tdmpc2_core.robots.sensors import SensorState
 from tdmpc2_core.robots.trajectory import TrajectoryPlayer
@@ -63,6 +62,7 @@ class RobotEnv:
         self.mapper = ActionMapper(embodiment)
         self.safety = SafetyFilter(embodiment)
         self.reward = Reward(embodiment)
+        self._tracker = StateTracker(embodiment)
         self.player = TrajectoryPlayer(embodiment.default_position)
         self.max_steps = self.spec.episode_length
         self._period = embodiment.control_period
@@ -72,9 +72,6 @@ class RobotEnv:
         self._previous_action = np.zeros(embodiment.action_dim)
         self._steps = 0
         self._delay = 0.0
-        self._mean_velocity = np.zeros(3)
-        averaged = embodiment.reward.velocity_time_constant
-        self._velocity_share = 1.0 - np.exp(-self._period / averaged) if averaged > 0.0 else 1.0
 
     # ---- command ----
     def set_command(self, command: np.ndarray | None) -> None:
@@ -114,7 +111,7 @@ class RobotEnv:
         self._randomise(options.randomise)
         self._steps = 0
         self._previous_action = np.zeros(self.embodiment.action_dim)
-        self._mean_velocity = np.zeros(3)
+        self._tracker.reset()
         self.player.reset(simulation.joint_position())
         self.safety.reset(simulation.joint_position())
         self._command = self._next_command()
@@ -167,42 +164,26 @@ class RobotEnv:
     def _evaluate(self, action: np.ndarray) -> tuple[float, dict[str, float]]:
         simulation = self.simulation
         linear, angular = simulation.base_velocity()
-        command, twist = self.assembler.command, self.embodiment.twist_command
-        velocity = np.array([linear[0], linear[1], angular[2]])
-        self._mean_velocity += self._velocity_share * (velocity - self._mean_velocity)
+        foot_height = simulation.foot_height()
         state = RobotState(
-            linear_velocity=linear,
-            angular_velocity=angular,
-            mean_velocity=self._mean_velocity,
-            gravity=simulation.gravity(),
-            base_height=float(simulation.base_pose()[0][2]),
             joint_position=simulation.joint_position(),
             joint_velocity=simulation.joint_velocity(),
-            default_position=self.embodiment.default_position,
             effort=simulation.joint_effort(),
+            gravity=simulation.gravity(),
+            angular_velocity=angular,
+            linear_velocity=linear,
+            base_height=simulation.base_height(),
+            foot_contact=simulation.foot_contact(foot_height),
+            foot_height=foot_height,
             action=action,
             previous_action=self._previous_action,
-            command=command if twist is None else twist.velocity(command),
-            moving=bool(command.any()),
-            foot_contact=simulation.foot_contact(),
-            foot_height=simulation.foot_height(),
-            foot_stance=self.foot_stance(),
+            tool_pose=simulation.tool_pose() if self.embodiment.pose_command else None,
         )
-        if self.embodiment.pose_command:
-            tool = simulation.tool_pose()
-            offset, turn = pose_error(tool[:3], to_matrix(tool[3:]), command)
-            state.tool_distance, state.tool_angle = float(np.linalg.norm(offset)), float(np.linalg.norm(turn))
-        reward, info = self.reward(state)
-        if self.embodiment.pose_command:
+        self._tracker.complete(state, self.assembler.command, self.assembler.phase)
+        reward, info, _ = self.reward(state)
+        if state.tool_distance is not None and state.tool_angle is not None:
             info |= {"position_error": state.tool_distance, "rotation_error": state.tool_angle}
         return reward, info
-
-    def foot_stance(self) -> np.ndarray:
-        """Which feet the gait phase wants on the ground (F,) bool; all of them while standing."""
-        clock = self.embodiment.clock
-        if clock is None or self.assembler.phase is None:
-            return np.ones(len(clock.feet) if clock else 0, dtype=bool)
-        return (self.assembler.phase + np.asarray(clock.offsets)) % 1.0 < clock.duty
 
     def _randomise(self, enabled: bool) -> None:
         self._delay = randomise(self.simulation, self.rng) if enabled else restore(self.simulation)
