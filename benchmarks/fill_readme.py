@@ -39,12 +39,6 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "python benchmarks/quickstart_seeds.py --seeds 1 --seconds 60 --name control_tick",
         ("p50 ms", "p99 ms", "max ms", "missed", "commands", "planner MB"),
     ),
-    "planner_tradeoff": (
-        "Planner settings: latency of one decision on one thread against reward per decision on the "
-        "evaluation course, with sensor noise and randomisation",
-        "python benchmarks/planner_tradeoff.py --seconds 4",
-        (),
-    ),
     "training": (
         "The training run of the shipped bundle (the evaluation with the highest reward was taken)",
         "python benchmarks/training_curve.py runs/quadruped",

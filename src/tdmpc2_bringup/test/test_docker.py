@@ -129,9 +129,9 @@ def test_compose_runs_nodes_with_parameters_that_exist():
     from dataclasses import fields
 
     from tdmpc2_ros.planner.model import PlannerParameters
-    from tdmpc2_ros.simulator.node import SimulationSettings
+    from tdmpc2_ros.simulator.node import SimulationParameters
 
-    settings = {"mujoco_sim": SimulationSettings, "planner": PlannerParameters}
+    settings = {"mujoco_sim": SimulationParameters, "planner": PlannerParameters}
     for service in COMPOSE["services"].values():
         executable, flag, *rest = service["command"]
         assert service["environment"]["TDMPC2_NODE"] == executable

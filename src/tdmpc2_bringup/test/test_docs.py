@@ -12,8 +12,8 @@ from tdmpc2_core.robots import SOURCES, TERMS
 from tdmpc2_core.robots.rewards import REWARD_TERMS
 from tdmpc2_ros.messages import SOURCE_TOPICS
 from tdmpc2_ros.planner.model import PlannerParameters
-from tdmpc2_ros.recorder.node import RecorderSettings
-from tdmpc2_ros.simulator.node import SimulationSettings
+from tdmpc2_ros.recorder.node import RecorderParameters
+from tdmpc2_ros.simulator.node import SimulationParameters
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -72,7 +72,7 @@ def section(node: str) -> str:
 
 @pytest.mark.parametrize(
     ("node", "settings"),
-    [("planner", PlannerParameters), ("mujoco_sim", SimulationSettings), ("recorder", RecorderSettings)],
+    [("planner", PlannerParameters), ("mujoco_sim", SimulationParameters), ("recorder", RecorderParameters)],
 )
 def test_parameters_are_those_of_the_code(node, settings):
     table = section(node).split("| parameter |")[1]

@@ -23,14 +23,14 @@ from tdmpc2_core.config import from_mapping  # noqa: E402
 from tdmpc2_core.errors import UserError  # noqa: E402
 from tdmpc2_core.robots import shipped_names  # noqa: E402
 from tdmpc2_ros.planner.model import PlannerParameters  # noqa: E402
-from tdmpc2_ros.recorder.node import RecorderSettings  # noqa: E402
-from tdmpc2_ros.simulator.node import SimulationSettings  # noqa: E402
+from tdmpc2_ros.recorder.node import RecorderParameters  # noqa: E402
+from tdmpc2_ros.simulator.node import SimulationParameters  # noqa: E402
 
 BRINGUP = SOURCE / "tdmpc2_bringup"
 LAUNCH_FILES = sorted((BRINGUP / "launch").glob("*.py"))
 OTHERS = {"robot": "robot_launch_description()", "multi_robot": "multi_robot_launch_description()"}
 ROBOTS = [name for file in LAUNCH_FILES if (name := file.name.removesuffix(".launch.py")) not in OTHERS]
-SETTINGS = {"mujoco_sim": SimulationSettings, "planner": PlannerParameters, "recorder": RecorderSettings}
+SETTINGS = {"mujoco_sim": SimulationParameters, "planner": PlannerParameters, "recorder": RecorderParameters}
 EXECUTABLES = {"tdmpc2_ros": set(ros_programs())}
 EVERYTHING = lambda package: True  # noqa: E731
 NOTHING = lambda package: False  # noqa: E731

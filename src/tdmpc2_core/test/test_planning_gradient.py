@@ -10,7 +10,7 @@ from planning_support import Hill, generator, small_model
 from torch import Tensor
 
 from tdmpc2_core.imagine.rollout import ModelRollout
-from tdmpc2_core.planning import GradientConfig, PlanDraws, Planner, PlannerConfig, make_planner
+from tdmpc2_core.planning import GradientConfig, PlanDraws, Planner, PlannerConfig, PlanRequest, make_planner
 
 ASCENT = PlannerConfig(
     method="gradient", horizon=8, gradient=GradientConfig(seeds=3, iterations=6, anchor=0.0)
@@ -71,7 +71,8 @@ def test_anchor_pulls_the_optimum_by_its_price(config: PlannerConfig) -> None:
     if config.method == "gradient":
         anchor = draws.prior[:, :, 0].tanh()
     else:
-        anchor = on_hill(config, hill)._search(observations(2), starts(True, True), None, None, draws).mean
+        request = PlanRequest(observations(2), starts(True, True), evaluate=True, draws=draws)
+        anchor = on_hill(config, hill)._search(request).mean
     best = (20.0 * hill.goal.squeeze(2) + 10.0 * anchor) / 30.0
     torch.testing.assert_close(plan.mean, best.transpose(0, 1), rtol=0, atol=0.02)
     away = (plan.mean.transpose(0, 1) - hill.goal.squeeze(2)).square().sum((0, 2))
@@ -112,7 +113,7 @@ def test_the_previous_plan_competes_moved_on_by_one_decision() -> None:
     search = planner(ASCENT)
     before = search.plan(observations(2), starts(True, True), True).mean.transpose(0, 1)
     latent = search.rollout.encode(observations(2), None)
-    made = search._starts(latent, starts(False, True), None, None)
+    made = search._starts(latent, PlanRequest(observations(2), starts(False, True), evaluate=True))
     assert made.shape == (8, 2, 4, 4)
     torch.testing.assert_close(made[:-1, 0, -1], before[1:, 0])
     torch.testing.assert_close(made[-1, 0, -1], made[-1, 0, 0])

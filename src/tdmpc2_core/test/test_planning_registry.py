@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 from planning_support import generator, small_model
-from torch import Tensor
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.calibration import calibrate
 from tdmpc2_core.imagine.rollout import ModelRollout
-from tdmpc2_core.planning import PLANNERS, PlanBatch, PlanDraws, Planner, PlannerConfig, make_planner
+from tdmpc2_core.planning import PLANNERS, PlanBatch, Planner, PlannerConfig, PlanRequest, make_planner
 
 DOCS = Path(__file__).resolve().parents[3] / "docs/reference/planners.md"
 
@@ -33,16 +32,8 @@ class CrossEntropy(Planner):
     def cheaper(cls, config: PlannerConfig) -> PlannerConfig | None:
         return replace(config, iterations=config.iterations - 1) if config.iterations > 1 else None
 
-    @torch.inference_mode()
-    def plan(
-        self,
-        obs: Tensor,
-        first: Tensor,
-        evaluate: bool,
-        task: Tensor | None = None,
-        deadline: float | None = None,
-        draws: PlanDraws | None = None,
-    ) -> PlanBatch:
+    def _plan(self, request: PlanRequest) -> PlanBatch:
+        obs, task = request.obs, request.task
         config, rollout = self.config, ModelRollout(self.model, self.discount)
         z = rollout.encode(obs, task)
         shape = (config.horizon, len(obs), config.num_samples, self.model.config.action_dim)

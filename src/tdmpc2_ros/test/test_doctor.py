@@ -16,7 +16,7 @@ from trajectory_msgs.msg import JointTrajectory
 from tdmpc2_ros import qos
 from tdmpc2_ros.doctor import __main__ as doctor
 from tdmpc2_ros.doctor import checks as doctor_checks
-from tdmpc2_ros.doctor.checks import Graph
+from tdmpc2_ros.doctor.robot import RunningRobot
 from tdmpc2_ros.messages import joint_state_message
 
 DOCTOR = "tdmpc2_ros.doctor"
@@ -72,10 +72,10 @@ def test_planner_that_is_discovered_late(monkeypatch):
     with domain() as own:
         monkeypatch.setenv("ROS_DOMAIN_ID", str(own.id))
         own.node.create_publisher(JointTrajectory, topic, 1)
-        with Graph(doctor.Embodiment.load("quadruped"), "", 10.0) as graph:
+        with RunningRobot(doctor.Embodiment.load("quadruped"), "", 10.0) as there:
             late = threading.Timer(2.0, own.node.create_publisher, (JointTrajectory, topic, 1))
             late.start()
-            finding = graph.planner()
+            finding = there.planner()
             late.join()
     assert finding.level == "fail" and finding.found.startswith("2 publishers"), finding
 

@@ -237,17 +237,12 @@ def load_official(
     Raises:
         UserError: the file cannot be read, has another layout, misses tensors, or does not fit the tasks.
     """
-    return read_official(path, tasks, action_dims, simnorm_dim, vmin, vmax, dropout).model
+    settings = {"simnorm_dim": simnorm_dim, "vmin": vmin, "vmax": vmax, "dropout": dropout}
+    return read_official(path, tasks, action_dims, **settings).model
 
 
 def read_official(
-    path: str | Path,
-    tasks: Tasks = None,
-    action_dims: Sequence[int] = (),
-    simnorm_dim: int = 8,
-    vmin: float = -10.0,
-    vmax: float = 10.0,
-    dropout: float = 0.01,
+    path: str | Path, tasks: Tasks = None, action_dims: Sequence[int] = (), **settings: float
 ) -> OfficialFile:
     """`load_official`, with the layout and the tasks' names beside the model."""
     raw = read_state_dict(Path(path))
@@ -261,8 +256,7 @@ def read_official(
         real = _action_dims(raw.get("_action_masks"), names, tuple(action_dims), count, path)
     elif tasks is not None or action_dims:
         raise UserError(f"{path} holds a single task: leave tasks and action_dims out")
-    values = {"simnorm_dim": simnorm_dim, "vmin": vmin, "vmax": vmax, "dropout": dropout, "action_dims": real}
-    config = _config(raw, state, values, path)
+    config = _config(raw, state, {**settings, "action_dims": real}, path)
     return OfficialFile(build_model(config, to_package(state, path), str(path)), layout, names)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tdmpc2_core.control.trust import UNLIMITED, Insight, TrustLimits, TrustMonitor
-from tdmpc2_core.control.worker import PlanOutcome, PlanRequest, PlanWorker
+from tdmpc2_core.control.worker import PlanWorker, SearchOutcome, SearchRequest
 from tdmpc2_core.errors import StaleSource, UserError
 from tdmpc2_core.robots import ActionMapper, ObservationAssembler, SafetyFilter, SensorState
 
@@ -183,7 +183,7 @@ class Decider:
         if not self._worker.busy:
             deadline, options = started + self.options.deadline, self.options
             self._worker.request(
-                PlanRequest(
+                SearchRequest(
                     observation,
                     now=now,
                     deadline=deadline,
@@ -206,7 +206,7 @@ class Decider:
             return decision._replace(planning=seconds, observation=observation, previous=previous)
         return self._fall_back(observation, snapshot, now, problem)._replace(planning=seconds)
 
-    def _accept(self, outcome: PlanOutcome | None) -> str:
+    def _accept(self, outcome: SearchOutcome | None) -> str:
         """Take up a new plan; else the reason why there is none."""
         if outcome is None:
             return "the plan is late"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _WARM_UP = 10.0  # s, longest first search
 
 
-class PlanRequest(NamedTuple):
+class SearchRequest(NamedTuple):
     """What to plan on: see `Agent.plan`."""
 
     observation: NDArray[np.float32]  # (O,)
@@ -30,7 +30,7 @@ class PlanRequest(NamedTuple):
     task: int | None = None
 
 
-class PlanOutcome(NamedTuple):
+class SearchOutcome(NamedTuple):
     """A plan or the error that came instead, and the seconds it took."""
 
     plan: Plan | None
@@ -44,8 +44,8 @@ class PlanWorker:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._condition = threading.Condition()
-        self._request: PlanRequest | None = None
-        self._outcome: PlanOutcome | None = None
+        self._request: SearchRequest | None = None
+        self._outcome: SearchOutcome | None = None
         self._job: Callable[[], None] | None = None
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="plan", daemon=True)
@@ -59,17 +59,17 @@ class PlanWorker:
     def warm_up(self, observation_dim: int, task: int | None) -> None:
         """Plan once: the first search of a thread takes far longer than later ones."""
         nothing = np.zeros(observation_dim, np.float32)
-        self.request(PlanRequest(nothing, now=0.0, deadline=math.inf, first=True, evaluate=True, task=task))
+        self.request(SearchRequest(nothing, now=0.0, deadline=math.inf, first=True, evaluate=True, task=task))
         self.collect(until=time.monotonic() + _WARM_UP)
         self._agent.reset()
 
-    def request(self, request: PlanRequest) -> None:
+    def request(self, request: SearchRequest) -> None:
         """Start planning. Only when not `busy`; an outcome nobody collected is dropped."""
         with self._condition:
             self._request, self._outcome = request, None
             self._condition.notify_all()
 
-    def collect(self, until: float = 0.0) -> PlanOutcome | None:
+    def collect(self, until: float = 0.0) -> SearchOutcome | None:
         """The outcome, once; waits until the instant `until` of `time.monotonic()`, s. None: none yet."""
         with self._condition:
             while self._outcome is None and self._request is not None:
@@ -112,7 +112,7 @@ class PlanWorker:
                 self._request, self._outcome = None, outcome
                 self._condition.notify_all()
 
-    def _plan(self, request: PlanRequest) -> PlanOutcome:
+    def _plan(self, request: SearchRequest) -> SearchOutcome:
         start = time.monotonic()
         plan, error = None, None
         try:
@@ -126,4 +126,4 @@ class PlanWorker:
             )
         except Exception as problem:  # whatever happens here, the robot needs its next command
             error = problem
-        return PlanOutcome(plan, error, time.monotonic() - start)
+        return SearchOutcome(plan, error, time.monotonic() - start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -218,21 +219,9 @@ class WorldModel(nn.Module):
         parts = self._parts(z, task, action, freeze_task)
         return ensemble(*parts, heads=heads, frozen=frozen, dropout_generator=dropout_generator)
 
-    def q_values(
-        self,
-        z: Tensor,
-        action: Tensor,
-        task: Task = None,
-        heads: Heads = None,
-        target: bool = False,
-        frozen: bool = False,
-        freeze_task: bool = False,
-        dropout_generator: torch.Generator | None = None,
-    ) -> Tensor:
+    def q_values(self, z: Tensor, action: Tensor, *arguments: Any, **named: Any) -> Tensor:
         """Values (heads, ..., 1) in return units; arguments as for `q_logits`."""
-        return self.decode(
-            self.q_logits(z, action, task, heads, target, frozen, freeze_task, dropout_generator)
-        )
+        return self.decode(self.q_logits(z, action, *arguments, **named))
 
     def decode(self, logits: Tensor) -> Tensor:
         """Logits over the bins (..., num_bins) -> expected value (..., 1)."""

@@ -4,7 +4,7 @@ from tdmpc2_core.planning.gradient import GradientConfig, GradientPlanner, MPPIG
 from tdmpc2_core.planning.mppi import MPPI
 from tdmpc2_core.planning.planners import PLANNER_PRESETS, PlannerConfig, make_planner, planner_preset
 from tdmpc2_core.planning.policy import PolicyPlanner
-from tdmpc2_core.planning.protocol import Plan, PlanBatch, PlanDraws, Planner
+from tdmpc2_core.planning.protocol import Plan, PlanBatch, PlanDraws, Planner, PlanRequest
 from tdmpc2_core.planning.registry import PLANNERS
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Plan",
     "PlanBatch",
     "PlanDraws",
+    "PlanRequest",
     "Planner",
     "PlannerConfig",
     "PolicyPlanner",

@@ -18,7 +18,7 @@ from tdmpc2_core.imagine.gradient import GradientRollout
 from tdmpc2_core.imagine.rollout import Discount
 from tdmpc2_core.planning.clock import IterationClock
 from tdmpc2_core.planning.mppi import MPPI
-from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws
+from tdmpc2_core.planning.protocol import PlanBatch, PlanRequest
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
@@ -227,68 +227,44 @@ class GradientPlanner(MPPI):
             replace(config, gradient=replace(ascent, seeds=ascent.seeds // 2)) if ascent.seeds > 1 else None
         )
 
-    @torch.inference_mode()
-    def plan(
-        self,
-        obs: Tensor,
-        first: Tensor,
-        evaluate: bool,
-        task: Tensor | None = None,
-        deadline: float | None = None,
-        draws: PlanDraws | None = None,
-    ) -> PlanBatch:
-        """Plan for obs (B, O); see `Planner.plan`.
-
-        A deadline that leaves no time to evaluate the starts gives the policy's mode (iterations 0, value
+    def _plan(self, request: PlanRequest) -> PlanBatch:
+        """A deadline that leaves no time to evaluate the starts gives the policy's mode (iterations 0, value
         NaN).
         """
-        self._ascent_clock.start(deadline, len(obs))
-        latent = self.rollout.encode(obs, task, self._shifts(obs, draws))
-        starts = self._starts(latent, first, task, draws)
-        ascent = self._ascend(latent, starts, starts[:, :, 0], task, draws)
+        obs, task = request.obs, request.task
+        self._ascent_clock.start(request.deadline, len(obs))
+        latent = self.rollout.encode(obs, task, self._shifts(obs, request.draws))
+        starts = self._starts(latent, request)
+        ascent = self._ascend(latent, starts, starts[:, :, 0], request)
         mean, value = _best(ascent)
         weight = torch.softmax(self.config.temperature * ascent.scores.clamp_min(_WORST), dim=1)
         deviation = weight.view(1, *weight.shape, 1) * (ascent.actions - mean.unsqueeze(2)).square()
         std = deviation.sum(2).sqrt_().clamp_(self.config.min_std, self.config.max_std)
         mask = self._action_mask(task)
         std = std if mask is None else std * mask
-        return self._result(
-            mean, std, value, evaluate, draws, ascent.iterations, ascent.ended_by, ascent.trace
-        )
+        return self._result(mean, std, value, request, ascent.iterations, ascent.ended_by, ascent.trace)
 
-    def _starts(self, latent: Tensor, first: Tensor, task: Tensor | None, draws: PlanDraws | None) -> Tensor:
+    def _starts(self, latent: Tensor, request: PlanRequest) -> Tensor:
         """Sequences (H, B, N, A) to improve: policy trajectories, then the previous plan where there is one.
 
         Its last row is the mode's; a robot without a previous plan gets the mode a second time.
         """
-        shape = (
-            self.config.horizon,
-            len(latent),
-            self.config.gradient.seeds,
-            self.model.config.action_dim,
-        )
-        if draws is None:
-            noise = self._normal(latent, shape)
+        seeds, size = self.config.gradient.seeds, self.model.config.action_dim
+        if request.draws is None:
+            noise = self._normal(latent, (self.config.horizon, len(latent), seeds, size))
             noise[:, :, 0] = 0.0
         else:
-            noise = draws.prior
-        prior = self.rollout.prior(latent, noise, task)
+            noise = request.draws.prior
+        prior = self.rollout.prior(latent, noise, request.task)
         previous, mode = self._mean, prior[:, :, 0]
         if previous is None or previous.shape != mode.shape:
             return prior
         moved = torch.cat([previous[1:], mode[-1:]])
-        moved = torch.where(first.view(1, -1, 1), mode, moved)
+        moved = torch.where(request.first.view(1, -1, 1), mode, moved)
         return torch.cat([prior, moved.unsqueeze(2)], dim=2)
 
-    def _ascend(
-        self,
-        latent: Tensor,
-        starts: Tensor,
-        anchor: Tensor,
-        task: Tensor | None,
-        draws: PlanDraws | None,
-    ) -> Ascent:
-        cfg, mask, heads = self.config, self._action_mask(task), self._heads(0, draws)
+    def _ascend(self, latent: Tensor, starts: Tensor, anchor: Tensor, request: PlanRequest) -> Ascent:
+        cfg, task, heads = self.config, request.task, self._heads(0, request.draws)
         ascent = ascend(
             self._slope,
             latent,
@@ -296,7 +272,7 @@ class GradientPlanner(MPPI):
             anchor,
             heads,
             task,
-            mask,
+            self._action_mask(task),
             cfg.gradient,
             cfg.tolerance,
             self._ascent_clock,
@@ -309,15 +285,14 @@ class GradientPlanner(MPPI):
         mean: Tensor,
         std: Tensor,
         value: Tensor,
-        evaluate: bool,
-        draws: PlanDraws | None,
+        request: PlanRequest,
         iterations: int,
         ended_by: str,
         trace: tuple[Tensor, ...],
     ) -> PlanBatch:
         """Result of mean and std (H, B, A); keeps the mean for the next call, adds exploration to act."""
         self._mean = mean
-        action = self._choose(mean, std, None, None, evaluate, draws)
+        action = self._choose(mean, std, None, None, request)
         return PlanBatch(
             action, mean.transpose(0, 1), std.transpose(0, 1), value, iterations, ended_by, trace
         )
@@ -347,34 +322,23 @@ class MPPIGradient(GradientPlanner):
             return replace(config, gradient=replace(ascent, iterations=ascent.iterations - 1))
         return MPPI.cheaper(config)
 
-    @torch.inference_mode()
-    def plan(
-        self,
-        obs: Tensor,
-        first: Tensor,
-        evaluate: bool,
-        task: Tensor | None = None,
-        deadline: float | None = None,
-        draws: PlanDraws | None = None,
-    ) -> PlanBatch:
-        """Plan for obs (B, O); see `Planner.plan`.
-
-        A deadline that leaves no time for an iteration gives the mean of the policy trajectories (iterations
-        0, value NaN).
+    def _plan(self, request: PlanRequest) -> PlanBatch:
+        """A deadline that leaves no time for an iteration gives the mean of the policy trajectories
+        (iterations 0, value NaN).
         """
-        found = self._search(obs, first, task, deadline, draws)
+        found = self._search(request)
         mean, value, ended_by = found.mean, found.value, found.ended_by
         iterations, trace = len(found.trace), found.trace
         if found.elites is not None and ended_by != "deadline":
             elites = found.elites[:, :, : self.config.gradient.elites]
             starts = torch.cat([mean.unsqueeze(2), elites], dim=2)
-            self._ascent_clock.start(deadline, len(obs))
-            ascent = self._ascend(found.latent, starts, mean, task, draws)
+            self._ascent_clock.start(request.deadline, len(request.obs))
+            ascent = self._ascend(found.latent, starts, mean, request)
             if ascent.trace:
                 mean, value = _best(ascent)
             iterations, trace = iterations + ascent.iterations, trace + ascent.trace
             ended_by = ascent.ended_by
-        return self._result(mean, found.std, value, evaluate, draws, iterations, ended_by, trace)
+        return self._result(mean, found.std, value, request, iterations, ended_by, trace)
 
 
 def _best(ascent: Ascent) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from tdmpc2_core.imagine.rollout import Discount, ModelRollout, Rollout
 from tdmpc2_core.model.encoder import draw_shifts
 from tdmpc2_core.model.kernels import kernels
 from tdmpc2_core.planning.clock import IterationClock
-from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws, Planner
+from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws, Planner, PlanRequest
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
@@ -89,36 +89,23 @@ class MPPI(Planner):
         """Forget the previous plans of all robots."""
         self._mean = None
 
-    @torch.inference_mode()
-    def plan(
-        self,
-        obs: Tensor,
-        first: Tensor,
-        evaluate: bool,
-        task: Tensor | None = None,
-        deadline: float | None = None,
-        draws: PlanDraws | None = None,
-    ) -> PlanBatch:
-        """Plan for obs (B, O); see `Planner.plan`.
-
-        A deadline that leaves no time for an iteration gives the mean of the policy trajectories
+    def _plan(self, request: PlanRequest) -> PlanBatch:
+        """A deadline that leaves no time for an iteration gives the mean of the policy trajectories
         (iterations 0, value NaN).
         """
-        found = self._search(obs, first, task, deadline, draws)
+        found = self._search(request)
         mean, std = found.mean, found.std
-        action = self._choose(mean, std, found.elites, found.weight, evaluate, draws)
+        action = self._choose(mean, std, found.elites, found.weight, request)
         self._mean = mean
         batch_first = (mean.transpose(0, 1), std.transpose(0, 1))
         return PlanBatch(action, *batch_first, found.value, len(found.trace), found.ended_by, found.trace)
 
-    def _search(
-        self, obs: Tensor, first: Tensor, task: Tensor | None, deadline: float | None, draws: PlanDraws | None
-    ) -> Search:
-        cfg = self.config
-        self._clock.start(deadline, len(obs))
+    def _search(self, request: PlanRequest) -> Search:
+        cfg, obs, task, draws = self.config, request.obs, request.task, request.draws
+        self._clock.start(request.deadline, len(obs))
         latent = self.rollout.encode(obs, task, self._shifts(obs, draws))
         prior = self._prior(latent, task, draws)
-        mean, std = self._initial(latent, first, prior)
+        mean, std = self._initial(latent, request.first, prior)
         mask = self._action_mask(task)
         heads = self._heads(0, draws)
         trace: list[Tensor] = []
@@ -230,11 +217,10 @@ class MPPI(Planner):
         std: Tensor,
         elites: Tensor | None,
         weight: Tensor | None,
-        evaluate: bool,
-        draws: PlanDraws | None,
+        request: PlanRequest,
     ) -> Tensor:
         """Action (B, A): an elite drawn by weight, or the mean; plus exploration noise in training."""
-        action = mean[0]
+        action, evaluate, draws = mean[0], request.evaluate, request.draws
         if elites is not None and weight is not None and not (evaluate and self.config.evaluation == "mean"):
             if draws is not None and draws.elite is not None:
                 exponential = draws.elite

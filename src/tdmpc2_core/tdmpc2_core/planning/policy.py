@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from tdmpc2_core.imagine.compiled import compiled_model
 from tdmpc2_core.imagine.rollout import Discount
-from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws, Planner
+from tdmpc2_core.planning.protocol import PlanBatch, Planner, PlanRequest
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
@@ -41,18 +40,9 @@ class PolicyPlanner(Planner):
         """Nothing is cheaper."""
         return None
 
-    @torch.inference_mode()
-    def plan(
-        self,
-        obs: Tensor,
-        first: Tensor,
-        evaluate: bool,
-        task: Tensor | None = None,
-        deadline: float | None = None,
-        draws: PlanDraws | None = None,
-    ) -> PlanBatch:
-        """Plan for obs (B, O); see `Planner.plan`. One pass, so `deadline` is ignored."""
-        compiled = self._compiled
+    def _plan(self, request: PlanRequest) -> PlanBatch:
+        """One pass, so that the deadline is ignored."""
+        obs, task, compiled = request.obs, request.task, self._compiled
         model = self.model if compiled is None or not compiled.refresh() else compiled
         z = model.encode(obs, task)
         shape = (len(obs), self.model.config.action_dim)
@@ -63,7 +53,7 @@ class PolicyPlanner(Planner):
             means.append(sample.mean)
             stds.append((1.0 - sample.mean.square()) * sample.log_std.exp())
             if t == 0:
-                action = sample.mean if evaluate else sample.action
+                action = sample.mean if request.evaluate else sample.action
                 value = model.q_values(z, sample.mean, task).mean(0).squeeze(-1)
             if t + 1 < self.config.horizon:
                 z = model.next(z, sample.mean, task)

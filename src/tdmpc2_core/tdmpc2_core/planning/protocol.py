@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -146,6 +146,17 @@ class PlanDraws:
         )
 
 
+class PlanRequest(NamedTuple):
+    """The arguments of `Planner.plan`."""
+
+    obs: Tensor
+    first: Tensor
+    evaluate: bool
+    task: Tensor | None = None
+    deadline: float | None = None
+    draws: PlanDraws | None = None
+
+
 class Planner(ABC):
     """A planner for B robots at once. It keeps what it carries from call to call per robot.
 
@@ -179,7 +190,7 @@ class Planner(ABC):
     def cheaper(cls, config: PlannerConfig) -> PlannerConfig | None:
         """The next cheaper settings; None when only the policy prior is cheaper."""
 
-    @abstractmethod
+    @torch.inference_mode()
     def plan(
         self,
         obs: Tensor,
@@ -197,6 +208,11 @@ class Planner(ABC):
         already gives what the planner has without an iteration, at once: actions of the policy prior,
         iterations 0, value NaN, ended_by `deadline`.
         """
+        return self._plan(PlanRequest(obs, first, evaluate, task, deadline, draws))
+
+    @abstractmethod
+    def _plan(self, request: PlanRequest) -> PlanBatch:
+        """What `plan` does, without gradients."""
 
     def reset(self) -> None:  # noqa: B027  # most planners carry nothing
         """Forget everything carried over, for all robots."""

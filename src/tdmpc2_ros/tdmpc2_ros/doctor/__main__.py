@@ -33,8 +33,10 @@ def _robot(robot: str, namespace: str, timeout: float) -> list[Finding]:
         embodiment = Embodiment.load(robot)
     except UserError:
         return [warn("running robot", "not looked at", "name a robot that exists")]
-    with checks.RosGraph(embodiment, namespace, timeout) as graph:
-        return run([graph.sensors, graph.controllers, graph.planner])
+    from tdmpc2_ros.doctor.robot import RunningRobot  # with rclpy, once it is known to load
+
+    with RunningRobot(embodiment, namespace, timeout) as there:
+        return run([there.sensors, there.controllers, there.planner])
 
 
 def _examine(given: Any) -> int:

@@ -105,7 +105,7 @@ class PlannerNode(LifecycleNode):
             self._goals.clear()
         slot.telemetry.restart()
         simulated = self.get_parameter("use_sim_time").value
-        with slot.lock:
+        with slot.lock:  # no service exchanges the agent between here and the thread's start
             agent = slot.configured()
             ticker = Ticker(agent.control_period, self.now if simulated else time.monotonic)
             decider = Decider(agent, self._sensors.state, slot.options)
@@ -161,7 +161,7 @@ class PlannerNode(LifecycleNode):
             return
         self.cause.record(cause)
         assert self._sensors is not None
-        self._sensors.fresh = lambda: None
+        self._sensors.fresh = lambda: None  # its ticker ends with the thread
         with self._slot.lock:
             thread, self._slot.thread = self._slot.thread, None
             thread.stop()
@@ -190,7 +190,7 @@ class PlannerNode(LifecycleNode):
     def _report(self) -> None:
         if self._state == "active" and self.cause.text.startswith("fault"):
             self.get_logger().error(self.cause.text)
-            self.trigger_deactivate()
+            self.trigger_deactivate()  # here, as the faulty thread cannot join itself
             return
         now = self._situation()
         if self._state == "active" and self.statistics.ticks == 0 and now.stale:

@@ -132,7 +132,7 @@ class ControlThread:
         decision = self._decider.hold("stopping")
         if decision.targets is not None:
             self._output.publish(decision.targets)
-            self._output.flush()
+            self._output.flush()  # the process may end next, and what DDS has not sent by then is lost
         self.mode, self.reason = "idle", "stopped"
 
     def _publish_latency(self, latency: float, planning: float) -> None:

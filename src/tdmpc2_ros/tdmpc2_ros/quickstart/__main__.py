@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from tdmpc2_core.doctor import machine
@@ -36,22 +37,25 @@ def _execute(options: Options, children: Children) -> tuple[list[Trial], dict[st
     from tdmpc2_ros.quickstart.trial import Trial, drive
 
     numbers = range(1, options.robots + 1) if options.robots > 1 else (0,)
-    trials = [Trial(options, children, number) for number in numbers]
-    _say("starting simulation and planner")
-    for trial in trials:
-        trial.start_nodes()
-    for trial in trials:
-        trial.activate()
-    before = {child.name: child.cpu_seconds() or 0.0 for child in children.all}
-    drive(trials, options.course.seconds)
-    spent = {child.name: (child.cpu_seconds() or 0.0) - before[child.name] for child in children.all}
-    usage = {
-        "cpu_share_of_one_core": {name: s / options.course.seconds for name, s in spent.items()},
-        "realtime_priority": {child.name: child.realtime() for child in children.all},
-    }
-    for trial in trials:
-        trial.stop_planner()
-    children.stop(*children.all)
+    with ExitStack() as operators:
+        trials = [Trial(options, children, number) for number in numbers]
+        for trial in trials:
+            operators.callback(trial.operator.close)
+        _say("starting simulation and planner")
+        for trial in trials:
+            trial.start_nodes()
+        for trial in trials:
+            trial.activate()
+        before = {child.name: child.cpu_seconds() or 0.0 for child in children.all}
+        drive(trials, options.course.seconds)
+        spent = {child.name: (child.cpu_seconds() or 0.0) - before[child.name] for child in children.all}
+        usage = {
+            "cpu_share_of_one_core": {name: s / options.course.seconds for name, s in spent.items()},
+            "realtime_priority": {child.name: child.realtime() for child in children.all},
+        }
+        for trial in trials:
+            trial.stop_planner()
+        children.stop(*children.all)
     return trials, usage
 
 

@@ -141,6 +141,11 @@ class Operator(Node):
         """Over ground, m/s, of late."""
         return math.hypot(*self._newest.linear[:2]) if self._newest else 0.0
 
+    def close(self) -> None:
+        """Leave the ROS graph; what was collected stays."""
+        self._spinner.shutdown(timeout_sec=1.0)
+        self.destroy_node()
+
     # ---- what came of it ----
     def motion(self, start: float) -> Motion:
         """Ground truth since the node's beginning, with times relative to `start`, s of the node clock."""

@@ -34,7 +34,7 @@ _CHECKPOINT = 1.0  # s
 
 
 @dataclass(frozen=True)
-class RecorderSettings:
+class RecorderParameters:
     """All of them are read-only: they are given at start."""
 
     output: str = setting(
@@ -48,7 +48,7 @@ class Recorder(Node):
 
     def __init__(self) -> None:
         super().__init__("recorder")
-        settings = Parameters(self, RecorderSettings).values
+        settings = Parameters(self, RecorderParameters).values
         self.bag = BagWriter(settings.output or datetime.now().strftime("rosbag2_%Y_%m_%d-%H_%M_%S"))
         self._kinds = {
             **{row.topic: row.kind(settings.cmd_vel_stamped) for row in SOURCE_TOPICS.values()},

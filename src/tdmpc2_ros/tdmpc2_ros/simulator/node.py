@@ -39,7 +39,7 @@ from tdmpc2_ros.simulator.commands import CommandError, read_forward_command, re
 
 
 @dataclass(frozen=True)
-class SimulationSettings:
+class SimulationParameters:
     """All of them are read-only: they are given at start."""
 
     robot: str = setting("quadruped", why="shipped robot's name, or path of a folder with embodiment.yaml")
@@ -116,7 +116,7 @@ class MujocoSim(Node):
 
     def __init__(self) -> None:
         super().__init__("mujoco_sim")
-        self.settings = Parameters(self, SimulationSettings).values
+        self.settings = Parameters(self, SimulationParameters).values
         robot = self.settings.load_embodiment()
         self.robot = SimulatedRobot(robot, self.settings.robot_options, self.settings.seed)
         self.embodiment = prefixed(robot, self.settings.prefix)
