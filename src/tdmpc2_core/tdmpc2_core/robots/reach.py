@@ -33,10 +33,9 @@ def tool_error(chain: KinematicChain, joints: ArrayLike, goal: ArrayLike) -> tup
 def resolved_rate(chain: KinematicChain, joints: ArrayLike, goal: ArrayLike) -> tuple[Array, Array]:
     """Joint change (..., J), rad, towards a goal by damped least squares, and the projector (..., J, J) onto
     changes that leave the tool where it is (Nakamura and Hanafusa, 1986; Wampler, 1986)."""
-    offset, turn = tool_error(chain, joints, goal)
-    _, rotation = chain.forward(joints)
+    position, rotation, jacobian = chain.differential(joints)
+    offset, turn = pose_error(position, rotation, goal)
     error = np.concatenate([(rotation @ offset[..., None]), (rotation @ turn[..., None])], axis=-2)
-    jacobian = chain.jacobian(joints)
     transposed = np.swapaxes(jacobian, -1, -2)
     inverse = transposed @ np.linalg.inv(jacobian @ transposed + DAMPING**2 * np.eye(6))
     free = np.eye(jacobian.shape[-1]) - inverse @ jacobian

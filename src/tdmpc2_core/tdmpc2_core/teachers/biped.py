@@ -20,7 +20,16 @@ from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.kinematics import KinematicChain
-from tdmpc2_core.robots.rotations import rotation_vector, skew
+from tdmpc2_core.robots.rotations import (
+    axis_angle_matrix,
+    from_roll_pitch_yaw,
+    rotation_vector,
+    skew,
+    to_matrix,
+    to_roll_pitch_yaw,
+    wxyz_to_xyzw,
+    yaw,
+)
 
 if TYPE_CHECKING:
     from tdmpc2_core.envs.robot.env import RobotEnv
@@ -124,21 +133,20 @@ class BipedState:
         model, data = simulation.model, simulation.data
         mujoco.mj_subtreeVel(model, data)
         body = model.body(simulation.embodiment.base_frame).id
-        rotation = data.xmat[body].reshape(3, 3)
-        self.yaw = float(np.arctan2(rotation[1, 0], rotation[0, 0]))
+        self.rotation = data.xmat[body].reshape(3, 3).copy()
+        self._roll, self._pitch, self.yaw = map(float, to_roll_pitch_yaw(wxyz_to_xyzw(data.xquat[body])))
         self.heading = about_z(self.yaw)[:2, :2]
-        self.rotation = rotation.copy()
-        self._level = about_z(self.yaw).T @ rotation
         self.base, self.base_velocity = data.xpos[body].copy(), data.qvel[:3].copy()
         feet = [data.xmat[leg.body].reshape(3, 3) for leg in legs]
         self.soles = np.array(
             [data.xpos[leg.body] + foot @ leg.sole for leg, foot in zip(legs, feet, strict=True)]
         )
-        self.foot_yaw = [float(np.arctan2(foot[1, 0], foot[0, 0])) for foot in feet]
+        self.foot_yaw = [float(yaw(wxyz_to_xyzw(data.xquat[leg.body]))) for leg in legs]
         self.middle = self.soles[:, :2].mean(axis=0)
         self.centre = centre = data.subtree_com[body].copy()
         gravity = -float(model.opt.gravity[2])
-        self.omega = float(np.sqrt(gravity / max(centre[2], 0.1)))
+        height = centre[2] - simulation.ground_height(self.middle[None])[0]
+        self.omega = float(np.sqrt(gravity / max(height, 0.1)))
         self.velocity = data.subtree_linvel[body, :2].copy()  # of the centre of mass
         self.capture = centre[:2] + self.velocity / self.omega
         self.lean = self.heading.T @ (self.capture - self.middle)  # capture point from the middle of the feet
@@ -147,21 +155,12 @@ class BipedState:
 
     def tilt(self, share: float) -> Array:
         """Rotation (3, 3) by a share of the trunk's roll and pitch."""
-        pitch = np.arcsin(np.clip(-self._level[2, 0], -1.0, 1.0))
-        roll = np.arctan2(self._level[2, 1], self._level[2, 2])
-        sp, cp, sr, cr = (
-            np.sin(share * pitch),
-            np.cos(share * pitch),
-            np.sin(share * roll),
-            np.cos(share * roll),
-        )
-        return np.array([[cp, sp * sr, sp * cr], [0.0, cr, -sr], [-sp, cp * sr, cp * cr]])
+        return to_matrix(from_roll_pitch_yaw(share * self._roll, share * self._pitch, 0.0))
 
 
 def about_z(angle: float) -> Array:
     """Rotation (3, 3) about the vertical."""
-    s, c = np.sin(angle), np.cos(angle)
-    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+    return axis_angle_matrix((0.0, 0.0, 1.0), angle)
 
 
 _PHASE_LOCK = 0.02  # cycles per decision by which the inner phase follows the environment's
