@@ -262,6 +262,29 @@ def _add_train(commands: Any, name: str) -> None:
     train.format_help = with_settings  # type: ignore[method-assign]
 
 
+def _expert(args: argparse.Namespace) -> None:
+    from tdmpc2_core.train.expert import ExpertRunConfig, ExpertTrainer
+
+    robot = _given(args.settings, "robot") or "quadruped"
+    base = ExpertRunConfig(robot=robot, out=Path("runs") / f"{Path(robot).name}-expert")
+    ExpertTrainer(apply_overrides(base, args.settings)).train()
+
+
+def _add_expert(commands: Any, name: str) -> None:
+    summary = "train a robot's expert by reinforcement on what only a simulator knows, or continue"
+    example = "tdmpc2 expert robot=quadruped decisions=8000000"
+    expert = _command(commands, name, _expert, summary, example)
+    expert.add_argument("settings", nargs="*", metavar="key=value", help="settings, see below")
+    brief = expert.format_help
+
+    def with_settings() -> str:
+        from tdmpc2_core.train.expert import ExpertRunConfig  # here: it imports torch
+
+        return f"{brief()}\nsettings:\n{field_help(ExpertRunConfig())}\n"
+
+    expert.format_help = with_settings  # type: ignore[method-assign]
+
+
 def _add_eval(commands: Any, name: str) -> None:
     summary = "run a bundle in simulation: a robot on the fixed course of commands, a task for whole episodes"
     example = "tdmpc2 eval runs/quadruped/best --planner policy --episodes 16"
@@ -304,6 +327,7 @@ def _add_info(commands: Any, name: str) -> None:
 
 COMMANDS: dict[str, Callable[[Any, str], None]] = {
     "train": _add_train,
+    "expert": _add_expert,
     "eval": _add_eval,
     "calibrate": _add_calibrate,
     "import-urdf": _add_import_urdf,

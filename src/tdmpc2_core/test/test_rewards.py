@@ -203,3 +203,28 @@ def test_goal_of_a_tool_is_known_from_joints_alone():
 def test_every_source_of_a_term_has_a_name():
     known = {*SOURCES, "odometry", "feet"}
     assert all(row.sources and set(row.sources) <= known for row in REWARD_TERMS.values())
+    assert all(set(field.metadata["sources"]) <= known for field in fields(RobotState))
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_many_robots_at_once_earn_what_each_earns_bit_for_bit(name):
+    robot, rng = Embodiment.load(name), np.random.default_rng(3)
+    reward, count = Reward(robot), 7
+    many, singles = StateTracker(robot, count), [StateTracker(robot) for _ in range(count)]
+    rows = list(recorded(name))
+    for step in range(3):
+        drawn = [rows[k] for k in rng.integers(len(rows), size=count)]
+        fields = {key: [getattr(row["state"], key) for row in drawn] for key in MEASURED}
+        together = RobotState(**{k: None if v[0] is None else np.array(v) for k, v in fields.items()})
+        phases = np.array([np.nan if row["phase"] is None else row["phase"] for row in drawn])
+        many.complete(together, np.array([row["command"] for row in drawn]), phases)
+        total, parts, _ = reward(together)
+        for index, (row, single) in enumerate(zip(drawn, singles, strict=True)):
+            alone = RobotState(**{key: getattr(row["state"], key) for key in MEASURED})
+            found = reward(single.complete(alone, row["command"], row["phase"]))
+            assert found.total == total[index]
+            assert all(share == parts[term][index] for term, share in found.terms.items())
+        if step == 1:
+            many.reset(np.array([2, 5]))
+            singles[2].reset()
+            singles[5].reset()

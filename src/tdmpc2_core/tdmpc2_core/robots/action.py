@@ -40,6 +40,12 @@ class ActionMapper:
             result[index] = target = np.clip(target + row, self._lower, self._upper)
         return result
 
+    def steps(self, action: ArrayLike, start: ArrayLike) -> Array:
+        """Position targets (N, J) of N robots for one action (N, A) and last targets (N, J) each."""
+        step = self._scale * np.clip(np.asarray(action, dtype=np.float64), -1.0, 1.0)
+        origin = np.asarray(start) if self._delta else self._default
+        return np.clip(origin + step, self._lower, self._upper)
+
     def action(self, targets: ArrayLike, start: ArrayLike | None = None) -> Array:
         """Action (..., A) whose targets are nearest to `targets` (..., J), rad; after `start` for delta."""
         origin = self._given(start) if self._delta else self._default

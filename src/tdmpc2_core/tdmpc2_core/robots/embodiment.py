@@ -119,9 +119,13 @@ class CommandSpec:
         return tuple(term.name for term in self.terms)
 
     def velocity(self, command: ArrayLike) -> NDArray[np.float64]:
-        """Base velocity (3,) that a command (C,) asks for: forward and lateral, m/s, yaw rate, rad/s."""
-        asked = dict(zip(self.names, np.asarray(command, dtype=np.float64), strict=True))
-        return np.array([asked.get(name, 0.0) for name in ("linear_x", "linear_y", "angular_z")])
+        """Base velocity (..., 3) that a command (..., C) asks for: forward, lateral, m/s, yaw rate, rad/s."""
+        values = np.asarray(command, dtype=np.float64)
+        result = np.zeros((*values.shape[:-1], 3))
+        for column, name in enumerate(("linear_x", "linear_y", "angular_z")):
+            if name in self.names:
+                result[..., column] = values[..., self.names.index(name)]
+        return result
 
 
 @dataclass(frozen=True)
@@ -303,10 +307,10 @@ class TerminationSpec:
     min_base_height: float | None = setting(None, unit="m", why="trunk above ground")
     max_tilt: float | None = setting(None, unit="rad", above=0, why="trunk z axis from vertical")
 
-    def reached(self, height: float, tilt: float) -> bool:
-        """Whether a trunk `height` m above ground, tilted by `tilt` rad, has fallen."""
-        low = self.min_base_height is not None and height < self.min_base_height
-        return low or (self.max_tilt is not None and tilt > self.max_tilt)
+    def reached(self, height: Any, tilt: Any) -> Any:
+        """Whether trunks `height` m above ground, tilted by `tilt` rad, have fallen: numbers or arrays."""
+        low = height < (-np.inf if self.min_base_height is None else self.min_base_height)
+        return low | (tilt > (np.inf if self.max_tilt is None else self.max_tilt))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ within a term samples lie newest first.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +17,16 @@ from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.reach import tool_error
 from tdmpc2_core.robots.sensors import SensorState, Snapshot
 from tdmpc2_core.robots.terms import TERMS, OwnState
+
+
+class Places(NamedTuple):
+    """Where values lie in an observation: index of each value's younger neighbour in the observation before
+    (O,); of the newest values (S,), their scales and widths of noise (S,)."""
+
+    older: NDArray[np.intp]
+    newest: NDArray[np.intp]
+    scale: NDArray[np.float64]
+    noise: NDArray[np.float64]
 
 
 class ObservationAssembler:
@@ -29,17 +40,18 @@ class ObservationAssembler:
         self._embodiment, self._noise = embodiment, noise
         layout, terms = embodiment.observation_layout, embodiment.observation.terms
         size = embodiment.observation_dim
-        self._older = np.arange(size)  # index of each value's younger neighbour in the observation before
+        older = np.arange(size)
         newest: list[int] = []
         starts: list[int] = []
         for block in layout:
             starts.append(len(newest))
             newest.extend(range(block.start, block.start + block.size))
-            self._older[block.start + block.size : block.stop] -= block.size
-        self._newest = np.array(newest)
-        self._scale = np.concatenate([np.full(b.size, t.scale) for b, t in zip(layout, terms, strict=True)])
-        self._noise_width = np.concatenate(
-            [np.full(b.size, t.noise) for b, t in zip(layout, terms, strict=True)]
+            older[block.start + block.size : block.stop] -= block.size
+        self.places = Places(
+            older=older,
+            newest=np.array(newest),
+            scale=np.concatenate([np.full(b.size, t.scale) for b, t in zip(layout, terms, strict=True)]),
+            noise=np.concatenate([np.full(b.size, t.noise) for b, t in zip(layout, terms, strict=True)]),
         )
         self._sample = np.zeros(len(newest))  # newest value of every term, before the scale
         self._terms = [
@@ -97,9 +109,9 @@ class ObservationAssembler:
         snapshot = self._fresh(sensors, now)
         self._read(snapshot, now)
         if self._noise is not None:
-            self._sample += self._noise_width * self._noise.uniform(-1.0, 1.0, self._sample.size)
-        observation = self._observation.take(self._older)
-        observation[self._newest] = self._sample * self._scale
+            self._sample += self.places.noise * self._noise.uniform(-1.0, 1.0, self._sample.size)
+        observation = self._observation.take(self.places.older)
+        observation[self.places.newest] = self._sample * self.places.scale
         if self._fill:
             for block in self._embodiment.observation_layout:
                 values = observation[block.start : block.start + block.size]

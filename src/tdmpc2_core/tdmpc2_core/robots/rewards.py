@@ -25,6 +25,8 @@ from tdmpc2_core.robots.rotations import pose_error, to_matrix
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Value = Any  # a float or an array (N,); NumPy's own types do not say which
+"""One number, or one per robot (N,)."""
 
 
 def _told_by(*sources: str, section: str = "") -> Any:
@@ -36,6 +38,8 @@ def _told_by(*sources: str, section: str = "") -> Any:
 class RobotState:
     """A robot after a decision, in SI units; vectors are seen from the base, None is what no source told.
 
+    Of N robots every array but `default_position` has a leading robot axis, and so have the numbers.
+
     Sources: `joints`, `imu`, `command` and `self` as in `terms.SOURCES`, an IMU's values turned into the base
     frame; `odometry`, an estimate of the base's motion; `feet`, sensors of contact or distance to the ground.
     """
@@ -46,82 +50,93 @@ class RobotState:
     gravity: Array | None = _told_by("imu")  # (3,) unit vector
     angular_velocity: Array | None = _told_by("imu")  # (3,)
     linear_velocity: Array | None = _told_by("odometry")  # (3,)
-    base_height: float | None = _told_by("odometry")  # above the ground
+    base_height: Value | None = _told_by("odometry")  # above the ground
     foot_contact: Flags | None = _told_by("feet", section="clock")  # (F,)
     foot_height: Array | None = _told_by("feet", section="clock")  # (F,) above the ground
-    action: Array | None = _told_by("self")  # (A,)
-    previous_action: Array | None = _told_by("self")  # (A,)
+    action: NDArray[np.floating[Any]] | None = _told_by("self")  # (A,)
+    previous_action: NDArray[np.floating[Any]] | None = _told_by("self")  # (A,)
     tool_pose: Array | None = _told_by("joints", section="pose_command")  # (7,) m, quaternion xyzw
     # what `StateTracker` derives
     default_position: Array | None = _told_by("self")  # (J,)
     mean_velocity: Array | None = _told_by("odometry")  # (2,) over reward.velocity_time_constant
-    mean_yaw_rate: float | None = _told_by("imu")  # likewise
+    mean_yaw_rate: Value | None = _told_by("imu")  # likewise
     velocity_command: Array | None = _told_by(
         "command", section="twist_command"
     )  # (3,) forward, lateral, yaw
-    moving: bool | None = _told_by("command")  # whether any velocity is commanded
+    moving: Value | None = _told_by("command")  # whether any velocity is commanded
     foot_stance: Flags | None = _told_by("self", section="clock")  # (F,) what the gait asks for; all to stand
-    tool_distance: float | None = _told_by("joints", "command", section="pose_command")  # from tool to goal
-    tool_angle: float | None = _told_by("joints", "command", section="pose_command")
+    tool_distance: Value | None = _told_by("joints", "command", section="pose_command")  # from tool to goal
+    tool_angle: Value | None = _told_by("joints", "command", section="pose_command")
 
 
 _METADATA = {row.name: row.metadata for row in fields(RobotState)}
 
 
 class StateTracker:
-    """Adds to the states of one robot, decision by decision, what follows from the rest and from before."""
+    """Adds to the states of a robot, decision by decision, what follows from the rest and from before.
 
-    def __init__(self, embodiment: Embodiment) -> None:
-        self._embodiment = embodiment
+    Args:
+        count: of N robots, whose states come together; None: of one.
+
+    Attributes:
+        mean_velocity: (2,) or (N, 2), horizontal, over `reward.velocity_time_constant`.
+        mean_yaw_rate: () or (N,), likewise.
+    """
+
+    def __init__(self, embodiment: Embodiment, count: int | None = None) -> None:
+        self._embodiment, robots = embodiment, () if count is None else (count,)
         averaged = embodiment.reward.velocity_time_constant
         self._offsets = np.asarray(embodiment.clock.offsets if embodiment.clock else ())
         self._share = 1.0 - np.exp(-embodiment.control_period / averaged) if averaged > 0.0 else 1.0
-        self.reset()
+        self.mean_velocity, self.mean_yaw_rate = np.zeros((*robots, 2)), np.zeros(robots)
 
-    def reset(self) -> None:
-        """Start an episode."""
-        self._velocity, self._yaw_rate = np.zeros(2), np.float64(0.0)
+    def reset(self, rows: Any = ...) -> None:
+        """Start an episode, of N robots for some rows."""
+        self.mean_velocity, self.mean_yaw_rate = self.mean_velocity.copy(), self.mean_yaw_rate.copy()
+        self.mean_velocity[rows] = self.mean_yaw_rate[rows] = 0.0
 
-    def complete(self, state: RobotState, command: Array | None, phase: float | None) -> RobotState:
+    def complete(self, state: RobotState, command: Array | None, phase: Value | None) -> RobotState:
         """Fill in the derived fields of `state`, where their sources told enough; returns it.
 
         Args:
             state: after the decision.
-            command: (C,) that the decision was made under, zero inside the deadband; None where unknown.
-            phase: gait phase of the decision, None while the robot stands; both as `ObservationAssembler` has
-                them.
+            command: (..., C) that the decision was made under, zero inside the deadband; None where unknown.
+            phase: gait phase of the decision, NaN or None while the robot stands; both as
+                `ObservationAssembler` has them.
         """
         robot = self._embodiment
         state.default_position = robot.default_position
         if state.linear_velocity is not None:
-            self._velocity = self._velocity + self._share * (state.linear_velocity[:2] - self._velocity)
-            state.mean_velocity = self._velocity
+            self.mean_velocity = self._averaged(self.mean_velocity, state.linear_velocity[..., :2])
+            state.mean_velocity = self.mean_velocity
         if state.angular_velocity is not None:
-            self._yaw_rate = self._yaw_rate + self._share * (state.angular_velocity[2] - self._yaw_rate)
-            state.mean_yaw_rate = self._yaw_rate
+            self.mean_yaw_rate = self._averaged(self.mean_yaw_rate, state.angular_velocity[..., 2])
+            state.mean_yaw_rate = self.mean_yaw_rate
         if robot.clock is not None:
-            state.foot_stance = np.ones(len(self._offsets), dtype=bool)
-            if phase is not None:
-                state.foot_stance = (phase + self._offsets) % 1.0 < robot.clock.duty
+            cycles = np.asarray(np.nan if phase is None else phase)[..., None]
+            state.foot_stance = np.isnan(cycles) | ((cycles + self._offsets) % 1.0 < robot.clock.duty)
         if robot.command is None:
-            state.moving = False
+            state.moving = np.False_
         elif command is not None:
-            state.moving = bool(command.any())
+            state.moving = command.any(axis=-1)
             if robot.twist_command is not None:
                 state.velocity_command = robot.twist_command.velocity(command)
             elif robot.pose_command is not None:
                 self._to_goal(state, command)
         return state
 
+    def _averaged(self, before: Array, now: Array) -> Array:
+        return np.asarray(before + self._share * (now - before))
+
     def _to_goal(self, state: RobotState, goal: Array) -> None:
         if state.tool_pose is not None:
-            position, rotation = state.tool_pose[:3], to_matrix(state.tool_pose[3:])
+            position, rotation = state.tool_pose[..., :3], to_matrix(state.tool_pose[..., 3:])
         elif state.joint_position is not None:
             position, rotation = self._embodiment.chain.forward(state.joint_position)
         else:
             return
         offset, turn = pose_error(position, rotation, goal)
-        state.tool_distance, state.tool_angle = float(np.linalg.norm(offset)), float(np.linalg.norm(turn))
+        state.tool_distance, state.tool_angle = np.sqrt(_square(offset)), np.sqrt(_square(turn))
 
 
 @dataclass(frozen=True)
@@ -134,7 +149,7 @@ class RewardFunction:
         params: numbers that the embodiment file gives.
     """
 
-    function: Callable[..., float]
+    function: Callable[..., Value]
     reads: tuple[str, ...]
     params: tuple[str, ...]
 
@@ -154,7 +169,7 @@ class RewardFunction:
         found = dict.fromkeys(_METADATA[name]["section"] for name in self.reads)
         return tuple(section for section in found if section)
 
-    def __call__(self, state: RobotState, **params: float) -> float:
+    def __call__(self, state: RobotState, **params: float) -> Value:
         """The term's value, without its weight. Everything it reads must be known."""
         return self.function(*[getattr(state, name) for name in self.reads], **params)
 
@@ -163,7 +178,7 @@ REWARD_TERMS: dict[str, RewardFunction] = {}
 """Reward terms by name; `reward_term` adds the row of a function."""
 
 
-def reward_term(function: Callable[..., float]) -> Callable[..., float]:
+def reward_term(function: Callable[..., Value]) -> Callable[..., Value]:
     """Makes a function the reward term of its name."""
     parameters = inspect.signature(function).parameters.values()
     reads = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
@@ -172,105 +187,108 @@ def reward_term(function: Callable[..., float]) -> Callable[..., float]:
     return function
 
 
-def _kernel(squared_error: float | Array, sigma: float) -> float:
-    return float(np.exp(-squared_error / sigma**2))
+def _square(vector: Array) -> Value:
+    """Squared length (...,) of vectors (..., n). One robot gets the same bits alone and among others: the
+    products of all are summed by the same routine."""
+    return (vector[..., None, :] @ vector[..., None])[..., 0, 0]
+
+
+def _kernel(squared_error: Value, sigma: float) -> Value:
+    return np.exp(-squared_error / sigma**2)
 
 
 @reward_term
-def track_linear_velocity(mean_velocity: Array, velocity_command: Array, *, sigma: float) -> float:
+def track_linear_velocity(mean_velocity: Array, velocity_command: Array, *, sigma: float) -> Value:
     """Mean horizontal velocity follows the command; `sigma` in m/s."""
-    error = mean_velocity - velocity_command[:2]
-    return _kernel(error @ error, sigma)
+    return _kernel(_square(mean_velocity - velocity_command[..., :2]), sigma)
 
 
 @reward_term
-def track_yaw_rate(mean_yaw_rate: float, velocity_command: Array, *, sigma: float) -> float:
+def track_yaw_rate(mean_yaw_rate: Value, velocity_command: Array, *, sigma: float) -> Value:
     """Mean yaw rate follows the command; `sigma` in rad/s."""
-    return _kernel((mean_yaw_rate - velocity_command[2]) ** 2, sigma)
+    return _kernel((mean_yaw_rate - velocity_command[..., 2]) ** 2, sigma)
 
 
 @reward_term
-def upright(gravity: Array, *, sigma: float) -> float:
+def upright(gravity: Array, *, sigma: float) -> Value:
     """Gravity stays on the body's z axis; `sigma` is the sine of the tilt."""
-    return _kernel(gravity[:2] @ gravity[:2], sigma)
+    return _kernel(_square(gravity[..., :2]), sigma)
 
 
 @reward_term
-def base_height(base_height: float, *, target: float, sigma: float) -> float:
+def base_height(base_height: Value, *, target: float, sigma: float) -> Value:
     """Trunk height above ground; `target` and `sigma` in m."""
     return _kernel((base_height - target) ** 2, sigma)
 
 
 @reward_term
-def gait_contact(foot_contact: Flags, foot_stance: Flags) -> float:
+def gait_contact(foot_contact: Flags, foot_stance: Flags) -> Value:
     """Share of feet whose contact is what the gait phase asks for."""
-    return float(np.mean(foot_contact == foot_stance))
+    return np.mean(foot_contact == foot_stance, axis=-1)
 
 
 @reward_term
-def foot_clearance(foot_height: Array, foot_stance: Flags, *, target: float) -> float:
+def foot_clearance(foot_height: Array, foot_stance: Flags, *, target: float) -> Value:
     """Mean height of the feet in swing as a share of `target` (m), at most 1; 1 while standing."""
     swing = ~foot_stance
-    return float(np.mean(np.clip(foot_height[swing] / target, 0.0, 1.0))) if swing.any() else 1.0
+    count = swing.sum(-1)
+    lifted = (np.clip(foot_height / target, 0.0, 1.0) * swing).sum(-1)
+    return np.where(count > 0, lifted / np.maximum(count, 1), 1.0)
 
 
 @reward_term
-def vertical_velocity(linear_velocity: Array) -> float:
+def vertical_velocity(linear_velocity: Array) -> Value:
     """Squared vertical velocity of the trunk, (m/s)^2."""
-    return float(linear_velocity[2] ** 2)
+    return linear_velocity[..., 2] ** 2
 
 
 @reward_term
-def roll_pitch_rate(angular_velocity: Array) -> float:
+def roll_pitch_rate(angular_velocity: Array) -> Value:
     """Squared roll and pitch rates, (rad/s)^2."""
-    return float(angular_velocity[:2] @ angular_velocity[:2])
+    return _square(angular_velocity[..., :2])
 
 
 @reward_term
-def action_rate(action: Array, previous_action: Array) -> float:
+def action_rate(action: Array, previous_action: Array) -> Value:
     """Squared change of the action between decisions."""
-    change = action - previous_action
-    return float(change @ change)
+    return _square(action - previous_action)
 
 
 @reward_term
-def effort(effort: Array) -> float:
+def effort(effort: Array) -> Value:
     """Squared joint efforts, (N m)^2."""
-    return float(effort @ effort)
+    return _square(effort)
 
 
 @reward_term
-def joint_velocity(joint_velocity: Array) -> float:
+def joint_velocity(joint_velocity: Array) -> Value:
     """Squared joint velocities, (rad/s)^2."""
-    return float(joint_velocity @ joint_velocity)
+    return _square(joint_velocity)
 
 
 @reward_term
-def tool_position(tool_distance: float, *, coarse: float, middle: float, fine: float) -> float:
+def tool_position(tool_distance: Value, *, coarse: float, middle: float, fine: float) -> Value:
     """Tool comes to the position of its goal: mean of three kernels, whose sigmas are in m."""
-    return float(np.mean([_kernel(tool_distance**2, s) for s in (coarse, middle, fine)]))
+    return np.mean([_kernel(tool_distance**2, s) for s in (coarse, middle, fine)], axis=0)
 
 
 @reward_term
-def tool_orientation(tool_angle: float, *, coarse: float, middle: float, fine: float) -> float:
+def tool_orientation(tool_angle: Value, *, coarse: float, middle: float, fine: float) -> Value:
     """Tool comes to the orientation of its goal: mean of three kernels, whose sigmas are in rad."""
-    return float(np.mean([_kernel(tool_angle**2, s) for s in (coarse, middle, fine)]))
+    return np.mean([_kernel(tool_angle**2, s) for s in (coarse, middle, fine)], axis=0)
 
 
 @reward_term
-def stand_pose(moving: bool, joint_position: Array, default_position: Array) -> float:
+def stand_pose(moving: Value, joint_position: Array, default_position: Array) -> Value:
     """Squared distance from the default pose while the command is zero, rad^2."""
-    if moving:
-        return 0.0
-    error = joint_position - default_position
-    return float(error @ error)
+    return np.where(moving, 0.0, _square(joint_position - default_position))
 
 
 class RewardSum(NamedTuple):
     """The reward of one decision."""
 
-    total: float  # of the terms that are known
-    terms: dict[str, float]  # weighted share of each of them
+    total: Value  # of the terms that are known
+    terms: dict[str, Value]  # weighted share of each of them
     masked: tuple[str, ...]  # names of the others: they read what no source told
 
 

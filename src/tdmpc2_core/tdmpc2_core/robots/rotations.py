@@ -62,6 +62,13 @@ def rotate(quaternion_xyzw: ArrayLike, vector: ArrayLike) -> Array:
     return v + w * twist + np.cross(axis, twist)
 
 
+def into_frame(matrix: ArrayLike, vector: ArrayLike) -> Array:
+    """World vectors (..., 3) expressed in frames of the rotation matrices (..., 3, 3) or (..., 9)."""
+    v = np.asarray(vector, dtype=np.float64)
+    m = np.asarray(matrix, dtype=np.float64).reshape(*v.shape, 3)
+    return (m * v[..., None]).sum(-2)
+
+
 def rotate_inverse(quaternion_xyzw: ArrayLike, vector: ArrayLike) -> Array:
     """World vectors (..., 3) expressed in the body, for unit quaternions (..., 4)."""
     q = np.asarray(quaternion_xyzw, dtype=np.float64)

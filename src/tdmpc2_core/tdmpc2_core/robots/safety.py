@@ -90,6 +90,22 @@ class SafetyFilter:
         self._last = safe
         return SafetyResult(safe.copy(), tuple(interventions))
 
+    def limit(self, targets: Array, last: Array, position: Array, dt: float) -> Array:
+        """What `filter` gives, for N robots at once: targets, last safe ones and positions (N, J)."""
+        safe = np.where(np.isfinite(targets), targets, last)
+        step = self._rate * self._seconds(dt)
+        low, high = np.maximum(self._lower, last - step), np.minimum(self._upper, last + step)
+        known = np.isfinite(position)
+        effort_low = np.clip(np.where(known, position - self._reach, low), low, high)
+        effort_high = np.clip(np.where(known, position + self._reach, high), low, high)
+        for floor, ceiling in ((self._lower, self._upper), (low, high), (effort_low, effort_high)):
+            safe = np.clip(safe, floor, ceiling)
+        return safe
+
+    def inside(self, position: Array) -> Array:
+        """Positions (..., J) within the limits; default where not finite."""
+        return np.clip(np.where(np.isfinite(position), position, self._default), self._lower, self._upper)
+
     def explain(self, requested: ArrayLike, result: SafetyResult) -> str:
         """One line for a log: the stages and each joint they changed; empty when nothing was changed."""
         if not result.interventions:
@@ -101,9 +117,7 @@ class SafetyFilter:
         return f"{', '.join(result.interventions)}: {'; '.join(changes)}"
 
     def _start(self, position: ArrayLike) -> Array:
-        measured = self._numbers(position)
-        np.copyto(measured, self._default, where=~np.isfinite(measured))
-        return np.clip(measured, self._lower, self._upper)
+        return self.inside(self._numbers(position))
 
     def _seconds(self, dt: float) -> float:
         try:

@@ -211,7 +211,7 @@ def _gait_phase(out: Array, sample: Any, own: OwnState) -> None:
         out[:] = 0.0
     else:
         angle = 2.0 * math.pi * own.phase
-        out[0], out[1] = math.sin(angle), math.cos(angle)
+        out[0], out[1] = np.sin(angle), np.cos(angle)
 
 
 TERMS: dict[str, Term] = {

@@ -145,7 +145,7 @@ class BipedState:
         self.middle = self.soles[:, :2].mean(axis=0)
         self.centre = centre = data.subtree_com[body].copy()
         gravity = -float(model.opt.gravity[2])
-        height = centre[2] - simulation.ground_height(self.middle[None])[0]
+        height = centre[2] - simulation.ground_height(self.middle)
         self.omega = float(np.sqrt(gravity / max(height, 0.1)))
         self.velocity = data.subtree_linvel[body, :2].copy()  # of the centre of mass
         self.capture = centre[:2] + self.velocity / self.omega

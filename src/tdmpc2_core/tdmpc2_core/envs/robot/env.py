@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,19 +73,25 @@ class RobotEnv:
         self._previous_action = np.zeros(embodiment.action_dim)
         self._steps = 0
         self._delay = 0.0
+        self._under_way: deque[tuple[float, np.ndarray]] = deque()  # arrival, s, and joint targets
 
     # ---- command ----
     def set_command(self, command: np.ndarray | None) -> None:
         """Hold this command (C,) from the next decision on; None returns to drawn commands."""
         self._fixed_command = None if command is None else np.asarray(command, dtype=np.float64)
 
-    def _next_command(self) -> np.ndarray:
+    def next_command(self, steps: int) -> np.ndarray:
+        """The command (C,) of the decision after `steps` of the episode."""
+        self._command = self._drawn_command(steps)
+        return self._command
+
+    def _drawn_command(self, steps: int) -> np.ndarray:
         if self._fixed_command is not None:
             return self._fixed_command
         spec = self.embodiment.command
         if spec is None:
             return self._command
-        if self._steps % max(1, round(spec.resample_seconds * self.embodiment.control_rate)) == 0:
+        if steps % max(1, round(spec.resample_seconds * self.embodiment.control_rate)) == 0:
             stand = self.rng.random() < spec.stand_fraction
             if not isinstance(spec, CommandSpec):
                 assert self._goals is not None
@@ -106,18 +113,24 @@ class RobotEnv:
     # ---- gymnasium-style interface ----
     def reset(self) -> np.ndarray:
         """New episode; returns the first observation (O,) float32."""
-        options, simulation = self.options, self.simulation
-        simulation.reset(randomise=options.random_reset)
-        self._randomise(options.randomise)
+        simulation = self.simulation
+        self._delay = self.begin()
         self._steps = 0
         self._previous_action = np.zeros(self.embodiment.action_dim)
         self._tracker.reset()
+        self._under_way.clear()
         self.player.reset(simulation.joint_position())
         self.safety.reset(simulation.joint_position())
-        self._command = self._next_command()
+        self.next_command(self._steps)
         self._measure()
         self.assembler.reset(self.sensors, simulation.time)
         return self.assembler.assemble(self.sensors, simulation.time)
+
+    def begin(self) -> float:
+        """Start pose and physics of a new episode; returns its delay from decision to command, s."""
+        self.simulation.reset(randomise=self.options.random_reset)
+        draw = self.options.randomise
+        return randomise(self.simulation, self.rng) if draw else restore(self.simulation)
 
     def step(self, action: np.ndarray) -> StepResult:
         """Apply ``action`` (A,) for one control period."""
@@ -128,10 +141,10 @@ class RobotEnv:
         self.assembler.record_target(targets)
         self._advance(targets)
         self._steps += 1
-        self._maybe_push()
+        self.maybe_push()
         reward, info = self._evaluate(action)
         self._previous_action = action
-        self._command = self._next_command()
+        self.next_command(self._steps)
         self._measure()
         terminated = self.simulation.fallen()
         truncated = not terminated and self._steps >= self.max_steps
@@ -140,17 +153,17 @@ class RobotEnv:
 
     # ---- parts of a step ----
     def _advance(self, targets: np.ndarray) -> None:
+        """Physics of one control period. Commands under way longer than that arrive in a later one."""
         simulation, ramp = self.simulation, self.embodiment.action.interpolation == "linear"
-        arrival = simulation.time + self._delay
-        pending = True
+        self._under_way.append((simulation.time + self._delay, targets))
         for _ in range(self.embodiment.physics_steps):
             now = simulation.time
-            if pending and now >= arrival - 1e-9:
+            while self._under_way and now >= self._under_way[0][0] - 1e-9:
+                _, arrived = self._under_way.popleft()
                 if ramp:
-                    self.player.set(targets[None], np.array([self._period]), now)
+                    self.player.set(arrived[None], np.array([self._period]), now)
                 else:
-                    self.player.step_to(targets)
-                pending = False
+                    self.player.step_to(arrived)
             simulation.step(self.player.sample(now + 1.0 / self.embodiment.physics_rate))
 
     def _measure(self) -> None:
@@ -180,15 +193,14 @@ class RobotEnv:
             tool_pose=simulation.tool_pose() if self.embodiment.pose_command else None,
         )
         self._tracker.complete(state, self.assembler.command, self.assembler.phase)
-        reward, info, _ = self.reward(state)
+        reward, terms, _ = self.reward(state)
+        info = {name: float(share) for name, share in terms.items()}
         if state.tool_distance is not None and state.tool_angle is not None:
-            info |= {"position_error": state.tool_distance, "rotation_error": state.tool_angle}
-        return reward, info
+            info |= {"position_error": float(state.tool_distance), "rotation_error": float(state.tool_angle)}
+        return float(reward), info
 
-    def _randomise(self, enabled: bool) -> None:
-        self._delay = randomise(self.simulation, self.rng) if enabled else restore(self.simulation)
-
-    def _maybe_push(self) -> None:
+    def maybe_push(self) -> None:
+        """Disturb the robot now and then."""
         spec = self.embodiment.randomisation
         if (
             self.options.randomise

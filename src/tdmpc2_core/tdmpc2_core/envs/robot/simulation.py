@@ -16,6 +16,7 @@ from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.rotations import (
     from_matrix,
     gravity_direction,
+    into_frame,
     rotate,
     tilt,
     to_matrix,
@@ -116,7 +117,7 @@ class Ground:
 
 _UP, _SKY = np.array([0.0, 0.0, 1.0]), 100.0  # m above every surface
 _IMU_SENSORS = ("imu_quat", "imu_gyro", "imu_accel")
-_CONTACT_HEIGHT = 0.003  # m above touching: a foot closer than this to the ground counts as in contact
+CONTACT_HEIGHT = 0.003  # m above touching: a foot closer than this to the ground counts as in contact
 
 
 class Simulation:
@@ -135,20 +136,20 @@ class Simulation:
         self._joint_ids = np.array(
             [self._id(mujoco.mjtObj.mjOBJ_JOINT, name) for name in embodiment.joint_names]
         )
-        self._qpos = self.model.jnt_qposadr[self._joint_ids]
-        self._qvel = self.model.jnt_dofadr[self._joint_ids]
-        self._actuators = self._find_actuators()
+        self.joint_qpos = self.model.jnt_qposadr[self._joint_ids]
+        self.joint_qvel = self.model.jnt_dofadr[self._joint_ids]
+        self.actuators = self._find_actuators()
         self._imu = tuple(map(self._sensor, _IMU_SENSORS)) if embodiment.imu_frame else None
-        self._base = self._id(mujoco.mjtObj.mjOBJ_BODY, embodiment.base_frame)
+        self.base = self._id(mujoco.mjtObj.mjOBJ_BODY, embodiment.base_frame)
         self.floating = self._is_floating()
         self._tool = Tool(self.model, self.data, embodiment) if embodiment.pose_command else None
         self._ground = Ground(self.model)
         feet = embodiment.clock.feet if embodiment.clock else ()
-        self._feet, self._foot_starts = self._find_feet(feet)
-        self._foot_radius = self.model.geom_size[self._feet, 0]
+        self.feet, self.foot_starts = self._find_feet(feet)
+        self.foot_radius = self.model.geom_size[self.feet, 0]
         self.sources = tuple(name for name in READERS if SOURCES[name].present(embodiment))
         self._nominal = {
-            "mass": self.model.body_mass[self._base].copy(),
+            "mass": self.model.body_mass[self.base].copy(),
             "friction": self.model.geom_friction.copy(),
         }
         self.set_gains(np.ones(embodiment.num_joints))
@@ -171,8 +172,8 @@ class Simulation:
 
     def _is_floating(self) -> bool:
         """Whether the base moves freely; its free joint then holds the first 7 positions of the model."""
-        joints = self.model.body_jntnum[self._base]
-        floating = joints == 1 and self.model.body_jntadr[self._base] == 0
+        joints = self.model.body_jntnum[self.base]
+        floating = joints == 1 and self.model.body_jntadr[self.base] == 0
         floating = floating and self.model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
         if joints and not floating:
             raise UserError(
@@ -214,7 +215,7 @@ class Simulation:
         mujoco.mj_resetData(self.model, self.data)
         position = self.embodiment.default_position.copy()
         if self.floating and spec.base_height is not None:
-            self.data.qpos[2] = spec.base_height + self.ground_height(self.data.qpos[None, :2])[0]
+            self.data.qpos[2] = spec.base_height + self.ground_height(self.data.qpos[:2])
         if randomise:
             if self.floating:
                 yaw = rng.uniform(-np.pi, np.pi)
@@ -223,8 +224,8 @@ class Simulation:
             position = np.clip(position, self.embodiment.lower, self.embodiment.upper)
             if self.floating:
                 self.data.qvel[:6] = rng.uniform(-spec.velocity_noise, spec.velocity_noise, 6)
-        self.data.qpos[self._qpos] = position
-        self.data.ctrl[self._actuators] = position
+        self.data.qpos[self.joint_qpos] = position
+        self.data.ctrl[self.actuators] = position
         mujoco.mj_forward(self.model, self.data)
 
     def place(self, position: np.ndarray, orientation_xyzw: np.ndarray, joints: np.ndarray) -> None:
@@ -232,17 +233,34 @@ class Simulation:
         if self.floating:
             self.data.qpos[:3] = position
             self.data.qpos[3:7] = xyzw_to_wxyz(orientation_xyzw)
-        self.data.qpos[self._qpos] = joints
+        self.data.qpos[self.joint_qpos] = joints
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
 
     def step(self, targets: np.ndarray) -> None:
         """One physics step under joint position targets (J,), rad."""
-        self.data.ctrl[self._actuators] = targets
+        self.data.ctrl[self.actuators] = targets
         if self._tool:
             self._tool.apply_force()
         mujoco.mj_step(self.model, self.data)
+
+    def play(self, targets: np.ndarray) -> None:
+        """As many physics steps as there are rows of targets (n, J), rad."""
+        if self._tool:
+            for row in targets:
+                self.step(row)
+            return
+        model, data, actuators = self.model, self.data, self.actuators
+        for row in targets:
+            data.ctrl[actuators] = row
+            mujoco.mj_step(model, data)
+
+    @property
+    def imu_places(self) -> tuple[slice, slice]:
+        """Where orientation (wxyz) and angular velocity of the IMU stand among MuJoCo's sensor values."""
+        assert self._imu is not None
+        return self._imu[0], self._imu[1]
 
     @property
     def time(self) -> float:
@@ -257,15 +275,15 @@ class Simulation:
 
     def joint_position(self) -> np.ndarray:
         """(J,), rad."""
-        return self.data.qpos[self._qpos]
+        return self.data.qpos[self.joint_qpos]
 
     def joint_velocity(self) -> np.ndarray:
         """(J,), rad/s."""
-        return self.data.qvel[self._qvel]
+        return self.data.qvel[self.joint_qvel]
 
     def joint_effort(self) -> np.ndarray:
         """(J,), N m, as applied by the drives."""
-        return self.data.actuator_force[self._actuators]
+        return self.data.actuator_force[self.actuators]
 
     def imu(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Orientation (xyzw), angular velocity (rad/s), specific force (m/s^2) in the IMU frame (REP-145).
@@ -281,15 +299,14 @@ class Simulation:
     def base_pose(self) -> tuple[np.ndarray, np.ndarray]:
         """Position (3,) in the world, m, and orientation (xyzw)."""
         if not self.floating:
-            return self.data.xpos[self._base].copy(), wxyz_to_xyzw(self.data.xquat[self._base])
+            return self.data.xpos[self.base].copy(), wxyz_to_xyzw(self.data.xquat[self.base])
         return self.data.qpos[:3].copy(), wxyz_to_xyzw(self.data.qpos[3:7])
 
     def base_velocity(self) -> tuple[np.ndarray, np.ndarray]:
         """Linear (m/s) and angular (rad/s) velocity of the base, both in the base frame."""
         if not self.floating:
             return np.zeros(3), np.zeros(3)
-        rotation = self.data.xmat[self._base].reshape(3, 3)
-        return rotation.T @ self.data.qvel[:3], self.data.qvel[3:6].copy()
+        return into_frame(self.data.xmat[self.base], self.data.qvel[:3]), self.data.qvel[3:6].copy()
 
     def gravity(self) -> np.ndarray:
         """True gravity direction in the base frame (3,)."""
@@ -303,25 +320,26 @@ class Simulation:
         return self._tool.pose(*self.base_pose())
 
     def ground_height(self, points: np.ndarray) -> np.ndarray:
-        """Height (N,) of the ground at points (N, 2) in the world, m: 0 on a plane z = 0."""
-        return self._ground.height(points)
+        """Height (...,) of the ground at points (..., 2) in the world, m: 0 on a plane z = 0."""
+        return self._ground.height(points.reshape(-1, 2)).reshape(points.shape[:-1])
 
     def base_height(self) -> float:
         """Height of the base above the ground below it, m."""
         position = self.base_pose()[0]
-        return float(position[2] - self.ground_height(position[None, :2])[0])
+        return float(position[2] - self.ground_height(position[:2]))
 
-    def foot_height(self) -> np.ndarray:
-        """Clearance above the ground of the lowest sphere of each foot (F,), m."""
-        if not len(self._feet):
-            return np.zeros(0)
-        centres = self.data.geom_xpos[self._feet]
-        clearance = centres[:, 2] - self._foot_radius - self.ground_height(centres[:, :2])
-        return np.minimum.reduceat(clearance, self._foot_starts)
+    def foot_height(self, centres: np.ndarray | None = None) -> np.ndarray:
+        """Clearance above the ground of the lowest sphere of each foot (..., F), m, where the spheres of
+        `feet` have their centres at (..., S, 3), m; without, where they are now."""
+        centres = self.data.geom_xpos[self.feet] if centres is None else centres
+        if not len(self.feet):
+            return np.zeros((*centres.shape[:-2], 0))
+        clearance = centres[..., 2] - self.foot_radius - self.ground_height(centres[..., :2])
+        return np.minimum.reduceat(clearance, self.foot_starts, axis=-1)
 
     def foot_contact(self, height: np.ndarray | None = None) -> np.ndarray:
-        """Which feet touch the ground (F,) bool, where `foot_height` is already known from its values."""
-        return (self.foot_height() if height is None else height) < _CONTACT_HEIGHT
+        """Which feet touch the ground (F,) bool, from their `foot_height` where it is known."""
+        return (self.foot_height() if height is None else height) < CONTACT_HEIGHT
 
     def fallen(self) -> bool:
         """Whether the embodiment's termination condition holds."""
@@ -337,18 +355,18 @@ class Simulation:
 
     def set_extra_mass(self, mass: float) -> None:
         """Mass added to the trunk, kg."""
-        self.model.body_mass[self._base] = self._nominal["mass"] + mass
+        self.model.body_mass[self.base] = self._nominal["mass"] + mass
         # without it the centre of mass of the robot is off in proportion to its distance from the origin
         mujoco.mj_setConst(self.model, mujoco.MjData(self.model))
 
     def set_gains(self, factor: np.ndarray) -> None:
         """PD gains of the joint drives as a factor (J,) on the embodiment's kp and kd."""
         kp, kd = self.embodiment.kp * factor, self.embodiment.kd * factor
-        self.model.actuator_gainprm[self._actuators, 0] = kp
-        self.model.actuator_biasprm[self._actuators, 1] = -kp
-        self.model.actuator_biasprm[self._actuators, 2] = -kd
+        self.model.actuator_gainprm[self.actuators, 0] = kp
+        self.model.actuator_biasprm[self.actuators, 1] = -kp
+        self.model.actuator_biasprm[self.actuators, 2] = -kd
         limit = self.embodiment.effort_limit
-        self.model.actuator_forcerange[self._actuators] = np.stack([-limit, limit], axis=1)
+        self.model.actuator_forcerange[self.actuators] = np.stack([-limit, limit], axis=1)
 
     def set_force(self, body: str, force: np.ndarray) -> None:
         """External force (3,), N, world frame, at a body's centre of mass, until it is set anew or reset."""

@@ -1,0 +1,231 @@
+"""The expert: policy and value learned from what only a simulator knows (PPO, arXiv 1707.06347).
+
+It acts on privileged observations, so a small network learns fast; the world model's policy prior learns from
+its actions and the world model's values from its value, as SimDist does (values of a policy that acts, not of
+the best action a critic can imagine).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tdmpc2_core.config import check_fields, setting
+from tdmpc2_core.model.encoder import ObservationNormaliser
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """Proximal policy optimisation with generalised advantages; field metadata: unit and reason."""
+
+    hidden: tuple[int, ...] = setting((256, 128), unit="units", why="widths of policy and value, ELU between")
+    decisions: int = setting(24, low=1, unit="decisions", why="per robot and rollout: half a second at 50 Hz")
+    epochs: int = setting(5, low=1, why="passes over a rollout; more reuse data that is nearly free here")
+    minibatches: int = setting(4, low=1, why="gradient steps per pass")
+    discount: float = setting(0.99, above=0, high=1, unit="per decision", why="foresight of two seconds")
+    trace: float = setting(0.95, low=0, high=1, why="lambda of the advantages: bias against variance")
+    clip: float = setting(0.2, above=0, unit="ratio", why="how far a rollout may move the policy")
+    entropy_coef: float = setting(
+        0.005, low=0, unit="1/nat", why="keeps the policy's spread from closing early"
+    )
+    lr: float = setting(1e-3, above=0, unit="per update", why="Adam step at the start; follows desired_kl")
+    desired_kl: float = setting(
+        0.01, above=0, unit="nat", why="change of the policy per rollout that lr aims at"
+    )
+    grad_clip_norm: float = setting(
+        1.0, above=0, unit="gradient norm", why="clip of policy and value together"
+    )
+    initial_std: float = setting(0.5, above=0, unit="action", why="exploration at the start, of [-1, 1]")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+class Rollout(NamedTuple):
+    """T decisions of N robots.
+
+    observation (T, N, P), action (T, N, A), log_prob, value, reward (T, N); terminated, truncated (T, N)
+    bool; timeout (T, N): value of the last state of an episode that ran out of time, elsewhere unread;
+    last_value (N): value of the state after the last decision.
+    """
+
+    observation: Tensor
+    action: Tensor
+    log_prob: Tensor
+    value: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    timeout: Tensor
+    last_value: Tensor
+
+
+def generalised_advantages(rollout: Rollout, discount: float, trace: float) -> Tensor:
+    """Advantages (T, N) (Schulman et al., arXiv 1506.02438); add the values for the lambda-returns."""
+    advantage = torch.zeros_like(rollout.last_value)
+    advantages = torch.empty_like(rollout.reward)
+    following = rollout.last_value
+    for t in reversed(range(len(rollout.reward))):
+        ended = rollout.terminated[t] | rollout.truncated[t]
+        onward = torch.where(ended, rollout.timeout[t] * rollout.truncated[t], following)
+        error = rollout.reward[t] + discount * onward - rollout.value[t]
+        advantage = error + discount * trace * advantage * ~ended
+        advantages[t] = advantage
+        following = rollout.value[t]
+    return advantages
+
+
+def _network(inputs: int, hidden: tuple[int, ...], outputs: int, gain: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layer = nn.Linear(inputs, width)
+        nn.init.orthogonal_(layer.weight, math.sqrt(2.0))
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.ELU()]
+        inputs = width
+    last = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(last.weight, gain)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)
+
+
+class Expert(nn.Module):
+    """Gaussian policy and value on privileged observations (..., P); the environment clips its actions."""
+
+    def __init__(self, observation_dim: int, action_dim: int, config: ExpertConfig) -> None:
+        super().__init__()
+        self.config, self.observation_dim = config, observation_dim
+        self.normaliser = ObservationNormaliser(observation_dim, True)
+        self.actor = _network(observation_dim, config.hidden, action_dim, 0.01)
+        self.critic = _network(observation_dim, config.hidden, 1, 1.0)
+        self.log_std = nn.Parameter(torch.full((action_dim,), math.log(config.initial_std)))
+        self.register_buffer("value_mean", torch.zeros(()))
+        self.register_buffer("value_std", torch.ones(()))
+        self.value_mean: Tensor
+        self.value_std: Tensor
+
+    def mean(self, observation: Tensor) -> Tensor:
+        """Action (..., A) without exploration, within [-1, 1]."""
+        return self.actor(self.normaliser(observation)).clamp(-1.0, 1.0)
+
+    def value(self, observation: Tensor) -> Tensor:
+        """Discounted return (...) of acting on, reward units."""
+        return self.critic(self.normaliser(observation)).squeeze(-1) * self.value_std + self.value_mean
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Explore: action (N, A), not clipped; its log density (N,); value (N,)."""
+        normal = self.normaliser(observation)
+        mean = self.actor(normal)
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        action = torch.addcmul(mean, noise, self.log_std.exp())
+        value = self.critic(normal).squeeze(-1) * self.value_std + self.value_mean
+        return action, _log_prob(noise, self.log_std), value
+
+
+def _log_prob(noise: Tensor, log_std: Tensor) -> Tensor:
+    return (-0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
+
+
+class ExpertLearner:
+    """Improves an `Expert` by rollouts of its own."""
+
+    def __init__(self, expert: Expert, generator: torch.Generator) -> None:
+        self.expert, self.config, self.generator = expert, expert.config, generator
+        self.lr = self.config.lr
+        self.optimiser = torch.optim.Adam(expert.parameters(), lr=self.lr, fused=True)
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Epochs over one rollout; returns means of its losses.
+
+        Values are learned on the scale of their own returns, which an embodiment's reward terms decide.
+        """
+        expert, config = self.expert, self.config
+        advantage = generalised_advantages(rollout, config.discount, config.trace)
+        returns = (advantage + rollout.value).flatten()
+        self._rescale(returns)
+        flat = [x.flatten(0, 1) for x in (rollout.observation, rollout.action, rollout.log_prob, advantage)]
+        observation, action, old, gain = flat
+        normal = expert.normaliser(observation)
+        gain = (gain - gain.mean()) / (gain.std() + 1e-8)
+        target = (returns - expert.value_mean) / expert.value_std
+        with torch.no_grad():
+            before, spread = expert.actor(normal), expert.log_std.exp().clone()
+        sums: dict[str, float] = {}
+        steps = 0
+        for index in self._minibatches(len(old)):
+            losses = self._step(normal[index], action[index], old[index], gain[index], target[index])
+            self._follow(before[index], spread, normal[index])
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value
+            steps += 1
+        return {name: value / steps for name, value in sums.items()} | {
+            "lr": self.lr,
+            "std": float(expert.log_std.detach().exp().mean()),
+            "return": float(returns.mean()),
+        }
+
+    def _rescale(self, returns: Tensor) -> None:
+        """New mean and spread of the returns; the critic's last layer keeps what it says."""
+        expert, last = self.expert, self.expert.critic[-1]
+        assert isinstance(last, nn.Linear)
+        mean = expert.value_mean.lerp(returns.mean(), 0.05)
+        std = expert.value_std.lerp(returns.std().clamp(min=1e-3), 0.05)
+        with torch.no_grad():
+            last.weight.mul_(expert.value_std / std)
+            last.bias.mul_(expert.value_std / std).add_((expert.value_mean - mean) / std)
+        expert.value_mean.copy_(mean)
+        expert.value_std.copy_(std)
+
+    def _minibatches(self, count: int) -> Iterator[Tensor]:
+        for _ in range(self.config.epochs):
+            order = torch.randperm(count, generator=self.generator)
+            yield from order.chunk(self.config.minibatches)
+
+    def _step(
+        self, normal: Tensor, action: Tensor, old: Tensor, gain: Tensor, target: Tensor
+    ) -> dict[str, float]:
+        expert, config = self.expert, self.config
+        mean, log_std = expert.actor(normal), expert.log_std
+        log_prob = _log_prob((action - mean) * (-log_std).exp(), log_std)
+        ratio = (log_prob - old).exp()
+        surrogate = torch.minimum(ratio * gain, ratio.clamp(1.0 - config.clip, 1.0 + config.clip) * gain)
+        value_loss = (expert.critic(normal).squeeze(-1) - target).square().mean()
+        loss = value_loss - surrogate.mean() - config.entropy_coef * log_std.sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(expert.parameters(), config.grad_clip_norm)
+        self.optimiser.step()
+        return {"surrogate": surrogate.mean().item(), "value_loss": value_loss.item()}
+
+    @torch.no_grad()
+    def _follow(self, before: Tensor, spread: Tensor, normal: Tensor) -> None:
+        """Adapt the step length to the divergence from the policy that made the rollout."""
+        mean, std = self.expert.actor(normal), self.expert.log_std.exp()
+        apart = ((std / spread).square() + ((mean - before) / spread).square() - 1.0) * 0.5
+        divergence = float((apart - (std / spread).log()).sum(-1).mean())
+        if divergence > 2.0 * self.config.desired_kl:
+            self.lr = max(1e-5, self.lr / 1.5)
+        elif divergence < 0.5 * self.config.desired_kl:
+            self.lr = min(1e-2, self.lr * 1.5)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.lr
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs beside the expert."""
+        return {
+            "optimiser": self.optimiser.state_dict(),
+            "lr": self.lr,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.lr = float(state["lr"])
+        self.generator.set_state(state["generator"])

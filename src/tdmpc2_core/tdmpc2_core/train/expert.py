@@ -1,0 +1,181 @@
+"""Training an expert by reinforcement alone: no scripted controller, no labels (`tdmpc2 expert`).
+
+A run is a folder: ``config.yaml``, ``expert.safetensors`` with ``learner.pt`` beside it, ``train.csv``.
+Killed at any time, it goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from tdmpc2_core.config import check_fields, from_mapping, read_yaml, setting, to_mapping
+from tdmpc2_core.envs.robot.batch import BatchEnv
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import replacing, write_json, write_text
+from tdmpc2_core.learning.expert import Expert, ExpertConfig, ExpertLearner, Rollout
+from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.train.run import CsvTable
+
+_MAY_CHANGE = ("decisions", "threads", "checkpoint_every", "out")
+
+
+@dataclass(frozen=True)
+class ExpertRunConfig:
+    """Settings of a run; saved in its folder and checked on resume."""
+
+    robot: str = setting("quadruped", why="shipped robot, or path of an embodiment folder or file")
+    out: Path = setting(Path("runs/quadruped-expert"), why="run folder")
+    seed: int = setting(1, low=0, why="of robots, networks and draws")
+    decisions: int = setting(10_000_000, above=0, unit="decisions", why="over all robots")
+    robots: int = setting(256, low=1, why="simulated side by side")
+    threads: int = setting(2, low=1, why="of physics and of torch; they take turns")
+    checkpoint_every: int = setting(25, low=1, unit="rollouts", why="what a kill can cost")
+    expert: ExpertConfig = field(default_factory=ExpertConfig)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def save_expert(expert: Expert, folder: Path, embodiment: Embodiment) -> None:
+    """Write weights and what is needed to read them again. Raises OSError."""
+    tensors = {name: value.detach().contiguous() for name, value in expert.state_dict().items()}
+    with replacing(folder / "expert.safetensors", durable=True) as partial:
+        save_file(tensors, partial)
+    about: dict[str, Any] = {
+        "observation_dim": expert.observation_dim,
+        "action_dim": embodiment.action_dim,
+        "fingerprint": embodiment.fingerprint,
+        "config": to_mapping(expert.config),
+    }
+    write_json(folder / "expert.json", about)
+
+
+def load_expert(folder: Path, embodiment: Embodiment) -> Expert:
+    """The expert of a run.
+
+    Raises:
+        UserError: the folder holds none, or one of another robot.
+    """
+    try:
+        about = json.loads((folder / "expert.json").read_text())
+        weights = load_file(folder / "expert.safetensors")
+    except (OSError, ValueError) as problem:
+        raise UserError(f"{folder}: holds no expert ({problem}); make one with `tdmpc2 expert`") from None
+    if about["fingerprint"] != embodiment.fingerprint:
+        raise UserError(f"{folder}: is the expert of another robot than {embodiment.name}; train one for it")
+    config = from_mapping(ExpertConfig, about["config"], str(folder / "expert.json"), "config")
+    expert = Expert(about["observation_dim"], about["action_dim"], config)
+    expert.load_state_dict(weights)
+    return expert.eval()
+
+
+class ExpertTrainer:
+    """Rollouts of many robots, updates between them, until ``config.decisions``.
+
+    Raises:
+        UserError: the robot is unknown, or the folder holds a run with other settings.
+    """
+
+    def __init__(self, config: ExpertRunConfig) -> None:
+        self.config, self.folder = config, Path(config.out)
+        self.embodiment = Embodiment.load(config.robot)
+        self._check_settings()
+        torch.set_num_threads(config.threads)
+        state = self._stored()
+        self.done, self.resumes = int(state.get("done", 0)), int(state.get("resumes", -1)) + 1
+        seeds = np.random.default_rng([config.seed, self.resumes]).integers(2**31, size=config.robots)
+        self.env = BatchEnv(self.embodiment, seeds.tolist(), threads=config.threads)
+        self.env.reset()
+        self._observed = torch.from_numpy(self.env.privileged())
+        torch.manual_seed(config.seed)
+        self.expert = Expert(self._observed.shape[1], self.embodiment.action_dim, config.expert)
+        generator = torch.Generator().manual_seed(config.seed + 7919 * self.resumes)
+        self.learner = ExpertLearner(self.expert, generator)
+        if state:
+            self.expert.load_state_dict(load_file(self.folder / "expert.safetensors"))
+            self.learner.load_state_dict(state["learner"])
+        self._table = CsvTable(self.folder / "train.csv")
+
+    def _check_settings(self) -> None:
+        path, wanted = self.folder / "config.yaml", to_mapping(self.config)
+        if path.exists():
+            stored = read_yaml(path)
+            for key, value in wanted.items():
+                if key not in _MAY_CHANGE and stored.get(key) != value:
+                    raise UserError(
+                        f"{path}: this run was started with {key}={stored.get(key)!r}, not {value!r}; use "
+                        "another out= folder, or the same settings to continue it"
+                    )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(path, yaml.safe_dump(wanted, sort_keys=False))
+        except OSError as problem:
+            raise UserError(f"out={self.folder}: cannot be written ({problem.strerror})") from None
+
+    def _stored(self) -> dict[str, Any]:
+        path = self.folder / "learner.pt"
+        return torch.load(path, weights_only=True) if path.exists() else {}
+
+    def train(self) -> None:
+        """Run to the end; a checkpoint is written then, too, and when the run is interrupted."""
+        config, rollouts = self.config, 0
+        per_rollout = config.robots * config.expert.decisions
+        bar = tqdm(total=config.decisions, initial=self.done, desc="expert", unit="decision", unit_scale=True)
+        try:
+            while self.done < config.decisions:
+                started = time.monotonic()
+                rollout, seen = self._rollout()
+                row = self.learner.update(rollout) | seen
+                self.done += per_rollout
+                rollouts += 1
+                row["decisions per second"] = per_rollout / (time.monotonic() - started)
+                self._table.add({"decisions": self.done, **{k: f"{v:.6g}" for k, v in row.items()}})
+                bar.update(per_rollout)
+                bar.set_postfix(reward=f"{row['reward']:.3f}", falls=f"{row['falls per 1000']:.2f}")
+                if rollouts % config.checkpoint_every == 0:
+                    self.checkpoint()
+        finally:
+            bar.close()
+            self.checkpoint()
+
+    def _rollout(self) -> tuple[Rollout, dict[str, float]]:
+        expert, env = self.expert, self.env
+        expert.normaliser.train()
+        rows: list[Sequence[Tensor]] = []
+        for _ in range(self.config.expert.decisions):
+            observed = self._observed
+            expert.normaliser.update(observed)
+            action, log_prob, value = expert.act(observed, self.learner.generator)
+            step = env.step(action.numpy())
+            timeout = torch.zeros(env.count)
+            if step.truncated.any():
+                with torch.no_grad():
+                    timeout = expert.value(torch.from_numpy(step.final_privileged))
+            flags = torch.from_numpy(step.terminated), torch.from_numpy(step.truncated)
+            reward = torch.from_numpy(step.reward).float()
+            rows.append((observed, action, log_prob, value, reward, *flags, timeout))
+            self._observed = torch.from_numpy(step.privileged)
+        with torch.no_grad():
+            last = expert.value(self._observed)
+        rollout = Rollout(*(torch.stack(column) for column in zip(*rows, strict=True)), last)  # type: ignore[call-arg]
+        falls = 1000.0 * float(rollout.terminated.float().mean())
+        return rollout, {"reward": float(rollout.reward.mean()), "falls per 1000": falls}
+
+    def checkpoint(self) -> None:
+        """Write expert and learner; cut off anywhere, a whole older one is still there."""
+        save_expert(self.expert, self.folder, self.embodiment)
+        state = {"learner": self.learner.state_dict(), "done": self.done, "resumes": self.resumes}
+        with replacing(self.folder / "learner.pt", durable=True) as partial:
+            torch.save(state, partial)

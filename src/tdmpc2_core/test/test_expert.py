@@ -1,0 +1,128 @@
+"""The expert: advantages against their definition, a problem whose answer is known, and its runs."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.learning.expert import Expert, ExpertConfig, ExpertLearner, Rollout, generalised_advantages
+from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.train.expert import ExpertRunConfig, ExpertTrainer, load_expert
+
+
+def rollout(steps: int, robots: int, **changes: torch.Tensor) -> Rollout:
+    g = torch.Generator().manual_seed(1)
+
+    def normal(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=g)
+
+    nothing = torch.zeros(steps, robots, dtype=torch.bool)
+    made = Rollout(
+        normal(steps, robots, 3), normal(steps, robots, 2), normal(steps, robots), normal(steps, robots),
+        normal(steps, robots), nothing, nothing, torch.zeros(steps, robots), normal(robots),
+    )  # fmt: skip
+    return made._replace(**changes)
+
+
+def test_advantages_are_sums_of_discounted_errors():
+    """Against the definition (Schulman et al., 2016, eq. 16), with an end by fall and one by time."""
+    terminated, truncated = torch.zeros(5, 1, dtype=torch.bool), torch.zeros(5, 1, dtype=torch.bool)
+    terminated[1], truncated[3] = True, True
+    timeout = torch.full((5, 1), 7.0)
+    data = rollout(5, 1, terminated=terminated, truncated=truncated, timeout=timeout)
+    found = generalised_advantages(data, 0.9, 0.8)
+    following = torch.cat([data.value[1:], data.last_value[None]])
+    onward = torch.where(terminated, 0.0, torch.where(truncated, timeout, following))
+    error = data.reward + 0.9 * onward - data.value
+    for t in range(5):
+        total, weight = torch.zeros(1), 1.0
+        for k in range(t, 5):
+            total = total + weight * error[k]
+            if terminated[k] or truncated[k]:
+                break
+            weight *= 0.9 * 0.8
+        torch.testing.assert_close(found[t], total)
+
+
+def test_it_learns_which_action_is_right():
+    """A bandit: the reward is highest where the action equals a function of the observation."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(2)
+    expert = Expert(2, 1, ExpertConfig(hidden=(32,), decisions=8, discount=0.5))
+    learner = ExpertLearner(expert, generator)
+
+    def wanted(observed: torch.Tensor) -> torch.Tensor:
+        return 0.6 * observed[..., :1].sign()
+
+    def error() -> float:
+        probe = torch.randn(512, 2, generator=torch.Generator().manual_seed(9))
+        with torch.no_grad():
+            return float((expert.mean(probe) - wanted(probe)).abs().mean())
+
+    before = error()
+    for _ in range(120):
+        rows = []
+        for _ in range(8):
+            observed = torch.randn(64, 2, generator=generator)
+            action, log_prob, value = expert.act(observed, generator)
+            reward = -(action - wanted(observed)).square().sum(-1)
+            nothing = torch.zeros(64, dtype=torch.bool)
+            rows.append((observed, action, log_prob, value, reward, nothing, ~nothing, torch.zeros(64)))
+        told = learner.update(Rollout(*map(torch.stack, zip(*rows, strict=True)), last_value=torch.zeros(64)))
+    assert error() < 0.3 * before and np.isfinite(list(told.values())).all()
+
+
+def settings(folder: Path) -> list[str]:
+    return [
+        f"out={folder}",
+        "robots=8",
+        "decisions=1600",
+        "checkpoint_every=1",
+        "threads=1",
+        "expert.decisions=10",
+    ]
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "train.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_killed_run_goes_on_and_its_expert_is_read_again(tmp_path):
+    command = [sys.executable, "-m", "tdmpc2_core.cli", "expert", *settings(tmp_path)]
+    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (tmp_path / "learner.pt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode in (-signal.SIGKILL, 0)
+    known = load_expert(tmp_path, Embodiment.load("quadruped"))
+    assert known.observation_dim > 40
+    subprocess.run(command, env=os.environ, check=True, capture_output=True, timeout=150)
+    done = [int(row["decisions"]) for row in rows_of(tmp_path)]
+    assert done[-1] == 1600 and len(set(done)) >= 20
+    after = load_expert(tmp_path, Embodiment.load("quadruped"))
+    assert any(not torch.equal(a, b) for a, b in zip(known.parameters(), after.parameters(), strict=True))
+
+
+def test_mistakes_are_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="holds no expert"):
+        load_expert(tmp_path, Embodiment.load("arm"))
+    config = ExpertRunConfig(
+        out=tmp_path, robots=4, decisions=40, threads=1, expert=ExpertConfig(decisions=10)
+    )
+    ExpertTrainer(config).train()
+    with pytest.raises(UserError, match="another robot"):
+        load_expert(tmp_path, Embodiment.load("arm"))
+    with pytest.raises(UserError, match="started with robots=4, not 5"):
+        ExpertTrainer(ExpertRunConfig(out=tmp_path, robots=5, expert=ExpertConfig(decisions=10)))
