@@ -15,64 +15,40 @@ from common import parser, print_table, save
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
+from tdmpc2_core.envs.protocol import StepResult
 from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
 from tdmpc2_core.envs.robot.goals import GoalSampler
 from tdmpc2_core.planning import planner_preset
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.branches import steady
+from tdmpc2_core.scoring.evaluation import Act, acting, demonstrating, play
 from tdmpc2_core.scoring.reaching import score_goal
-from tdmpc2_core.teachers.demonstrator import Demonstrator
 
 CONTROLLERS = ("policy prior", "bundle", "scripted")
 AFTER_PUSH = 2.0  # s that are watched from the beginning of a push
 
 
-class Bench:
-    """Many arms side by side, one goal each. `step` returns distances (m) and angles (rad), both (E,)."""
-
-    def __init__(self, embodiment: Embodiment, goals: int, seed: int) -> None:
-        quiet = steady(embodiment, hold=False)
-        self.environments = [RobotEnv(quiet, seed + k, EnvOptions()) for k in range(goals)]
-        for env in self.environments:
-            env.set_command(GoalSampler(quiet).draw(env.rng))
-        self.observations = np.stack([env.reset() for env in self.environments])
-        self.first = np.ones(goals, dtype=bool)
-
-    def push(self, force: float, seconds: float) -> None:
-        """Force (N) for some time on every tool, each in its own horizontal direction."""
-        for env in self.environments:
-            angle = env.rng.uniform(0.0, 2.0 * np.pi)
-            env.simulation.push_tool(force * np.array([np.cos(angle), np.sin(angle), 0.0]), seconds)
-
-    def step(self, controller: Agent | Demonstrator) -> np.ndarray:
-        """One decision of every arm; (E, 2)."""
-        if isinstance(controller, Demonstrator):
-            actions = np.array([controller.action(env) for env in self.environments])
-        else:
-            actions = controller.act(self.observations, self.first, evaluate=True).action
-        self.first[:] = False
-        results = [env.step(action) for env, action in zip(self.environments, actions, strict=True)]
-        self.observations = np.stack([result.observation for result in results])
-        return np.array([[r.info["position_error"], r.info["rotation_error"]] for r in results])
-
-
 def measure(
-    controller: Agent | Demonstrator,
-    embodiment: Embodiment,
-    goals: int,
-    force: float,
-    seconds: float,
-    seed: int,
+    act: Act, embodiment: Embodiment, goals: int, force: float, seconds: float, seed: int
 ) -> dict[str, float | str]:
-    """The row of one controller."""
+    """The row of one controller: arms side by side, each with one goal and a push in its own direction."""
     spec, rate = embodiment.pose_command, embodiment.control_rate
-    bench = Bench(embodiment, goals, seed)
-    if isinstance(controller, Agent):
-        controller.reset()
+    quiet = steady(embodiment, hold=False)
+    environments = [RobotEnv(quiet, seed + k, EnvOptions()) for k in range(goals)]
+    for env in environments:
+        env.set_command(GoalSampler(quiet).draw(env.rng))
     before = round(spec.resample_seconds * rate)
-    errors = np.array([bench.step(controller) for _ in range(before)])  # (T, E, 2)
-    bench.push(force, seconds)
-    after = np.array([bench.step(controller) for _ in range(round(AFTER_PUSH * rate))])[..., 0]
+    errors = np.zeros((before + round(AFTER_PUSH * rate), goals, 2))  # m, rad
+
+    def watch(step: int, index: int, result: StepResult) -> None:
+        errors[step, index] = result.info["position_error"], result.info["rotation_error"]
+        if step + 1 == before:
+            angle = environments[index].rng.uniform(0.0, 2.0 * np.pi)
+            push = force * np.array([np.cos(angle), np.sin(angle), 0.0])
+            environments[index].simulation.push_tool(push, seconds)
+
+    play(act, environments, len(errors), watch)
+    errors, after = errors[:before], errors[before:, :, 0]
     since = (1 + np.arange(before)) / rate
     scores = [score_goal(since, errors[:, k, 0], errors[:, k, 1], spec) for k in range(goals)]
     times = [score.reach_time for score in scores if score.reached]
@@ -107,9 +83,9 @@ def main() -> int:
     torch.set_num_threads(1)
     agent = Agent.load(args.bundle)
     controllers = {
-        "policy prior": agent.fork(planner_preset("policy")),
-        "bundle": agent,
-        "scripted": Demonstrator(agent.embodiment),
+        "policy prior": acting(agent.fork(planner_preset("policy"))),
+        "bundle": acting(agent),
+        "scripted": demonstrating(agent.embodiment, args.goals),
     }
     rows = []
     for name in tqdm(args.controllers, unit="controller", file=sys.stderr):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from common import figure, parser, print_table, save
@@ -31,11 +31,19 @@ def published(task: str) -> list[dict[str, Any]]:
     return [row | {name: float(row[name]) for name in numbers} for row in rows if row["task"] == task]
 
 
-def curve(run: Path) -> list[tuple[int, float, float]]:
-    """Frames, mean and spread over episodes of a run's evaluations."""
+class Evaluated(NamedTuple):
+    """Mean and spread of the returns of one evaluation, and the frames before it."""
+
+    frames: int
+    mean: float
+    std: float
+
+
+def curve(run: Path) -> list[Evaluated]:
+    """A run's evaluations."""
     with open(run / "eval.csv", newline="", encoding="utf-8") as file:
         return [
-            (ACTION_REPEAT * int(row["step"]), float(row["mean_return"]), float(row["std_return"]))
+            Evaluated(ACTION_REPEAT * int(row["step"]), float(row["mean_return"]), float(row["std_return"]))
             for row in csv.DictReader(file)
         ]
 
@@ -78,8 +86,8 @@ def main() -> int:
         ]
         points = curve(run)
         rows += [
-            {"task": task, "by": "this suite", "frames": frames, "return": mean, "std": std, "seeds": 1}
-            for frames, mean, std in points
+            {"task": task, "by": "this suite", "frames": p.frames, "return": p.mean, "std": p.std, "seeds": 1}
+            for p in points
         ]
         known = published(task)
         rows += [
@@ -93,7 +101,7 @@ def main() -> int:
             }
             for row in known
         ]
-        axes.plot([p[0] for p in points], [p[1] for p in points], "o-", color=color, label=task)
+        axes.plot([p.frames for p in points], [p.mean for p in points], "o-", color=color, label=task)
         reference = [row for row in known if row["algorithm"] == "tdmpc2"]
         axes.plot(
             [row["frames"] for row in reference],

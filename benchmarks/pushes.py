@@ -8,8 +8,7 @@ randomisation's own pushes are off.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,62 +16,44 @@ from common import parser, print_table, save
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
+from tdmpc2_core.envs.protocol import StepResult
 from tdmpc2_core.envs.robot.env import RobotEnv
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.branches import steady
-from tdmpc2_core.teachers.demonstrator import Demonstrator
-
-Act = Callable[[list[RobotEnv], np.ndarray, np.ndarray], np.ndarray]
+from tdmpc2_core.scoring.evaluation import Act, acting, demonstrating, play
 
 
-def planned(
-    agent: Agent, _environments: list[RobotEnv], observations: np.ndarray, first: np.ndarray
-) -> np.ndarray:
-    """Actions (N, A) of the bundle."""
-    return agent.act(observations, first, evaluate=True).action
+@dataclass(frozen=True)
+class Push:
+    """A horizontal force, N, on a body for some seconds; none where it is 0."""
 
-
-def scripted(
-    teachers: list[Demonstrator], environments: list[RobotEnv], _observations: np.ndarray, first: np.ndarray
-) -> np.ndarray:
-    """Actions (N, A) of the scripted controller, which reads the true state."""
-    for teacher in teachers:
-        if first.all():
-            teacher.reset()
-    pairs = zip(teachers, environments, strict=True)
-    return np.array([teacher.action(env) for teacher, env in pairs])
+    force: float
+    seconds: float
+    body: str
 
 
 def trial(
-    act: Act, embodiment: Embodiment, count: int, command: dict[str, float], seconds: float, seed: int,
-    force: float = 0.0, duration: float = 0.1, body: str = "",
-) -> dict[str, float | int | str]:  # fmt: skip
-    """One row: ``count`` robots under one command, each pushed once where ``force`` (N) is not zero."""
-    rng = np.random.default_rng(seed)
-    environments = [RobotEnv(embodiment, seed + index) for index in range(count)]
+    act: Act, environments: list[RobotEnv], command: dict[str, float], seconds: float, push: Push, seed: int
+) -> dict[str, float | int | str]:
+    """One row: robots under one command, each pushed once in its own direction."""
+    embodiment, count, rng = environments[0].embodiment, len(environments), np.random.default_rng(seed)
     names = embodiment.command.names if embodiment.command else ()
-    wanted = np.array([command.get(name, 0.0) for name in names])
     for env in environments:
-        env.set_command(wanted)
+        env.set_command(np.array([command.get(name, 0.0) for name in names]))
     angles, starts = rng.uniform(0.0, 2.0 * np.pi, count), rng.uniform(1.0, 2.0, count)
-    observations = np.stack([env.reset() for env in environments])
-    first, alive = np.ones(count, dtype=bool), np.ones(count, dtype=bool)
+    forces = push.force * np.stack([np.cos(angles), np.sin(angles), np.zeros(count)], axis=1)
     velocities: list[np.ndarray] = []
-    for step in range(round(seconds * embodiment.control_rate)):
-        actions = act(environments, observations, first)
-        first[:] = False
-        time = step * embodiment.control_period
-        for index in np.flatnonzero(alive):
-            env = environments[index]
-            if force:
-                on = starts[index] <= time < starts[index] + duration
-                push = on * force * np.array([np.cos(angles[index]), np.sin(angles[index]), 0.0])
-                env.simulation.set_force(body, push)
-            result = env.step(actions[index])
-            observations[index], alive[index] = result.observation, not result.terminated
-            if time >= 1.0:
-                linear, angular = env.simulation.base_velocity()
-                velocities.append(np.array([linear[0], linear[1], angular[2]]))
+
+    def watch(step: int, index: int, _: StepResult) -> None:
+        simulation, time = environments[index].simulation, step * embodiment.control_period
+        if time >= 1.0:
+            linear, angular = simulation.base_velocity()
+            velocities.append(np.array([linear[0], linear[1], angular[2]]))
+        if push.force:  # in the next decision
+            on = starts[index] <= time + embodiment.control_period < starts[index] + push.seconds
+            simulation.set_force(push.body, on * forces[index])
+
+    _, alive = play(act, environments, round(seconds * embodiment.control_rate), watch)
     mean = np.mean(velocities, axis=0)
     return {
         "stayed up": f"{int(alive.sum())}/{count}",
@@ -97,22 +78,18 @@ def main() -> int:
     options.add_argument("--name", default="pushes", help="name of the JSON file")
     args = options.parse_args()
     torch.set_num_threads(1)
-    if args.scripted:
-        embodiment = steady(Embodiment.load(args.bundle), hold=False)
-        act: Act = partial(scripted, [Demonstrator(embodiment) for _ in range(args.robots)])
-    else:
-        agent = Agent.load(args.bundle)
-        embodiment, act = steady(agent.embodiment, hold=False), partial(planned, agent)
+    agent = None if args.scripted else Agent.load(args.bundle)
+    embodiment = steady(agent.embodiment if agent else Embodiment.load(args.bundle), hold=False)
     slow = {"step in place": {"linear_x": 0.03}, "walk": {"linear_x": 0.3}, "walk back": {"linear_x": -0.15}}
     slow |= {"walk sideways": {"linear_y": 0.1}, "turn": {"angular_z": 0.4}}
     tests = [("stand", {}, 0.0), *((f"stand, {force:g} N", {}, force) for force in args.force)]
     tests += [(name, command, 0.0) for name, command in slow.items()]
     rows = []
     for name, command, force in tqdm(tests, unit="test", file=sys.stderr):
-        row = trial(
-            act, embodiment, args.robots, command, args.seconds, args.seed, force, args.duration, args.body
-        )
-        rows.append({"test": name, **row})
+        act = acting(agent) if agent else demonstrating(embodiment, args.robots)
+        environments = [RobotEnv(embodiment, args.seed + index) for index in range(args.robots)]
+        push = Push(force, args.duration, args.body)
+        rows.append({"test": name, **trial(act, environments, command, args.seconds, push, args.seed)})
     print_table(rows)
     who = "scripted controller" if args.scripted else str(args.bundle)
     save(args.out, args.name, rows, controller=who, push_seconds=args.duration, body=args.body)

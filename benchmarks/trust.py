@@ -8,6 +8,7 @@ what the planner node's parameters disagreement_limit and consistency_limit take
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from common import parser, print_table, save
@@ -57,12 +58,19 @@ def _nothing(env: RobotEnv) -> None:
     pass
 
 
-CONDITIONS: dict[str, tuple[Callable[[RobotEnv], None], Callable[[Agent, Observation], Observation]]] = {
-    "as trained": (_nothing, _as_it_is),
-    "5 kg on the trunk": (_payload, _as_it_is),
-    "friction 0.1": (_ice, _as_it_is),
-    "knees measured 0.2 rad off": (_nothing, _knees_off),
-    "gyro reads zero": (_nothing, _gyro_dead),
+class Condition(NamedTuple):
+    """What is changed in the simulation after every reset, and in what the agent sees of it."""
+
+    change: Callable[[RobotEnv], None] = _nothing
+    see: Callable[[Agent, Observation], Observation] = _as_it_is
+
+
+CONDITIONS = {
+    "as trained": Condition(),
+    "5 kg on the trunk": Condition(change=_payload),
+    "friction 0.1": Condition(change=_ice),
+    "knees measured 0.2 rad off": Condition(see=_knees_off),
+    "gyro reads zero": Condition(see=_gyro_dead),
 }
 
 

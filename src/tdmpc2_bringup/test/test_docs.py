@@ -9,6 +9,7 @@ import pytest
 
 from tdmpc2_core.cli import COMMANDS
 from tdmpc2_core.robots import SOURCES, TERMS
+from tdmpc2_core.robots.rewards import REWARD_TERMS
 from tdmpc2_ros.messages import SOURCE_TOPICS
 from tdmpc2_ros.planner.model import PlannerParameters
 from tdmpc2_ros.recorder.node import RecorderParameters
@@ -111,6 +112,16 @@ def test_sources_and_terms_are_those_of_the_code():
     tables = text.split("## Sensors and observation terms")[1].split("A term of a known source")[0]
     rows = {line for line in tables.splitlines() if line.startswith("| `")}
     assert rows == {*source_rows(), *term_rows()}
+    rewards = text.split("## Reward terms")[1].split("\n## ")[0]
+    assert {line for line in rewards.splitlines() if line.startswith("| `")} == {*reward_rows()}
+
+
+def reward_rows() -> list[str]:
+    return [
+        f"| `{name}` | {', '.join(f'`{key}`' for key in row.params)} | {', '.join(row.sources)} "
+        f"| {row.summary} |"
+        for name, row in REWARD_TERMS.items()
+    ]
 
 
 def source_rows() -> list[str]:

@@ -10,7 +10,7 @@ from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
 from tdmpc2_core.envs.robot.goals import GoalSampler
 from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import SensorError, UserError
-from tdmpc2_core.robots import ActionMapper, Embodiment, ObservationAssembler, SensorState, rewards
+from tdmpc2_core.robots import ActionMapper, Embodiment, ObservationAssembler, SensorState
 from tdmpc2_core.robots.rotations import pose_error, to_matrix
 from tdmpc2_core.teachers.demonstrator import Demonstrator
 from tdmpc2_core.teachers.resolved_rate import ResolvedRate
@@ -149,29 +149,6 @@ def test_a_force_on_the_tool_moves_it_that_way_for_its_time():
         simulation.step(ARM.default_position)
     assert_allclose(simulation.tool_pose()[:3], before, atol=2e-3)
     assert not simulation.data.xfrc_applied.any()
-
-
-def test_reach_rewards_have_their_hand_computed_values():
-    values = {name: np.zeros(7) for name in ("joint_position", "default_position", "effort", "action")}
-    values |= {
-        name: np.zeros(3) for name in ("linear_velocity", "angular_velocity", "mean_velocity", "gravity")
-    }
-    values |= {name: np.zeros(0) for name in ("foot_contact", "foot_height", "foot_stance")}
-    state = rewards.RobotState(
-        **values,
-        base_height=0.0,
-        joint_velocity=np.full(7, 0.5),
-        previous_action=np.zeros(7),
-        command=np.zeros(7),
-        moving=True,
-        tool_distance=0.1,
-        tool_angle=0.2,
-    )
-    kernels = np.exp([-1 / 25, -1.0, -25.0]).mean()
-    assert rewards.tool_position(state, coarse=0.5, middle=0.1, fine=0.02) == pytest.approx(kernels)
-    kernels = np.exp([-0.04, -1.0, -4.0]).mean()
-    assert rewards.tool_orientation(state, coarse=1.0, middle=0.2, fine=0.1) == pytest.approx(kernels)
-    assert rewards.joint_velocity(state) == pytest.approx(7 * 0.25)
 
 
 def test_scripted_controller_reaches_goals_in_time_and_recovers_from_a_push():

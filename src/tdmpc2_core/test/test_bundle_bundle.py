@@ -16,6 +16,7 @@ from tdmpc2_core.agent import Agent
 from tdmpc2_core.checkpoint import Bundle, load_bundle, manifest, save_bundle
 from tdmpc2_core.checkpoint.bundle import read_weights
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.planning import PlannerConfig
 from tdmpc2_core.robots import Embodiment
 
@@ -252,3 +253,8 @@ def test_random_damage_behind_the_checksum_never_raises_anything_else() -> None:
     for _ in range(400):
         with contextlib.suppress(UserError):
             read_weights(Path("w"), flip(good, rng))
+
+
+def test_robot_without_model_is_one_sentence():
+    with pytest.raises(UserError, match="no trained bundle"):
+        shipped_bundle("no_such_robot")

@@ -1,5 +1,7 @@
 """Training environment: physics, rewards and termination against numbers worked out outside the code."""
 
+import re
+
 import mujoco
 import numpy as np
 import pytest
@@ -7,8 +9,7 @@ import pytest
 from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
 from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.robots import Embodiment, rewards
-from tdmpc2_core.robots.rewards import Reward, RobotState
+from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.robots.safety import SafetyResult
 
 CLEAN = EnvOptions(sensor_noise=False, randomise=False, random_reset=False)
@@ -17,57 +18,6 @@ CLEAN = EnvOptions(sensor_noise=False, randomise=False, random_reset=False)
 @pytest.fixture(scope="module")
 def embodiment() -> Embodiment:
     return Embodiment.load("quadruped")
-
-
-def state(**changes) -> RobotState:
-    values = {
-        "linear_velocity": np.array([0.4, 0.1, -0.2]),
-        "angular_velocity": np.array([0.3, -0.4, 0.5]),
-        "mean_velocity": np.array([0.4, 0.1, 0.4]),
-        "gravity": np.array([0.0, 0.0, -1.0]),
-        "base_height": 0.3,
-        "joint_position": np.full(12, 0.1),
-        "joint_velocity": np.zeros(12),
-        "default_position": np.zeros(12),
-        "effort": np.full(12, 2.0),
-        "action": np.full(12, 0.5),
-        "previous_action": np.zeros(12),
-        "command": np.array([0.5, 0.0, 0.0]),
-        "moving": True,
-        "foot_contact": np.array([True, False, False, False]),
-        "foot_height": np.array([0.0, 0.02, 0.10, 0.0]),
-        "foot_stance": np.array([True, False, False, True]),
-    }
-    return RobotState(**(values | changes))
-
-
-def test_reward_terms_have_their_hand_computed_values():
-    assert rewards.track_linear_velocity(state(), sigma=0.3) == pytest.approx(np.exp(-0.02 / 0.09))
-    assert rewards.track_yaw_rate(state(), sigma=0.4) == pytest.approx(np.exp(-1.0))
-    tilted = state(gravity=np.array([0.2, 0.0, -0.98]))
-    assert rewards.upright(tilted, sigma=0.2) == pytest.approx(np.exp(-1.0))
-    assert rewards.base_height(state(base_height=0.25), target=0.3, sigma=0.05) == pytest.approx(np.exp(-1.0))
-    assert rewards.gait_contact(state()) == pytest.approx(0.75)
-    assert rewards.foot_clearance(state(), target=0.05) == pytest.approx((0.4 + 1.0) / 2)
-    assert rewards.vertical_velocity(state()) == pytest.approx(0.04)
-    assert rewards.roll_pitch_rate(state()) == pytest.approx(0.25)
-    assert rewards.action_rate(state()) == pytest.approx(3.0)
-    assert rewards.effort(state()) == pytest.approx(48.0)
-    assert rewards.stand_pose(state(moving=False)) == pytest.approx(0.12)
-    assert rewards.stand_pose(state()) == 0.0
-
-
-def test_reward_is_the_weighted_sum_and_unknown_terms_are_named(embodiment):
-    total, parts = Reward(embodiment)(state())
-    assert total == pytest.approx(sum(parts.values()))
-    assert parts["action_rate"] == pytest.approx(-0.04 * 3.0)
-    changed = embodiment.to_dict()
-    changed["reward"]["terms"][0]["name"] = "track_linear_velocty"
-    with pytest.raises(UserError, match="did you mean 'track_linear_velocity'"):
-        Reward(Embodiment.from_dict(changed, embodiment.model_path.parent))
-    changed["reward"]["terms"][0] = {"name": "track_linear_velocity", "weight": 1.0, "sigmaa": 0.3}
-    with pytest.raises(UserError, match="sigma"):
-        Reward(Embodiment.from_dict(changed, embodiment.model_path.parent))
 
 
 def test_robot_weighs_what_the_class_weighs_and_stands_on_its_own_weight(embodiment):
@@ -213,3 +163,65 @@ def test_missing_joint_of_the_robot_model_is_named(embodiment, tmp_path):
     (tmp_path / "embodiment.yaml").write_text((embodiment.model_path.parent / "embodiment.yaml").read_text())
     with pytest.raises(UserError, match="FL_hip_joint"):
         Simulation(Embodiment.load(tmp_path))
+
+
+TERRAINS = {
+    "slope": '<geom type="plane" size="0 0 0.05" pos="1 0 0.2" euler="0 -0.1 0.05" contype="1"/>',
+    "waves": '<geom type="hfield" hfield="waves" pos="0.1 0.2 0.3" contype="1"/>',
+    "step": '<geom type="plane" size="2 2 1" contype="1"/>'
+    '<geom type="box" size="0.3 2 0.05" pos="0.2 0 0.05" contype="1"/>',
+    "mound": '<geom type="plane" size="2 2 1" contype="1"/>'
+    '<geom type="ellipsoid" size="2 2 0.4" contype="1"/>',
+}
+
+
+def on_terrain(embodiment, folder, ground) -> Simulation:
+    """The robot on other ground, from files in a folder."""
+    heights = " ".join(f"{0.5 + 0.5 * np.sin(0.45 * i + 0.2 * j):.4f}" for i in range(24) for j in range(16))
+    asset = f'<asset><hfield name="waves" nrow="24" ncol="16" size="3 4 0.12 0.1" elevation="{heights}"/>'
+    text, changes = re.subn(r'<geom name="ground"[^>]*/>', ground, embodiment.model_path.read_text())
+    assert changes == 1
+    (folder / "quadruped.xml").write_text(text.replace("<asset>", asset, 1))
+    (folder / "embodiment.yaml").write_text((embodiment.model_path.parent / "embodiment.yaml").read_text())
+    return Simulation(Embodiment.load(folder))
+
+
+@pytest.mark.parametrize("terrain", TERRAINS)
+def test_ground_is_where_rays_from_above_end(embodiment, tmp_path, terrain):
+    simulation = on_terrain(embodiment, tmp_path, TERRAINS[terrain])
+    model, data = simulation.model, simulation.data
+    points = np.random.default_rng(0).uniform(-0.9, 0.9, (40, 2))
+    heights = simulation.ground_height(points)
+    assert np.ptp(heights) > 0.05
+    data.qpos[:3] = 50.0  # the robot is out of the way
+    mujoco.mj_forward(model, data)
+    for point, height in zip(points, heights, strict=True):
+        above, down = np.append(point, 9.0), np.array([0.0, 0.0, -1.0])
+        distance = mujoco.mj_ray(model, data, above, down, None, 1, -1, np.zeros(1, dtype=np.int32))
+        assert height == pytest.approx(9.0 - distance, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("ground", "height"),
+    [
+        ('<geom type="plane" size="0 0 1" pos="0 0 -0.5" contype="1"/>', -0.5),
+        ('<geom type="box" size="2 2 0.5" pos="0 0 0.2" contype="1"/>', 0.7),
+        ('<geom type="hfield" hfield="waves" pos="0 0 -0.7" contype="1"/>', None),
+        (
+            '<geom type="plane" size="0 0 1" contype="1"/>'
+            '<geom type="box" size="2 2 0.5" contype="0" conaffinity="0"/>',
+            0.0,
+        ),
+    ],
+)
+def test_robot_stands_and_falls_at_any_height_of_the_ground(embodiment, tmp_path, ground, height):
+    simulation = on_terrain(embodiment, tmp_path, ground)
+    if height is not None:
+        assert simulation.ground_height(np.zeros((2, 2))) == pytest.approx(height)
+        assert simulation.data.qpos[2] == pytest.approx(height + embodiment.reset.base_height)
+    for _ in range(1000):
+        simulation.step(embodiment.default_position)
+    assert 0.25 < simulation.base_height() < 0.34 and not simulation.fallen()
+    assert simulation.foot_contact().all()
+    simulation.data.qpos[2] -= 0.2
+    assert simulation.fallen()

@@ -41,6 +41,10 @@ class KinematicChain:
     def __init__(self, links: Sequence[ChainLink], tool: Array, num_joints: int) -> None:
         self._links, self._tool, self._num_joints = tuple(links), tool, num_joints
         self._joints = np.array([link.joint or 0 for link in links])
+        self._turning = np.flatnonzero([link.joint is not None for link in links])
+        self.joints = self._joints[self._turning]  # indices among the robot's, from base to tool
+        self._axes = np.array([link.axis for link in links])[self._turning, :, None]
+        self._anchors = np.array([link.anchor for link in links])[self._turning, :, None]
         moving = [np.zeros((2, 4, 4)) if link.joint is None else _turn(link) for link in links]
         self._fixed = np.stack([link.pose for link in links])
         self._sine, self._versine = self._fixed @ np.stack(moving, axis=1)
@@ -49,11 +53,6 @@ class KinematicChain:
     def read(path: Path, base: str, tool: str, joint_names: Sequence[str]) -> KinematicChain:
         """The chain of an MJCF file. Raises UserError when the file has no such chain."""
         return _Reader(path, joint_names).chain(base, tool)
-
-    @property
-    def joints(self) -> NDArray[np.int64]:
-        """Indices of the chain's joints among the robot's, from base to tool."""
-        return np.array([link.joint for link in self._links if link.joint is not None], dtype=np.int64)
 
     def extended(self, offset: Array) -> KinematicChain:
         """The chain whose tool lies at `offset` (3,), m, in the frame of this one's."""
@@ -79,13 +78,12 @@ class KinematicChain:
         joints = np.asarray(joints, dtype=np.float64)
         *frames, tool = self._frames(joints)
         result = np.zeros((*joints.shape[:-1], 6, self._num_joints))
-        for link, frame in zip(self._links, frames, strict=True):
-            if link.joint is None:
-                continue
-            axis = frame[..., :3, :3] @ link.axis
-            arm = tool[..., :3, 3] - frame[..., :3, 3] - frame[..., :3, :3] @ link.anchor
-            result[..., :3, link.joint] = cross(axis, arm)
-            result[..., 3:, link.joint] = axis
+        turning = np.stack(frames, axis=-3)[..., self._turning, :, :]
+        rotation, position = turning[..., :3, :3], turning[..., :3, 3]
+        axis = (rotation @ self._axes)[..., 0]
+        arm = tool[..., None, :3, 3] - position - (rotation @ self._anchors)[..., 0]
+        result[..., :3, self.joints] = np.swapaxes(cross(axis, arm), -1, -2)
+        result[..., 3:, self.joints] = np.swapaxes(axis, -1, -2)
         return tool[..., :3, 3], tool[..., :3, :3], result
 
     def _frames(self, joints: Array) -> list[Array]:

@@ -20,6 +20,7 @@ DAMPING = 0.05
 _ITERATIONS, _BETWEEN_CHECKS, _LARGEST_STEP = 64, 8, 0.3  # steps, steps, rad per joint and step
 _STARTS, _SEED = 8, 0
 _CLOSE = 0.005  # m and rad: what counts as a solution
+_RADIAN = 0.2  # m that an angle of 1 rad counts as, where starts are compared
 
 
 def tool_error(chain: KinematicChain, joints: ArrayLike, goal: ArrayLike) -> tuple[Array, Array]:
@@ -33,10 +34,9 @@ def tool_error(chain: KinematicChain, joints: ArrayLike, goal: ArrayLike) -> tup
 def resolved_rate(chain: KinematicChain, joints: ArrayLike, goal: ArrayLike) -> tuple[Array, Array]:
     """Joint change (..., J), rad, towards a goal by damped least squares, and the projector (..., J, J) onto
     changes that leave the tool where it is (Nakamura and Hanafusa, 1986; Wampler, 1986)."""
-    offset, turn = tool_error(chain, joints, goal)
-    _, rotation = chain.forward(joints)
+    position, rotation, jacobian = chain.differential(joints)
+    offset, turn = pose_error(position, rotation, goal)
     error = np.concatenate([(rotation @ offset[..., None]), (rotation @ turn[..., None])], axis=-2)
-    jacobian = chain.jacobian(joints)
     transposed = np.swapaxes(jacobian, -1, -2)
     inverse = transposed @ np.linalg.inv(jacobian @ transposed + DAMPING**2 * np.eye(6))
     free = np.eye(jacobian.shape[-1]) - inverse @ jacobian
@@ -62,9 +62,10 @@ def solve(embodiment: Embodiment, goal: ArrayLike) -> Solution:
     rng = np.random.default_rng(_SEED)
     joints = rng.uniform(lower, upper, (_STARTS, embodiment.num_joints))
     joints[0] = embodiment.default_position
+    # goals are mostly near the default pose, and near it starts seldom run into a joint limit
     joints[1::2] = 0.5 * (joints[1::2] + embodiment.default_position)
     best = _best(chain, joints, goal)
-    for _ in range(_ITERATIONS // _BETWEEN_CHECKS):
+    for _ in range(_ITERATIONS // _BETWEEN_CHECKS):  # a check costs as much as a step
         for _ in range(_BETWEEN_CHECKS):
             step, _ = resolved_rate(chain, joints, goal)
             joints = np.clip(joints + np.clip(step, -_LARGEST_STEP, _LARGEST_STEP), lower, upper)
@@ -77,7 +78,7 @@ def solve(embodiment: Embodiment, goal: ArrayLike) -> Solution:
 def _best(chain: KinematicChain, joints: Array, goal: ArrayLike) -> Solution:
     offset, turn = tool_error(chain, joints, goal)
     distance, angle = np.linalg.norm(offset, axis=-1), np.linalg.norm(turn, axis=-1)
-    best = int(np.argmin(distance + 0.2 * angle))
+    best = int(np.argmin(distance + _RADIAN * angle))
     return Solution(joints[best], float(distance[best]), float(angle[best]))
 
 

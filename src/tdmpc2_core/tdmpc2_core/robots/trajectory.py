@@ -1,4 +1,5 @@
-"""Playing joint trajectories in time, as joint_trajectory_controller does with positions-only points."""
+"""Playing joint trajectories in time, as joint_trajectory_controller does with positions-only points, and
+averaging what was sampled along one."""
 
 from __future__ import annotations
 
@@ -57,3 +58,11 @@ class TrajectoryPlayer:
         after = int(np.searchsorted(times, now, side="right"))
         share = (now - times[after - 1]) / (times[after] - times[after - 1])
         return points[after - 1] + share * (points[after] - points[after - 1])
+
+
+def windowed_mean(times: np.ndarray, values: np.ndarray, seconds: float) -> np.ndarray:
+    """Mean (T, N) of values (T, N) over a window, s, around each of the increasing times (T,), s."""
+    total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+    first = np.searchsorted(times, times - seconds / 2)
+    end = np.searchsorted(times, times + seconds / 2, side="right")
+    return (total[end] - total[first]) / (end - first)[:, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,15 @@ from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.scoring.course import evaluation_commands
 from tdmpc2_core.scoring.reaching import score_goal
 from tdmpc2_core.scoring.walking import along, tracking_errors
+from tdmpc2_core.teachers.demonstrator import Demonstrator
 
 _SETTLE = 1.0  # s after the start that errors of following leave out
 
 
-_Watch = Callable[[int, int, RobotEnv, StepResult], None]
-"""Told of a decision: step, robot, its environment, what came of it."""
+Act = Callable[[Sequence[Any], np.ndarray, np.ndarray], np.ndarray]
+"""Actions (N, A) in environments from their observations (N, O); flags (N,) tell which episodes begin."""
+Watch = Callable[[int, int, StepResult], None]
+"""Told of a decision: step, environment, what came of it."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,12 @@ def evaluate_robot(
         env.set_command(command)
     steps = round(seconds * embodiment.control_rate)
     velocity = np.full((steps, episodes, 3), np.nan)
-    rewards, alive = _run(agent, environments, steps, _velocity_into(velocity))
+
+    def watch(step: int, index: int, _: StepResult) -> None:
+        linear, angular = environments[index].simulation.base_velocity()
+        velocity[step, index] = linear[0], linear[1], angular[2]
+
+    rewards, alive = play(acting(agent), environments, steps, watch)
     errors, travelled, commanded = [], 0.0, 0.0
     settle, twist = round(_SETTLE * embodiment.control_rate), embodiment.twist_command
     for index, command in enumerate(commands):
@@ -138,31 +147,52 @@ def evaluate_robot(
     )
 
 
-def _velocity_into(velocity: np.ndarray) -> _Watch:
-    """Writes the base's forward, lateral and yaw velocity into (T, N, 3)."""
+def acting(agent: Agent, task: str | None = None) -> Act:
+    """An agent without exploration noise, its earlier plans forgotten. Of one that knows several tasks, whose
+    observations and actions may be longer than this task's, the former are filled up with zeros."""
+    agent.reset()
+    several = task is not None and agent.model.config.num_tasks > 0
 
-    def watch(step: int, index: int, env: RobotEnv, result: StepResult) -> None:
-        linear, angular = env.simulation.base_velocity()
-        velocity[step, index] = linear[0], linear[1], angular[2]
+    def act(environments: Sequence[Any], observations: np.ndarray, first: np.ndarray) -> np.ndarray:
+        spec, count = environments[0].spec, len(environments)
+        seen = np.zeros((count, agent.model.config.obs_dim), dtype=np.float32)
+        seen[:, : spec.observation_dim] = observations
+        tasks = np.full(count, agent.tasks.index(task)) if several else None
+        return agent.act(seen, first, evaluate=True, task=tasks).action[:, : spec.action_dim]
 
-    return watch
+    return act
 
 
-def _run(
-    agent: Agent, environments: Sequence[RobotEnv], steps: int, watch: _Watch
+def demonstrating(embodiment: Embodiment, count: int) -> Act:
+    """The scripted controllers of `count` robots, which read the true state."""
+    teachers = [Demonstrator(embodiment) for _ in range(count)]
+
+    def act(environments: Sequence[Any], observations: np.ndarray, first: np.ndarray) -> np.ndarray:
+        for index in np.flatnonzero(first):
+            teachers[index].reset()
+        return np.array([teacher.action(env) for teacher, env in zip(teachers, environments, strict=True)])
+
+    return act
+
+
+def play(
+    act: Act, environments: Sequence[Any], steps: int, watch: Watch = lambda step, index, result: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Act for `steps` decisions or until robots fall: rewards (T, N), 0 after a fall, and who stands."""
+    """Run environments side by side for `steps` decisions, each at most until it terminates.
+
+    Returns:
+        Rewards (T, N), 0 after an end, and which environments did not terminate (N,).
+    """
     observations = np.stack([env.reset() for env in environments])
     first, alive = np.ones(len(environments), dtype=bool), np.ones(len(environments), dtype=bool)
     rewards = np.zeros((steps, len(environments)))
-    agent.reset()
     for step in range(steps):
-        actions = agent.act(observations, first, evaluate=True).action
+        actions = act(environments, observations, first)
         first[:] = False
         for index in map(int, np.flatnonzero(alive)):
             result = environments[index].step(actions[index])
             observations[index], rewards[step, index] = result.observation, result.reward
-            watch(step, index, environments[index], result)
+            watch(step, index, result)
             alive[index] = not result.terminated
     return rewards, alive
 
@@ -179,10 +209,10 @@ def _evaluate_reach(
     goals = max(1, round(seconds * embodiment.control_rate) // per_goal)
     errors = np.full((goals * per_goal, episodes, 2), np.inf)  # m, rad; a robot that fell stays away
 
-    def watch(step: int, index: int, env: RobotEnv, result: StepResult) -> None:
+    def watch(step: int, index: int, result: StepResult) -> None:
         errors[step, index] = result.info["position_error"], result.info["rotation_error"]
 
-    rewards, alive = _run(agent, environments, goals * per_goal, watch)
+    rewards, alive = play(acting(agent), environments, goals * per_goal, watch)
     since = (1 + np.arange(per_goal)) * embodiment.control_period
     by_goal = errors.reshape(goals, per_goal, episodes, 2)
     scores = [
@@ -207,8 +237,7 @@ def evaluate_task(agent: Agent, task: str, episodes: int = 10, seed: int = 0) ->
 
     Args:
         agent: acts; its plans are forgotten first.
-        task: name of a benchmark task, see `envs.registry.make_env`. Of an agent that knows several, whose
-            observations and actions may be longer than this task's: the former are filled up with zeros.
+        task: name of a benchmark task, see `envs.registry.make_env`.
         episodes: environments; environment i has seed `seed` + i.
         seed: of the first environment.
 
@@ -216,29 +245,17 @@ def evaluate_task(agent: Agent, task: str, episodes: int = 10, seed: int = 0) ->
         UserError: there is no such task, or its package is not installed.
     """
     environments = [make_env(task, seed + index) for index in range(episodes)]
-    size, actions_size = environments[0].spec.observation_dim, environments[0].spec.action_dim
-    observations = np.zeros((episodes, agent.model.config.obs_dim), dtype=np.float32)
-    observations[:, :size] = [env.reset() for env in environments]
-    several = agent.model.config.num_tasks > 0
-    tasks = np.full(episodes, agent.tasks.index(task)) if several else None
-    first = np.ones(episodes, dtype=bool)
-    returns, running = np.zeros(episodes), np.ones(episodes, dtype=bool)
-    steps = 0
-    agent.reset()
-    while running.any():
-        actions = agent.act(observations, first, evaluate=True, task=tasks).action[:, :actions_size]
-        first[:] = False
-        for index in np.flatnonzero(running):
-            result = environments[index].step(actions[index])
-            observations[index, :size] = result.observation
-            returns[index] += result.reward
-            steps += 1
-            running[index] = not (result.terminated or result.truncated)
+    steps, lengths = environments[0].spec.episode_length, np.zeros(episodes)
+
+    def watch(step: int, index: int, _: StepResult) -> None:
+        lengths[index] = step + 1
+
+    returns = play(acting(agent, task), environments, steps, watch)[0].sum(axis=0)
     return TaskEvaluation(
         mean_return=float(returns.mean()),
         std_return=float(returns.std()),
         lowest_return=float(returns.min()),
-        return_per_step=float(returns.sum()) / steps,
+        return_per_step=float(returns.sum() / lengths.sum()),
         episodes=episodes,
     )
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.rotations import tilt
+from tdmpc2_core.robots.trajectory import windowed_mean
 from tdmpc2_core.scoring.course import Course
 
 Array = NDArray[np.floating[Any]]
@@ -23,7 +24,10 @@ MIN_COVERED, MAX_STOP_SPEED = 0.8, 0.1  # share of the commanded distance; m/s i
 
 @dataclass(frozen=True)
 class Motion:
-    """Ground truth over time: s since the start, m, quaternion xyzw, and velocities in the base frame."""
+    """Ground truth over time: s since the start, m, quaternion xyzw, and velocities in the base frame.
+
+    The ground is z = 0: that of the worlds that quickstarts run in.
+    """
 
     time: Array  # (T,)
     position: Array  # (T, 3)
@@ -85,7 +89,7 @@ class FallCounter:
         self._limits, self._down, self.count = embodiment.termination, False, 0
 
     def add(self, height: float, orientation_xyzw: Array) -> None:
-        """One sample: base height, m, and orientation."""
+        """One sample: height of the base above the ground, m, and its orientation."""
         down = self._limits.reached(height, tilt(orientation_xyzw))
         self.count += down and not self._down
         self._down = down
@@ -129,13 +133,5 @@ def tracking_errors(time: Array, velocity: Array, commands: Array) -> tuple[floa
 
     velocity, commands: (T, 3) forward, lateral, yaw at times (T,), s.
     """
-    error = np.stack([_smooth(time, values) for values in velocity.T], axis=1) - commands
+    error = windowed_mean(time, velocity, _GAIT_SECONDS) - commands
     return float(np.linalg.norm(error[:, :2], axis=1).mean()), float(np.abs(error[:, 2]).mean())
-
-
-def _smooth(time: Array, values: Array) -> Array:
-    """Mean over the gait window around each sample."""
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    first = np.searchsorted(time, time - _GAIT_SECONDS / 2)
-    end = np.searchsorted(time, time + _GAIT_SECONDS / 2, side="right")
-    return (total[end] - total[first]) / (end - first)

@@ -9,7 +9,7 @@ foot lands where the next step brings xi back to the periodic gait (Khadiv et al
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import mujoco
 import numpy as np
@@ -20,7 +20,16 @@ from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.kinematics import KinematicChain
-from tdmpc2_core.robots.rotations import rotation_vector, skew
+from tdmpc2_core.robots.rotations import (
+    axis_angle_matrix,
+    from_roll_pitch_yaw,
+    rotation_vector,
+    skew,
+    to_matrix,
+    to_roll_pitch_yaw,
+    wxyz_to_xyzw,
+    yaw,
+)
 
 if TYPE_CHECKING:
     from tdmpc2_core.envs.robot.env import RobotEnv
@@ -124,21 +133,20 @@ class BipedState:
         model, data = simulation.model, simulation.data
         mujoco.mj_subtreeVel(model, data)
         body = model.body(simulation.embodiment.base_frame).id
-        rotation = data.xmat[body].reshape(3, 3)
-        self.yaw = float(np.arctan2(rotation[1, 0], rotation[0, 0]))
+        self.rotation = data.xmat[body].reshape(3, 3).copy()
+        self._roll, self._pitch, self.yaw = map(float, to_roll_pitch_yaw(wxyz_to_xyzw(data.xquat[body])))
         self.heading = about_z(self.yaw)[:2, :2]
-        self.rotation = rotation.copy()
-        self._level = about_z(self.yaw).T @ rotation
         self.base, self.base_velocity = data.xpos[body].copy(), data.qvel[:3].copy()
         feet = [data.xmat[leg.body].reshape(3, 3) for leg in legs]
         self.soles = np.array(
             [data.xpos[leg.body] + foot @ leg.sole for leg, foot in zip(legs, feet, strict=True)]
         )
-        self.foot_yaw = [float(np.arctan2(foot[1, 0], foot[0, 0])) for foot in feet]
+        self.foot_yaw = [float(yaw(wxyz_to_xyzw(data.xquat[leg.body]))) for leg in legs]
         self.middle = self.soles[:, :2].mean(axis=0)
         self.centre = centre = data.subtree_com[body].copy()
         gravity = -float(model.opt.gravity[2])
-        self.omega = float(np.sqrt(gravity / max(centre[2], 0.1)))
+        height = centre[2] - simulation.ground_height(self.middle)
+        self.omega = float(np.sqrt(gravity / max(height, 0.1)))
         self.velocity = data.subtree_linvel[body, :2].copy()  # of the centre of mass
         self.capture = centre[:2] + self.velocity / self.omega
         self.lean = self.heading.T @ (self.capture - self.middle)  # capture point from the middle of the feet
@@ -147,21 +155,12 @@ class BipedState:
 
     def tilt(self, share: float) -> Array:
         """Rotation (3, 3) by a share of the trunk's roll and pitch."""
-        pitch = np.arcsin(np.clip(-self._level[2, 0], -1.0, 1.0))
-        roll = np.arctan2(self._level[2, 1], self._level[2, 2])
-        sp, cp, sr, cr = (
-            np.sin(share * pitch),
-            np.cos(share * pitch),
-            np.sin(share * roll),
-            np.cos(share * roll),
-        )
-        return np.array([[cp, sp * sr, sp * cr], [0.0, cr, -sr], [-sp, cp * sr, cp * cr]])
+        return to_matrix(from_roll_pitch_yaw(share * self._roll, share * self._pitch, 0.0))
 
 
 def about_z(angle: float) -> Array:
     """Rotation (3, 3) about the vertical."""
-    s, c = np.sin(angle), np.cos(angle)
-    return np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+    return axis_angle_matrix((0.0, 0.0, 1.0), angle)
 
 
 _PHASE_LOCK = 0.02  # cycles per decision by which the inner phase follows the environment's
@@ -169,6 +168,17 @@ _RELEASE = 0.9  # per decision: what is left of the stepping pose after the last
 _TURN_SECONDS = 0.5  # in which an error of the heading is forgotten: a policy sees yaw rates, no heading
 _MAX_TURN = 0.3  # rad that the wanted heading is ahead of the present one
 _REACH = 0.35  # m, longest step
+_NARROWEST, _WIDEST = 0.7, 0.42  # share of the step width: feet must not meet; m between them
+_SOLE = np.array([0.07, 0.02])  # m ahead and aside that the centre of pressure may lie: inside the foot
+_ABREAST, _APART = 0.08, 0.07  # m: two feet are together that are no further ahead, no further off the width
+_PRESS = 0.01  # m below its start that a swing ends: a foot comes down before it has to carry, not after
+
+
+class _Lift(NamedTuple):
+    """Where a foot left the ground, in the world."""
+
+    sole: Array  # (3,) m
+    yaw: float  # rad
 
 
 class BipedController:
@@ -199,7 +209,7 @@ class BipedController:
         self._starting = False
         self._heading = 0.0  # rad in the world
         self._offset = np.zeros(self._embodiment.num_joints)  # of the stepping pose, when standing again
-        self._lift: list[tuple[Array, float] | None] = [None, None]  # where a foot in swing left the ground
+        self._lift: list[_Lift | None] = [None, None]  # of the feet in swing
         self._targets = self._embodiment.default_position.copy()
 
     # ---- decisions ----
@@ -245,18 +255,19 @@ class BipedController:
             self._lift = [None, None]
 
     def _maybe_recover(self, state: BipedState) -> None:
-        error = state.lean
-        if abs(error[0]) < self.settings.step_margin and abs(error[1]) < 1.2 * self.settings.step_margin:
+        error, margin = state.lean, self.settings.step_margin
+        aside = abs(error[1]) > 1.2 * margin  # feet side by side hold more across than along
+        if abs(error[0]) < margin and not aside:
             return
         away = int(np.argmax(self._side * error[1]))  # the foot on the side that the robot falls to
-        first = away if abs(error[1]) > 1.2 * self.settings.step_margin else 1 - away
+        first = away if aside else 1 - away
         self._phase = (self._clock.duty - self._clock.offsets[first]) % 1.0
         self._elapsed, self._starting = 1.0, False
         self._heading = state.yaw
 
     def _together(self, state: BipedState) -> bool:
         ahead, aside = state.heading.T @ (state.soles[0] - state.soles[1])[:2]
-        near = abs(ahead) < 0.08 and abs(abs(aside) - self.settings.step_width) < 0.07
+        near = abs(ahead) < _ABREAST and abs(abs(aside) - self.settings.step_width) < _APART
         return near and bool(np.linalg.norm(state.lean) < 0.6 * self.settings.step_margin)
 
     def _leg_phase(self) -> Array:
@@ -335,15 +346,14 @@ class BipedController:
         early = min(1.0, share + lead / self._swing_seconds)
         lift = self._lift[index]
         if lift is None:
-            lift = self._lift[index] = (state.soles[index].copy(), state.foot_yaw[index])
-        start, turned = lift
+            lift = self._lift[index] = _Lift(state.soles[index].copy(), state.foot_yaw[index])
         landing = self._landing(index, state, command, (1.0 - share) * self._swing_seconds)
         blend = 0.5 - 0.5 * np.cos(np.pi * early)
-        ground = start[:2] + blend * (landing - start[:2])
+        ground = lift.sole[:2] + blend * (landing - lift.sole[:2])
         wanted = state.yaw + self._heading_error(state) + 0.5 * command[2] * self._step_seconds
-        turn = turned + blend * ((wanted - turned + np.pi) % (2.0 * np.pi) - np.pi)
+        turn = lift.yaw + blend * ((wanted - lift.yaw + np.pi) % (2.0 * np.pi) - np.pi)
         height = self.settings.swing_height * np.sin(np.pi * early)
-        return np.append(ground, height - 0.01 * share), turn
+        return np.append(ground, height - _PRESS * share), turn
 
     def _landing(self, index: int, state: BipedState, command: Array, left: float) -> Array:
         """World position (2,), m, on which the foot has to land in ``left`` s."""
@@ -351,7 +361,7 @@ class BipedController:
         arrival = (state.capture - stand) * np.exp(state.omega * left)
         step = state.heading.T @ arrival - self._periodic(index, state, command)
         apart = self._side[index] * step[1]
-        step[1] = self._side[index] * np.clip(apart, 0.7 * self.settings.step_width, 0.42)
+        step[1] = self._side[index] * np.clip(apart, _NARROWEST * self.settings.step_width, _WIDEST)
         step[0] = np.clip(step[0], -_REACH, _REACH)
         return stand + state.heading @ step
 
@@ -380,10 +390,10 @@ class BipedController:
             apart = soles[index] - soles[1 - index]
             share = float(np.clip((state.capture - soles[1 - index]) @ apart / (apart @ apart), 0.0, 1.0))
             if self._starting:
-                ahead[0] = (state.lean)[0]
+                ahead[0] = state.lean[0]
         else:
             since = (self._leg_phase()[1 - index] - 0.5) / self._clock.frequency  # s since touchdown
             wanted = self._periodic(index, state, command) * np.exp(state.omega * since)
             ahead = settings.capture_gain * (state.heading.T @ (state.capture - soles[index]) - wanted)
-        ahead = np.clip(ahead, (-0.07, -0.02), (0.07, 0.02))
+        ahead = np.clip(ahead, -_SOLE, _SOLE)
         return state.heading @ ahead, share * state.weight

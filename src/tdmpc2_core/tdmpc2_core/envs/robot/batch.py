@@ -20,7 +20,7 @@ from tdmpc2_core.envs.robot.fleet import Fleet
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.observation import GaitClock, Layout
 from tdmpc2_core.robots.reach import tool_error
-from tdmpc2_core.robots.rewards import RobotState
+from tdmpc2_core.robots.rewards import StateTracker
 from tdmpc2_core.robots.sensors import ROUNDING
 from tdmpc2_core.robots.terms import SOURCES, OwnState
 
@@ -60,6 +60,7 @@ class BatchState:
 
     robots: tuple[RobotEnvState, ...]
     drives: dict[str, Any]
+    tracker: dict[str, Any]
     observations: dict[str, Any]
     episodes: dict[str, Any]
 
@@ -74,8 +75,13 @@ class BatchState:
                 for name, values in part.items()
             }
 
-        robots = tuple(self.robots[row] for row in rows)
-        return BatchState(robots, chosen(self.drives), chosen(self.observations), chosen(self.episodes))
+        return BatchState(
+            robots=tuple(self.robots[row] for row in rows),
+            drives=chosen(self.drives),
+            tracker=chosen(self.tracker),
+            observations=chosen(self.observations),
+            episodes=chosen(self.episodes),
+        )
 
 
 class _Drives:
@@ -217,7 +223,7 @@ class BatchEnv:
         self._drives = _Drives(embodiment, count, float(self.fleet.model.opt.timestep))
         self.targets = np.zeros((count, embodiment.num_joints))
         self.delay, self.friction, self.extra_mass = np.zeros(count), np.zeros(count), np.zeros(count)
-        self._mean_velocity = np.zeros((count, 3))
+        self._tracker = StateTracker(embodiment, count)
         self._asked = np.zeros((count, embodiment.command_dim))  # commands as drawn or set
         self._renew = np.zeros(count, dtype=bool)  # a command was set since the last decision
         self._steps = np.zeros(count, dtype=int)
@@ -252,6 +258,7 @@ class BatchEnv:
         return BatchState(
             robots=tuple(robot.state() for robot in self.robots),
             drives=_kept(self._drives, _Drives.CHANGES),
+            tracker=self._tracker.state(),
             observations=_kept(self._observations, _Observations.CHANGES),
             episodes=_kept(self, _EPISODES),
         )
@@ -267,6 +274,7 @@ class BatchEnv:
             robot.restore(one)
         self.fleet.data.forget()
         vars(self._drives).update(copy.deepcopy(state.drives))
+        self._tracker.restore(state.tracker)
         vars(self._observations).update(copy.deepcopy(state.observations))
         vars(self).update(copy.deepcopy(state.episodes))
 
@@ -284,7 +292,8 @@ class BatchEnv:
             self._asked[row] = self._command(row, 0)
         self.fleet.data.forget()
         position = self.fleet.joint_position()[rows]
-        self._renew[rows], self._steps[rows], self._mean_velocity[rows] = False, 0, 0.0
+        self._renew[rows], self._steps[rows] = False, 0
+        self._tracker.reset(rows)
         self._drives.reset(rows, position)
         self.targets[rows] = self._one.safety.inside(position)
         self._observations.reset(rows)
@@ -346,14 +355,11 @@ class BatchEnv:
 
     def _evaluate(self, action: Array, previous: Array) -> tuple[Array, dict[str, Array]]:
         seen = self._observations
-        self._mean_velocity = self._one.mean_velocity(self._mean_velocity, self.fleet)
-        truth = robot_state(self.fleet, seen.command, seen.phase, action, previous, self._mean_velocity)
-        if self.embodiment.pose_command:
-            truth.tool_distance, truth.tool_angle = self.fleet.tool_error(truth.command)
-        reward, info = self._one.reward(truth)
+        truth = self._tracker.advance(robot_state(self.fleet, action, previous), seen.command, seen.phase)
+        total, info, _ = self._one.reward(truth)
         if self.embodiment.pose_command:
             info |= {"position_error": truth.tool_distance, "rotation_error": truth.tool_angle}
-        return np.broadcast_to(reward, self.count).astype(np.float64), info
+        return np.broadcast_to(total, self.count).astype(np.float64), info
 
     def _renew_commands(self) -> None:
         spec = self.embodiment.command
@@ -380,19 +386,22 @@ class BatchEnv:
         ends = np.cumsum([row.value(self, truth).shape[1] for row in rows]).tolist()
         return {row.name: slice(start, end) for row, start, end in zip(rows, [0, *ends], ends, strict=False)}
 
-    def _truth(self) -> RobotState:
+    def _truth(self) -> Truth:
         """The true state at the last observation."""
         seen = self._observations
-        return robot_state(
-            self.fleet, seen.command, seen.phase, seen.action, seen.action, self._mean_velocity
-        )
+        truth = robot_state(self.fleet, seen.action, seen.action)
+        return self._tracker.complete(truth, seen.command, seen.phase)
 
 
-_EPISODES = ("targets", "delay", "friction", "extra_mass", "_mean_velocity", "_asked", "_renew", "_steps")
+_EPISODES = ("targets", "delay", "friction", "extra_mass", "_asked", "_renew", "_steps")
 
 
 def _kept(holder: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return copy.deepcopy({name: getattr(holder, name) for name in names})
+
+
+Truth = Any
+"""A `RobotState` of a simulation, in which everything is known."""
 
 
 class Quantity(NamedTuple):
@@ -404,17 +413,21 @@ class Quantity(NamedTuple):
     name: str
     unit: str
     scale: float
-    value: Callable[[BatchEnv, RobotState], Array]
+    value: Callable[[BatchEnv, Truth], Any]
     present: Callable[[BatchEnv], Any] = lambda batch: True
 
 
-def _clock(batch: BatchEnv, truth: RobotState) -> Array:
+def _clock(batch: BatchEnv, truth: Truth) -> Array:
     angle = 2.0 * np.pi * batch.phase
     wave = np.stack([np.sin(angle), np.cos(angle), np.ones_like(angle)], axis=1)
     return np.where(np.isnan(wave[:, :1]), 0.0, wave)
 
 
-def _tool(batch: BatchEnv, truth: RobotState) -> Array:
+def _mean_velocity(batch: BatchEnv, truth: Truth) -> Array:
+    return np.column_stack([truth.mean_velocity, truth.mean_yaw_rate])
+
+
+def _tool(batch: BatchEnv, truth: Truth) -> Array:
     return np.concatenate(tool_error(batch.embodiment.chain, truth.joint_position, batch.command), axis=1)
 
 
@@ -429,7 +442,7 @@ def _walks(batch: BatchEnv) -> bool:
 PRIVILEGED = (
     Quantity("linear velocity of the base", "m/s", 2.0, lambda _, truth: truth.linear_velocity, _floats),
     Quantity("angular velocity of the base", "rad/s", 0.25, lambda _, truth: truth.angular_velocity, _floats),
-    Quantity("mean velocity", "m/s, rad/s", 2.0, lambda _, truth: truth.mean_velocity, _floats),
+    Quantity("mean velocity", "m/s, rad/s", 2.0, _mean_velocity, _floats),
     Quantity("gravity", "", 1.0, lambda _, truth: truth.gravity, _floats),
     Quantity("height of the base", "m", 3.0, lambda _, truth: truth.base_height[:, None], _floats),
     Quantity(
@@ -450,7 +463,7 @@ PRIVILEGED = (
         "velocity command",
         "m/s, rad/s",
         2.0,
-        lambda _, truth: truth.command,
+        lambda _, truth: truth.velocity_command,
         lambda batch: batch.embodiment.twist_command,
     ),
     Quantity("error of the tool", "m, rad", 1.0, _tool, lambda batch: batch.embodiment.pose_command),

@@ -18,7 +18,7 @@ from tdmpc2_core.envs.robot.simulation import Readings, Simulation, SimulationSt
 from tdmpc2_core.robots.action import ActionMapper
 from tdmpc2_core.robots.embodiment import CommandSpec, Embodiment
 from tdmpc2_core.robots.observation import ObservationAssembler
-from tdmpc2_core.robots.rewards import Reward, RobotState
+from tdmpc2_core.robots.rewards import Reward, RobotState, StateTracker
 from tdmpc2_core.robots.safety import SafetyFilter
 from tdmpc2_core.robots.sensors import ROUNDING, SensorState, Snapshot
 from tdmpc2_core.robots.trajectory import Trajectory, TrajectoryPlayer
@@ -58,14 +58,12 @@ class RobotEnvState:
     sensors: Snapshot
     assembler: dict[str, Any]
     safety: tuple[np.ndarray | None, dict[str, int]]
+    tracker: dict[str, np.ndarray]
     player: Trajectory
     episode: dict[str, Any]
 
 
-_EPISODE = (
-    *("_command", "_fixed_command", "_previous_action"),
-    *("_steps", "_delay", "_under_way", "_mean_velocity"),
-)
+_EPISODE = ("_command", "_fixed_command", "_previous_action", "_steps", "_delay", "_under_way")
 
 
 class RobotEnv:
@@ -86,6 +84,7 @@ class RobotEnv:
         self.mapper = ActionMapper(embodiment)
         self.safety = SafetyFilter(embodiment)
         self.reward = Reward(embodiment)
+        self._tracker = StateTracker(embodiment)
         self.player = TrajectoryPlayer(embodiment.default_position)
         self.max_steps = self.spec.episode_length
         self._period = embodiment.control_period
@@ -100,9 +99,6 @@ class RobotEnv:
         self._steps = 0
         self._delay = 0.0
         self._under_way: deque[tuple[float, np.ndarray]] = deque()  # arrival, s, and joint targets
-        self._mean_velocity = np.zeros(3)
-        averaged = embodiment.reward.velocity_time_constant
-        self._velocity_share = 1.0 - np.exp(-self._period / averaged) if averaged > 0.0 else 1.0
 
     # ---- command ----
     def set_command(self, command: np.ndarray | None) -> None:
@@ -149,6 +145,7 @@ class RobotEnv:
             sensors=self.sensors.snapshot(),
             assembler=self.assembler.state(),
             safety=self.safety.state(),
+            tracker=self._tracker.state(),
             player=self.player.state(),
             episode=copy.deepcopy({name: getattr(self, name) for name in _EPISODE}),
         )
@@ -165,6 +162,7 @@ class RobotEnv:
         self.sensors.restore(state.sensors)
         self.assembler.restore(state.assembler)
         self.safety.restore(state.safety)
+        self._tracker.restore(state.tracker)
         self.player.restore(state.player)
         vars(self).update(copy.deepcopy(state.episode))
 
@@ -182,7 +180,7 @@ class RobotEnv:
         self._delay = self.begin()
         self._steps = 0
         self._previous_action = np.zeros(self.embodiment.action_dim)
-        self._mean_velocity = np.zeros(3)
+        self._tracker.reset()
         self._under_way.clear()
         self.player.reset(simulation.joint_position())
         self.safety.reset(simulation.joint_position())
@@ -240,28 +238,13 @@ class RobotEnv:
             self.sensors.set_command(now, self._command)
 
     def _evaluate(self, action: np.ndarray) -> tuple[float, dict[str, float]]:
-        self._mean_velocity = self.mean_velocity(self._mean_velocity, self.simulation)
-        state = robot_state(
-            self.simulation,
-            self.assembler.command,
-            self.assembler.phase,
-            action,
-            self._previous_action,
-            self._mean_velocity,
-        )
-        if self.embodiment.pose_command:
-            state.tool_distance, state.tool_angle = self.simulation.tool_error(state.command)
-        total, parts = self.reward(state)
-        reward, info = float(total), {name: float(part) for name, part in parts.items()}
-        if self.embodiment.pose_command:
+        state = robot_state(self.simulation, action, self._previous_action)
+        self._tracker.advance(state, self.assembler.command, self.assembler.phase)
+        total, terms, _ = self.reward(state)
+        info = {name: float(share) for name, share in terms.items()}
+        if state.tool_distance is not None and state.tool_angle is not None:
             info |= {"position_error": float(state.tool_distance), "rotation_error": float(state.tool_angle)}
-        return reward, info
-
-    def mean_velocity(self, before: np.ndarray, readings: Readings) -> np.ndarray:
-        """Forward, lateral and yaw velocity (..., 3) averaged over `reward.velocity_time_constant`."""
-        linear, angular = readings.base_velocity()
-        velocity = np.stack([linear[..., 0], linear[..., 1], angular[..., 2]], axis=-1)
-        return before + self._velocity_share * (velocity - before)
+        return float(total), info
 
     def maybe_push(self) -> None:
         """Disturb the robot now and then."""
@@ -269,42 +252,26 @@ class RobotEnv:
             push(self.simulation, self.rng)
 
 
-def robot_state(
-    readings: Readings,
-    command: np.ndarray,
-    phase: Any,
-    action: np.ndarray,
-    previous_action: np.ndarray,
-    mean_velocity: np.ndarray,
-) -> RobotState:
-    """What the reward looks at after a decision, of one robot or of many; but for a tool's errors.
+def robot_state(readings: Readings, action: np.ndarray, previous_action: np.ndarray) -> RobotState:
+    """What a simulation says of one robot or of many after a decision; a `StateTracker` derives the rest.
 
     Args:
         readings: of the simulation.
-        command: (..., C) in the last observation.
-        phase: (...) of the gait in the last observation; None or NaN while a robot stands.
         action: (..., A), the decision; ``previous_action`` the one before.
-        mean_velocity: (..., 3) of the base.
     """
-    embodiment, twist = readings.embodiment, readings.embodiment.twist_command
     linear, angular = readings.base_velocity()
     foot_height = readings.foot_height()
-    stance = embodiment.clock.stance(phase) if embodiment.clock else np.ones(foot_height.shape, dtype=bool)
     return RobotState(
-        linear_velocity=linear,
-        angular_velocity=angular,
-        mean_velocity=mean_velocity,
-        gravity=readings.gravity(),
-        base_height=readings.base_pose()[0][..., 2],
         joint_position=readings.joint_position(),
         joint_velocity=readings.joint_velocity(),
-        default_position=embodiment.default_position,
         effort=readings.joint_effort(),
-        action=action,
-        previous_action=previous_action,
-        command=command if twist is None else twist.velocity(command),
-        moving=command.any(axis=-1),
+        gravity=readings.gravity(),
+        angular_velocity=angular,
+        linear_velocity=linear,
+        base_height=readings.base_height(),
         foot_contact=readings.foot_contact(foot_height),
         foot_height=foot_height,
-        foot_stance=stance,
+        action=action,
+        previous_action=previous_action,
+        tool_pose=readings.tool_pose() if readings.embodiment.pose_command else None,
     )

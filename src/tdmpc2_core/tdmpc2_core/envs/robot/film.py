@@ -20,6 +20,7 @@ import numpy as np
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.robots.rotations import yaw
+from tdmpc2_core.robots.trajectory import windowed_mean
 
 _RENDERERS = ("egl", "osmesa")
 _SIZE, _PICTURE_SIZE = (640, 360), (1280, 720)  # width, height
@@ -95,10 +96,11 @@ class _Scene:
         height = embodiment.reset.base_height or 0.5
         self._camera = mujoco.MjvCamera()
         self._camera.distance, self._camera.elevation = 0.5 + 3.5 * height, -16.0
-        self._look_at = _smooth(recording.time, recording.position)
-        self._look_at[:, 2] = 0.75 * height
-        heading = np.unwrap(yaw(recording.orientation))
-        self._azimuth = np.degrees(_smooth(recording.time, heading[:, None])[:, 0]) + _SIDE
+        shown = recording.position.copy()
+        shown[:, 2] = 0.75 * height + self._simulation.ground_height(shown[:, :2])
+        self._look_at = windowed_mean(recording.time, shown, _CAMERA_SECONDS)
+        heading = np.unwrap(yaw(recording.orientation))[:, None]
+        self._azimuth = np.degrees(windowed_mean(recording.time, heading, _CAMERA_SECONDS)[:, 0]) + _SIDE
 
     def picture(self, time_: float, shadow: bool = True, reflection: bool = False) -> np.ndarray:
         """RGB (H, W, 3) of the state nearest to `time_`, s."""
@@ -118,14 +120,6 @@ class _Scene:
 
     def close(self) -> None:
         self._renderer.close()
-
-
-def _smooth(time_: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(T, N): mean over `_CAMERA_SECONDS` around each sample."""
-    total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
-    first = np.searchsorted(time_, time_ - _CAMERA_SECONDS / 2)
-    end = np.searchsorted(time_, time_ + _CAMERA_SECONDS / 2, side="right")
-    return (total[end] - total[first]) / (end - first)[:, None]
 
 
 def _film(scene: _Scene, recording: Recording, path: Path) -> None:

@@ -21,7 +21,6 @@ from tdmpc2_core.robots.rotations import (
     from_matrix,
     gravity_direction,
     into_frame,
-    pose_error,
     rotate,
     tilt,
     to_matrix,
@@ -82,6 +81,48 @@ class Tool:
         self._data.mocap_quat[self._marker] = xyzw_to_wxyz(from_matrix(rotation))
 
 
+class Ground:
+    """What robots stand on: the colliding geoms of the world itself, such as planes and height fields."""
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        data = mujoco.MjData(model)
+        mujoco.mj_kinematics(model, data)  # places of the world's geoms, which never change
+        geoms = np.flatnonzero((model.geom_bodyid == 0) & ((model.geom_contype | model.geom_conaffinity) > 0))
+        plane = model.geom_type[geoms] == mujoco.mjtGeom.mjGEOM_PLANE
+        self._solids = geoms[~plane]
+        normal, origin = data.geom_xmat[geoms[plane]][:, [2, 5, 8]], data.geom_xpos[geoms[plane]]
+        floor = normal[:, 2] > 0.0  # others are walls
+        self._slope = -normal[floor, :2] / normal[floor, 2:]
+        self._offset = origin[floor, 2] - np.sum(origin[floor, :2] * self._slope, axis=1)
+        self._level = not len(self._solids) and not self._slope.any()
+        if len(self._solids):  # a megabyte for each of many robots else
+            self._model, self._data = model, data
+
+    def height(self, points: np.ndarray) -> np.ndarray:
+        """Of the highest surface at each of the points (N, 2) in the world, m; 0 where there is none."""
+        if self._level:
+            return np.full(len(points), self._offset.max() if len(self._offset) else 0.0)
+        found = (self._offset + points @ self._slope.T).max(axis=1, initial=-np.inf)  # planes have no end
+        if len(self._solids):
+            tops = [max(self._top(geom, point) for geom in self._solids) for point in points]
+            found = np.maximum(found, tops)
+        return np.where(np.isfinite(found), found, 0.0)
+
+    def _top(self, geom: int, point: np.ndarray) -> float:
+        """Where a ray that falls on a geom meets it; minus infinity beside it."""
+        model, data, start = self._model, self._data, np.append(point, _SKY)
+        kind = model.geom_type[geom]
+        if kind == mujoco.mjtGeom.mjGEOM_HFIELD:
+            distance = mujoco.mj_rayHfield(model, data, geom, start, -_UP)
+        elif kind == mujoco.mjtGeom.mjGEOM_MESH:
+            distance = mujoco.mj_rayMesh(model, data, geom, start, -_UP)
+        else:
+            pose = data.geom_xpos[geom], data.geom_xmat[geom]
+            distance = mujoco.mju_rayGeom(*pose, model.geom_size[geom], start, -_UP, kind)
+        return _SKY - distance if distance >= 0.0 else -np.inf
+
+
+_UP, _SKY = np.array([0.0, 0.0, 1.0]), 100.0  # m above every surface
 _IMU_SENSORS = ("imu_quat", "imu_gyro", "imu_accel")
 CONTACT_HEIGHT = 0.003  # m above touching: a foot closer than this to the ground counts as in contact
 
@@ -112,6 +153,7 @@ class Readings:
         feet = embodiment.clock.feet if embodiment.clock else ()
         self.feet, self.foot_starts = self._find_feet(feet)
         self.foot_radius = model.geom_size[self.feet, 0]
+        self._ground = Ground(model)
         self._tool_place = self._find_tool() if embodiment.pose_command else None
         self.sources = tuple(name for name in READERS if SOURCES[name].present(embodiment))
 
@@ -185,17 +227,21 @@ class Readings:
         position, rotation = getattr(self.data, f"{prefix}xpos"), getattr(self.data, f"{prefix}xmat")
         return position[..., index, :], rotation[..., index, :]
 
-    def tool_error(self, goal: np.ndarray) -> tuple[Any, Any]:
-        """Distance (m) and angle (rad) from the true tool to a goal (7,) in the base frame."""
-        tool = self.tool_pose()
-        offset, turn = pose_error(tool[..., :3], to_matrix(tool[..., 3:]), goal)
-        return np.linalg.norm(offset, axis=-1), np.linalg.norm(turn, axis=-1)
+    def ground_height(self, points: np.ndarray) -> np.ndarray:
+        """Height (...,) of the ground at points (..., 2) in the world, m: 0 on a plane z = 0."""
+        return self._ground.height(points.reshape(-1, 2)).reshape(points.shape[:-1])
+
+    def base_height(self) -> Any:
+        """Height of the base above the ground below it, m."""
+        position = self.base_pose()[0]
+        return position[..., 2] - self.ground_height(position[..., :2])
 
     def foot_height(self) -> np.ndarray:
-        """Clearance above flat ground of the lowest sphere of each foot (F,), m."""
+        """Clearance above the ground of the lowest sphere of each foot (F,), m."""
         if not len(self.feet):
             return np.zeros((*self.data.qpos.shape[:-1], 0))
-        clearance = self.data.geom_xpos[..., self.feet, 2] - self.foot_radius
+        centres = self.data.geom_xpos[..., self.feet, :]
+        clearance = centres[..., 2] - self.foot_radius - self.ground_height(centres[..., :2])
         return np.minimum.reduceat(clearance, self.foot_starts, axis=-1)
 
     def foot_contact(self, height: np.ndarray | None = None) -> np.ndarray:
@@ -204,8 +250,7 @@ class Readings:
 
     def fallen(self) -> Any:
         """Whether the embodiment's termination condition holds, bool."""
-        position, orientation = self.base_pose()
-        return self.embodiment.termination.reached(position[..., 2], tilt(orientation))
+        return self.embodiment.termination.reached(self.base_height(), tilt(self.base_pose()[1]))
 
     # ---- finding names in the robot model ----
     def _id(self, kind: mujoco.mjtObj, name: str) -> int:
@@ -405,15 +450,15 @@ class Simulation(Readings):
         self.rng.bit_generator.state = state.generator
 
     def reset(self, randomise: bool = False) -> None:
-        """Default pose at the origin; ``randomise`` applies the embodiment's reset noise and, to a base that
-        can move, a random yaw."""
+        """Default pose, on the ground at the origin; ``randomise`` applies the embodiment's reset noise and a
+        random yaw, the latter to a base that can move."""
         spec, rng = self.embodiment.reset, self.rng
         mujoco.mj_resetData(self.model, self.data)
         if self._tool:
             self._tool.restore((np.zeros(3), 0.0))
         position = self.embodiment.default_position.copy()
         if self.floating and spec.base_height is not None:
-            self.data.qpos[2] = spec.base_height
+            self.data.qpos[2] = spec.base_height + self.ground_height(self.data.qpos[:2])
         if randomise:
             if self.floating:
                 yaw = rng.uniform(-np.pi, np.pi)

@@ -1,15 +1,18 @@
-"""Course and score of the quickstart, without processes."""
+"""Course of velocities and how it is judged, in a quickstart and in training, on made-up motions."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from planning_support import small_model
 
+from tdmpc2_core.agent import Agent
+from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.scoring.course import Course
-from tdmpc2_core.scoring.walking import Motion, score_walk
+from tdmpc2_core.scoring.evaluation import evaluate_robot
+from tdmpc2_core.scoring.walking import Motion, score_walk, tracking_errors
 
 ROBOT = Embodiment.load("quadruped")
 
@@ -59,6 +62,34 @@ def test_score_of_a_robot_that_runs_on_or_is_lost():
     assert not score_walk(short, course, ROBOT).complete
 
 
-def test_robot_without_model_is_one_sentence():
-    with pytest.raises(UserError, match="no trained bundle"):
-        shipped_bundle("no_such_robot")
+def test_sway_within_a_gait_cycle_is_no_velocity_error():
+    time = np.arange(0.0, 10.0, 0.02)
+    commands = np.tile([0.5, 0.0, 0.3], (len(time), 1))
+    sway = 0.3 * np.sin(2.0 * np.pi * 2.0 * time)[:, None]  # at 2 Hz, of a robot that follows
+    velocity_error, yaw_rate_error = tracking_errors(time, commands + sway, commands)
+    assert velocity_error < 0.03 and yaw_rate_error < 0.02
+    velocity_error, yaw_rate_error = tracking_errors(time, commands + [0.1, 0.0, -0.2], commands)
+    assert velocity_error == pytest.approx(0.1) and yaw_rate_error == pytest.approx(0.2)
+
+
+def test_training_and_quickstart_judge_alike(monkeypatch):
+    """A robot that does 0.4 m/s where 0.5 are asked for, and sways by 0.3 within each step."""
+
+    def sway(time):
+        return 0.3 * np.sin(4.0 * np.pi * time)
+
+    def velocity(simulation):
+        return np.array([0.4 + sway(simulation.time), 0.0, 0.0]), np.zeros(3)
+
+    agent = Agent(small_model(ROBOT.observation_dim, ROBOT.action_dim, seed=0), "policy", embodiment=ROBOT)
+    monkeypatch.setattr(Simulation, "base_velocity", velocity)
+    monkeypatch.setattr(Simulation, "fallen", lambda simulation: False)
+    trained = evaluate_robot(agent, ROBOT, seconds=9.0, episodes=1)
+    assert trained.velocity_error == pytest.approx(0.1, abs=0.01)
+    assert trained.distance_ratio == pytest.approx(0.8, abs=0.01)
+    course = Course(ROBOT, 60.0)
+    motion = _motion(course, share=0.8)
+    motion.linear[:, 0] += sway(motion.time)
+    parts = [(part.end - part.start, 0.2 * part.command[0]) for part in course.segments]
+    expected = sum(seconds * error for seconds, error in parts) / course.seconds
+    assert score_walk(motion, course, ROBOT).velocity_error == pytest.approx(expected, abs=0.01)

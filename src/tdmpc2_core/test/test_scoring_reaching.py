@@ -1,4 +1,4 @@
-"""The quickstart's course of goals: what counts as reached and held, on made-up tool paths."""
+"""Course of goals, and what counts as reached and held, on made-up tool paths."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def test_course_is_a_goal_every_four_seconds_and_repeats_with_the_seed():
         (lambda t: 0.3 * max(0.0, 1.0 - t), 5, 5, True),
         (lambda t: 0.3 * max(0.0, 1.0 - t / 3.0), 0, 0, False),  # there after 2.8 s
         (lambda t: 0.01 if t < 3.7 else 0.05, 5, 0, False),  # leaves before the goal's time is over
+        (lambda t: 0.015 + 0.01 * np.sin(20.0 * t), 5, 0, False),  # swings through it, near on average
     ],
 )
 def test_goals_count_when_reached_in_time_and_held_to_the_end(distance, reached, held, passed):
