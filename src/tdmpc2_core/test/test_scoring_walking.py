@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from planning_support import small_model
@@ -51,6 +53,7 @@ def test_score_of_a_perfect_a_slow_and_a_fallen_robot():
     assert not slow.followed and slow.covered == pytest.approx(0.7, abs=0.01)
     fallen = score_walk(_motion(course, fall_at=5.0), course, ROBOT)
     assert not fallen.followed and fallen.falls == 1
+    assert json.loads(json.dumps(fallen.to_dict()))["falls"] == 1
 
 
 def test_score_of_a_robot_that_runs_on_or_is_lost():

@@ -90,7 +90,7 @@ class FallCounter:
 
     def add(self, height: float, orientation_xyzw: Array) -> None:
         """One sample: height of the base above the ground, m, and its orientation."""
-        down = self._limits.reached(height, tilt(orientation_xyzw))
+        down = bool(self._limits.reached(height, tilt(orientation_xyzw)))
         self.count += down and not self._down
         self._down = down
 
