@@ -389,8 +389,9 @@ class BatchEnv:
     def _truth(self) -> Truth:
         """The true state at the last observation."""
         seen = self._observations
-        truth = robot_state(self.fleet, seen.action, seen.action)
-        return self._tracker.complete(truth, seen.command, seen.phase)
+        truth = robot_state(self.fleet, seen.action, seen.action, tool=False)
+        command = None if self.embodiment.pose_command else seen.command  # `_tool` says more of a goal
+        return self._tracker.complete(truth, command, seen.phase)
 
 
 _EPISODES = ("targets", "delay", "friction", "extra_mass", "_asked", "_renew", "_steps")

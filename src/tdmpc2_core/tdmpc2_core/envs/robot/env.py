@@ -252,12 +252,15 @@ class RobotEnv:
             push(self.simulation, self.rng)
 
 
-def robot_state(readings: Readings, action: np.ndarray, previous_action: np.ndarray) -> RobotState:
+def robot_state(
+    readings: Readings, action: np.ndarray, previous_action: np.ndarray, tool: bool = True
+) -> RobotState:
     """What a simulation says of one robot or of many after a decision; a `StateTracker` derives the rest.
 
     Args:
         readings: of the simulation.
         action: (..., A), the decision; ``previous_action`` the one before.
+        tool: whether the pose of the tool is wanted, which costs kinematics of every robot.
     """
     linear, angular = readings.base_velocity()
     foot_height = readings.foot_height()
@@ -273,5 +276,5 @@ def robot_state(readings: Readings, action: np.ndarray, previous_action: np.ndar
         foot_height=foot_height,
         action=action,
         previous_action=previous_action,
-        tool_pose=readings.tool_pose() if readings.embodiment.pose_command else None,
+        tool_pose=readings.tool_pose() if tool and readings.embodiment.pose_command else None,
     )
