@@ -1,6 +1,6 @@
 """Training an expert by reinforcement alone: no scripted controller, no labels (`tdmpc2 expert`).
 
-A run is a folder: ``config.yaml``, ``expert.safetensors`` with ``learner.pt`` beside it, ``train.csv``.
+A run is a folder: ``config.yaml``, ``expert.safetensors``, ``learner.pt`` to go on from, ``train.csv``.
 Killed at any time, it goes on from its last checkpoint.
 """
 
@@ -15,18 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from tdmpc2_core.config import check_fields, from_mapping, read_yaml, setting, to_mapping
+from tdmpc2_core.config import check_fields, from_mapping, setting, to_mapping
 from tdmpc2_core.envs.robot.batch import BatchEnv
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import replacing, write_json, write_text
+from tdmpc2_core.files import replacing, write_json
 from tdmpc2_core.learning.expert import Expert, ExpertConfig, ExpertLearner, Rollout
 from tdmpc2_core.robots import Embodiment
-from tdmpc2_core.train.run import CsvTable
+from tdmpc2_core.train.run import CsvTable, keep_settings
 
 _MAY_CHANGE = ("decisions", "threads", "checkpoint_every", "out")
 
@@ -91,7 +90,7 @@ class ExpertTrainer:
     def __init__(self, config: ExpertRunConfig) -> None:
         self.config, self.folder = config, Path(config.out)
         self.embodiment = Embodiment.load(config.robot)
-        self._check_settings()
+        keep_settings(self.folder, config, _MAY_CHANGE)
         torch.set_num_threads(config.threads)
         state = self._stored()
         self.done, self.resumes = int(state.get("done", 0)), int(state.get("resumes", -1)) + 1
@@ -104,25 +103,9 @@ class ExpertTrainer:
         generator = torch.Generator().manual_seed(config.seed + 7919 * self.resumes)
         self.learner = ExpertLearner(self.expert, generator)
         if state:
-            self.expert.load_state_dict(load_file(self.folder / "expert.safetensors"))
+            self.expert.load_state_dict(state["expert"])
             self.learner.load_state_dict(state["learner"])
         self._table = CsvTable(self.folder / "train.csv")
-
-    def _check_settings(self) -> None:
-        path, wanted = self.folder / "config.yaml", to_mapping(self.config)
-        if path.exists():
-            stored = read_yaml(path)
-            for key, value in wanted.items():
-                if key not in _MAY_CHANGE and stored.get(key) != value:
-                    raise UserError(
-                        f"{path}: this run was started with {key}={stored.get(key)!r}, not {value!r}; use "
-                        "another out= folder, or the same settings to continue it"
-                    )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(path, yaml.safe_dump(wanted, sort_keys=False))
-        except OSError as problem:
-            raise UserError(f"out={self.folder}: cannot be written ({problem.strerror})") from None
 
     def _stored(self) -> dict[str, Any]:
         path = self.folder / "learner.pt"
@@ -174,8 +157,13 @@ class ExpertTrainer:
         return rollout, {"reward": float(rollout.reward.mean()), "falls per 1000": falls}
 
     def checkpoint(self) -> None:
-        """Write expert and learner; cut off anywhere, a whole older one is still there."""
+        """Write the expert, and all that a run goes on from as one file, so that a kill leaves it whole."""
         save_expert(self.expert, self.folder, self.embodiment)
-        state = {"learner": self.learner.state_dict(), "done": self.done, "resumes": self.resumes}
+        state = {
+            "expert": self.expert.state_dict(),
+            "learner": self.learner.state_dict(),
+            "done": self.done,
+            "resumes": self.resumes,
+        }
         with replacing(self.folder / "learner.pt", durable=True) as partial:
             torch.save(state, partial)

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,36 @@ from tdmpc2_core.config import from_mapping, read_yaml, to_mapping
 from tdmpc2_core.data.episodes import EpisodeStore
 from tdmpc2_core.envs.registry import env_spec
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import replacing, write_text
+from tdmpc2_core.files import check_writable, replacing, write_text
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.model import WorldModel, world_model_config
 from tdmpc2_core.scoring.evaluation import AnyEvaluation
 from tdmpc2_core.train.train_config import TrainConfig
+
+_MAY_CHANGE = (
+    *("steps", "out", "threads", "device"),
+    *("log_every", "eval_every", "checkpoint_every", "eval_seconds", "eval_episodes"),
+)
+
+
+def keep_settings(folder: Path, config: Any, may_change: Collection[str]) -> None:
+    """Write a run's settings, a typed dataclass, as ``config.yaml``; a run that goes on must have the same.
+
+    Raises:
+        UserError: the folder holds a run with other settings than those that may change, or is not writable.
+    """
+    path, wanted = folder / "config.yaml", to_mapping(config)
+    if path.exists():
+        # A setting that is newer than the run had what is its default now.
+        stored = to_mapping(from_mapping(type(config), read_yaml(path), str(path)))
+        for key, value in wanted.items():
+            if key not in may_change and stored.get(key) != value:
+                raise UserError(
+                    f"{path}: this run was started with {key}={stored.get(key)!r}, not {value!r}; "
+                    f"use another out= folder, or the same settings to continue it"
+                )
+    check_writable(path, f"out={folder}")
+    write_text(path, yaml.safe_dump(wanted, sort_keys=False))
 
 
 class CsvTable:
@@ -115,7 +140,7 @@ class TrainingRun:
         self.demonstrations = EpisodeStore(self.folder / "demonstrations")
         self.log = RunLog(self.folder)
         self.progress = Counters()
-        self._check_settings()
+        keep_settings(self.folder, config, _MAY_CHANGE)
         torch.manual_seed(config.seed)
         self.device = pick_device(config.device)
         self.agent = self._new_agent(self.device)
@@ -125,30 +150,6 @@ class TrainingRun:
         if newest is not None:
             self._resume(newest)
         self._clock = time.monotonic()
-
-    def _check_settings(self) -> None:
-        path, wanted = self.folder / "config.yaml", to_mapping(self.config)
-        free = (
-            "steps",
-            "out",
-            "threads",
-            "device",
-            "log_every",
-            "eval_every",
-            "checkpoint_every",
-            "eval_seconds",
-            "eval_episodes",
-        )
-        if path.exists():
-            # A setting that is newer than the run had what is its default now.
-            stored = to_mapping(from_mapping(TrainConfig, read_yaml(path), str(path)))
-            for key, value in wanted.items():
-                if key not in free and stored.get(key) != value:
-                    raise UserError(
-                        f"{path}: this run was started with {key}={stored.get(key)!r}, not {value!r}; "
-                        f"use another out= folder, or the same settings to continue it"
-                    )
-        write_text(path, yaml.safe_dump(wanted, sort_keys=False))
 
     def _new_agent(self, device: torch.device) -> Agent:
         config, spec = self.config, self.spec
