@@ -3,13 +3,18 @@
 import dataclasses
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from tdmpc2_core.cli import COMMANDS
+from tdmpc2_core.learning import LearnerConfig
 from tdmpc2_core.robots import SOURCES, TERMS
 from tdmpc2_core.robots.rewards import REWARD_TERMS
+from tdmpc2_core.train.online import OnlineTrainer
+from tdmpc2_core.train.run import TrainingRun
+from tdmpc2_core.train.train_config import TrainConfig
 from tdmpc2_ros.messages import SOURCE_TOPICS
 from tdmpc2_ros.planner.model import PlannerParameters
 from tdmpc2_ros.recorder.node import RecorderParameters
@@ -54,6 +59,29 @@ def test_files_and_commands_that_are_named_exist(page):
         assert f'"{program}":' in (ROOT / "src/tdmpc2_ros/setup.py").read_text("utf-8"), program
     for module in re.findall(r"python3? -m (tdmpc2\w+(?:\.\w+)*)", text):
         assert importlib.util.find_spec(module) is not None, module
+
+
+def test_the_walk_to_a_weight_change_names_the_files_that_run(tmp_path):
+    core = ROOT / "src/tdmpc2_core/tdmpc2_core"
+    learner = LearnerConfig(batch_size=8)
+    settings = {"steps": 120, "num_envs": 2, "random_steps": 100, "pretrain_updates": 0}
+    config = TrainConfig(
+        robot="quadruped", out=tmp_path / "run", demonstration_steps=0, learner=learner, **settings
+    )
+    trainer, seen = OnlineTrainer(TrainingRun(config)), set()
+    sys.setprofile(lambda frame, event, _: seen.add(frame.f_code.co_filename))
+    try:
+        trainer.train()
+    finally:
+        sys.setprofile(None)
+    assert trainer.run.progress.updates >= 100
+    run = {str(Path(name).relative_to(core)) for name in seen if name.startswith(str(core))}
+    elsewhere = ("planning/", "imagine/", "checkpoint/", "config.py", "files.py")
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    walk = page.partition("## From one transition")[2].partition("\n\n")[0]
+    assert {name for name in run if not name.startswith(elsewhere)} == set(
+        re.findall(r"`([\w/]+\.py)`", walk)
+    )
 
 
 def test_code_names_no_file_that_is_gone():

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
+import platform
+import shutil
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,8 +16,21 @@ from planning_support import generator, small_model
 from tdmpc2_core.imagine.rollout import ModelRollout
 from tdmpc2_core.learning import Batch, Learner, LearnerConfig
 from tdmpc2_core.model import kernels as module
-from tdmpc2_core.model.kernels import kernels
+from tdmpc2_core.model.kernels import Kernels
 from tdmpc2_core.planning import MPPI, PlannerConfig, make_planner
+
+
+@pytest.fixture(scope="module", params=["", "-mno-avx512f"])
+def library(request: pytest.FixtureRequest) -> Iterator[Kernels]:
+    """Kernels for this processor, and with narrower vectors, as `CC` with a flag makes them."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler here: nothing to compare")
+    if request.param and platform.machine() != "x86_64":
+        pytest.skip(f"{request.param} is a flag of x86-64 compilers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CC", f"{compiler} {request.param}")
+        yield Kernels(ctypes.CDLL(str(module._library())))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -21,12 +39,15 @@ from tdmpc2_core.planning import MPPI, PlannerConfig, make_planner
     ("rows", "inputs", "outputs"), [(1, 1, 1), (7, 5, 40), (205, 1100, 70), (96, 64, 32)]
 )
 def test_products_are_those_of_float64(
-    rows: int, inputs: int, outputs: int, add: bool, threads: int, monkeypatch: pytest.MonkeyPatch
+    rows: int,
+    inputs: int,
+    outputs: int,
+    add: bool,
+    threads: int,
+    library: Kernels,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Broken and whole tiles, panels and depths; both sides as they lie in memory and transposed."""
-    library = kernels("auto")
-    if library is None:
-        pytest.skip("no C compiler here: nothing to compare")
     monkeypatch.setattr(module, "threads_for", lambda elements: threads)
     g = generator(1)
     x, weight = torch.randn(rows, inputs, generator=g), torch.randn(inputs, outputs, generator=g)

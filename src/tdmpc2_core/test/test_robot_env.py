@@ -172,6 +172,8 @@ TERRAINS = {
     '<geom type="box" size="0.3 2 0.05" pos="0.2 0 0.05" contype="1"/>',
     "mound": '<geom type="plane" size="2 2 1" contype="1"/>'
     '<geom type="ellipsoid" size="2 2 0.4" contype="1"/>',
+    "pyramid": '<geom type="plane" size="2 2 1" contype="1"/>'
+    '<geom type="mesh" mesh="pyramid" pos="0.1 0 0.05" euler="0 0 0.3" contype="1"/>',
 }
 
 
@@ -179,6 +181,7 @@ def on_terrain(embodiment, folder, ground) -> Simulation:
     """The robot on other ground, from files in a folder."""
     heights = " ".join(f"{0.5 + 0.5 * np.sin(0.45 * i + 0.2 * j):.4f}" for i in range(24) for j in range(16))
     asset = f'<asset><hfield name="waves" nrow="24" ncol="16" size="3 4 0.12 0.1" elevation="{heights}"/>'
+    asset += '<mesh name="pyramid" vertex="1 1 0  -1 1 0  1 -1 0  -1 -1 0  0 0 0.5"/>'
     text, changes = re.subn(r'<geom name="ground"[^>]*/>', ground, embodiment.model_path.read_text())
     assert changes == 1
     (folder / "quadruped.xml").write_text(text.replace("<asset>", asset, 1))

@@ -1,7 +1,8 @@
 """Kernels in C for float32 on a CPU, compiled where a C compiler is installed: see `kernels.c`, `networks.c`.
 
 The library is kept in the user's cache folder, by content, processor and compiler: only the first start on a
-machine compiles (under a second). Rows are shared out to PyTorch's threads, in its own OpenMP runtime.
+machine compiles (under a second). `CC` names another compiler, with flags if need be. Rows are shared out to
+PyTorch's threads, in its own OpenMP runtime.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -154,6 +156,6 @@ def _library() -> Path:
             *([*_FLAGS, "-c", source, "-o", unit] for source, unit in units.items()),
             ["-shared", *units.values(), "-o", str(library), "-lm"],
         ):
-            subprocess.run([compiler, *command], check=True, capture_output=True, timeout=60)
+            subprocess.run([*shlex.split(compiler), *command], check=True, capture_output=True, timeout=60)
         library.replace(path)
     return path
