@@ -116,6 +116,7 @@ def main() -> int:
     options.add_argument("--threads", type=int, default=1, help="threads of both sides")
     options.add_argument("--calls", type=int, default=15, help="timed calls of each kind on each side")
     options.add_argument("--kernels", choices=["off", "auto"], default="auto", help="compiled kernels, ours")
+    options.add_argument("--name", help="of the JSON file (default says the threads)")
     args = options.parse_args()
     torch.set_num_threads(args.threads)
     keep_freed_memory()
@@ -136,7 +137,7 @@ def main() -> int:
                     times[name].append(value)
             rows.append(_row(size, kind, {k: np.array(v) for k, v in times.items()}))
     print_table(rows)
-    name = "against_official" if args.threads == 1 else f"against_official_{args.threads}_threads"
+    name = args.name or "against_official" + (f"_{args.threads}_threads" if args.threads > 1 else "")
     save(
         args.out,
         name,

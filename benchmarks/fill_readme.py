@@ -17,7 +17,7 @@ PAGES = (
     *(REFERENCE / f"{name}.md" for name in ("performance", "planners", "ros-interface")),
 )
 
-# name: heading, command, columns (all where empty)
+# name: heading, command, columns (where empty all that any row has)
 TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "quickstart_seeds": (
         "Ten seeds of the quickstart, 30 s each: distance is a share of the commanded one, latency is from "
@@ -79,6 +79,12 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "python benchmarks/against_official.py --official DIR --python PY --threads 2",
         (),
     ),
+    "against_official_avx2": (
+        "The same with one thread and vectors of eight, ours without AVX-512",
+        'CC="cc -mno-avx512f" python benchmarks/against_official.py --official DIR --python PY '
+        "--name against_official_avx2",
+        (),
+    ),
     "planner_methods": (
         "Reward per decision of the quadruped (8 robots, 4 s, sensor noise and randomisation), return of an "
         "episode of the tasks (5 episodes); latency of one decision on one thread",
@@ -88,8 +94,9 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "branch_ranking": (
         "Branch ranking near the prior, 95 % intervals over 60 states (horizon 12: 30; oracle: 20, the arm's "
         "10); gains are returns above that of the prior",
-        "for robot in quadruped humanoid arm; do\n"
-        "  python benchmarks/branch_ranking.py --bundle $robot --oracle 3 6 12\ndone",
+        "python benchmarks/branch_ranking.py --bundle quadruped --bundle humanoid --oracle 3 6 12\n"
+        "python benchmarks/branch_ranking.py --bundle humanoid --horizon 12 --count 30\n"
+        "python benchmarks/branch_ranking.py --bundle arm --oracle 3 12 --oracle-count 10",
         (),
     ),
     "trust": (
@@ -125,7 +132,7 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 def table(name: str, content: dict[str, Any]) -> str:
     """One Markdown table with its command and the machine that it was measured on."""
     heading, command, columns = TABLES[name]
-    names = columns or tuple(content["rows"][0])
+    names = columns or tuple(dict.fromkeys(key for row in content["rows"] for key in row))
     machine = content["machine"]
     clock = machine["clock_mhz"]
     where = f"{machine['cores']} cores" + (f" at {clock / 1000:.1f} GHz" if clock else "")
