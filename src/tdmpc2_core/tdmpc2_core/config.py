@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import enum
 import functools
+import logging
 import math
 import numbers
 import types
@@ -190,14 +191,15 @@ def _dataclass(cls: Any, value: Any, place: Place) -> Any:
 def _without_retired(cls: Any, value: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
     """The section less the keys of its class's `RETIRED`, which files of earlier versions hold.
 
-    `RETIRED`: key -> the one value that means what is done anyway.
+    `RETIRED`: key -> the values that it had; the first means what is done anyway, another gives a warning.
     """
-    retired: Mapping[str, Any] = getattr(cls, "RETIRED", {})
+    retired: Mapping[str, tuple[Any, ...]] = getattr(cls, "RETIRED", {})
     for name in retired.keys() & value.keys():
-        if value[name] != retired[name]:
-            raise place.child(name).error(
-                f"{value[name]!r} is offered no more; only {retired[name]!r} is done"
-            )
+        done = retired[name][0]
+        done, at = retired[name][0], place.child(name)
+        if _choice(retired[name], value[name], at) != done:
+            said = at.error(f"{value[name]!r} is offered no more; {done!r} is done")
+            logging.getLogger(__name__).warning("%s", said)
     return {name: v for name, v in value.items() if name not in retired}
 
 

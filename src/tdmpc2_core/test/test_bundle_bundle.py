@@ -51,9 +51,14 @@ def edit(path: Path, change: Any) -> None:
     manifest.write(path, content)
 
 
-def test_a_bundle_with_a_setting_that_is_gone_still_loads(saved: Path) -> None:
-    edit(saved, lambda content: content["planner"].update(score="terminal"))
+@pytest.mark.parametrize(("score", "warned"), [("terminal", 0), ("depth_average", 1)])
+def test_a_bundle_with_a_setting_that_is_gone_still_loads(
+    saved: Path, score: str, warned: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit(saved, lambda content: content["planner"].update(score=score))
     assert load_bundle(saved).planner == bundle().planner
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == warned and all("planner.score: 'depth_average' is offered no more" in s for s in said)
 
 
 def replace_weights(path: Path, change: Any) -> None:

@@ -36,7 +36,7 @@ class PlannerConfig:
         ValueError: a value outside its range; the sentence names the field.
     """
 
-    RETIRED: ClassVar = {"score": "terminal"}
+    RETIRED: ClassVar = {"score": ("terminal", "depth_average")}
 
     method: str = setting("mppi", accepted=PLANNERS, why=_METHOD)
     horizon: int = setting(
