@@ -21,7 +21,7 @@ from tdmpc2_core.scoring.branches import (
     Proposals,
     RobotLanes,
     Start,
-    play,
+    play_branches,
     robot_starts,
     run_branches,
     run_oracle,
@@ -161,10 +161,10 @@ def test_branches_share_their_start_and_random_numbers_and_the_first_is_the_prio
     assert branches.rewards.shape == (12, 2, 65, 20)
     one = starts()[0]
     seed = int(np.random.SeedSequence([0, 0]).generate_state(2)[1])
-    alone = play(Line(0.2), one, seed, branches.actions[0, [5, 5]], Exact().prior, 20)
+    alone = play_branches(Line(0.2), one, seed, branches.actions[0, [5, 5]], Exact().prior, 20)
     assert alone.rewards[0] == pytest.approx(branches.rewards[0, 1, 5])
     assert (alone.rewards[0] == alone.rewards[1]).all()
-    closed = play(Line(0.2), one, seed, branches.actions[0, :1] + 9.0, Exact().prior, 20, closed=1)
+    closed = play_branches(Line(0.2), one, seed, branches.actions[0, :1] + 9.0, Exact().prior, 20, closed=1)
     assert closed.rewards[0] == pytest.approx(branches.rewards[0, 1, 0])
     assert branches.distance[:, 0] == pytest.approx(0.0)
     white = [kind == "white 0.1" for kind in branches.kinds]
@@ -176,9 +176,9 @@ def test_branches_share_their_start_and_random_numbers_and_the_first_is_the_prio
 def test_more_branches_than_lanes_are_played_in_turns() -> None:
     lanes, one = Line(0.2), starts()[0]
     actions = np.random.default_rng(0).uniform(-0.5, 0.5, (7, HORIZON, SIZE))
-    whole = play(lanes, one, 5, actions, Exact().prior, 20, closed=1)
+    whole = play_branches(lanes, one, 5, actions, Exact().prior, 20, closed=1)
     lanes.count = 3
-    parts = play(lanes, one, 5, actions, Exact().prior, 20, closed=1)
+    parts = play_branches(lanes, one, 5, actions, Exact().prior, 20, closed=1)
     for name in ("rewards", "ends", "ended", "fallen", "first"):
         assert getattr(parts, name) == pytest.approx(getattr(whole, name)), name
 
@@ -187,7 +187,7 @@ def test_a_fall_ends_the_rewards_and_has_no_value() -> None:
     actions = np.zeros((2, HORIZON, SIZE))
     actions[1] = 1.0  # leaves the limits in the third decision
     start = Start(np.full(SIZE, 0.5), np.full(SIZE, 0.5))
-    played = play(Line(limit=2.5), start, 0, actions, Exact().prior, 20)
+    played = play_branches(Line(limit=2.5), start, 0, actions, Exact().prior, 20)
     assert played.fallen.tolist() == [False, True] and played.ended.tolist() == [False, True]
     assert np.count_nonzero(played.rewards[0]) == 20 and np.count_nonzero(played.rewards[1]) == 3
 

@@ -15,19 +15,25 @@ import pytest
 import torch
 
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.learning.expert import Expert, ExpertConfig, ExpertLearner, Rollout, generalised_advantages
+from tdmpc2_core.learning.expert import (
+    Experience,
+    Expert,
+    ExpertConfig,
+    ExpertLearner,
+    generalised_advantages,
+)
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.train.expert import ExpertRunConfig, ExpertTrainer, load_expert
 
 
-def rollout(steps: int, robots: int, **changes: torch.Tensor) -> Rollout:
+def rollout(steps: int, robots: int, **changes: torch.Tensor) -> Experience:
     g = torch.Generator().manual_seed(1)
 
     def normal(*size: int) -> torch.Tensor:
         return torch.randn(*size, generator=g)
 
     nothing = torch.zeros(steps, robots, dtype=torch.bool)
-    made = Rollout(
+    made = Experience(
         normal(steps, robots, 3), normal(steps, robots, 2), normal(steps, robots), normal(steps, robots),
         normal(steps, robots), nothing, nothing, torch.zeros(steps, robots), normal(robots),
     )  # fmt: skip
@@ -78,7 +84,9 @@ def test_it_learns_which_action_is_right():
             reward = -(action - wanted(observed)).square().sum(-1)
             nothing = torch.zeros(64, dtype=torch.bool)
             rows.append((observed, action, log_prob, value, reward, nothing, ~nothing, torch.zeros(64)))
-        told = learner.update(Rollout(*map(torch.stack, zip(*rows, strict=True)), last_value=torch.zeros(64)))
+        told = learner.update(
+            Experience(*map(torch.stack, zip(*rows, strict=True)), last_value=torch.zeros(64))
+        )
     assert error() < 0.3 * before and np.isfinite(list(told.values())).all()
 
 

@@ -46,7 +46,7 @@ class ExpertConfig:
         check_fields(self)
 
 
-class Rollout(NamedTuple):
+class Experience(NamedTuple):
     """T decisions of N robots.
 
     observation (T, N, P), action (T, N, A), log_prob, value, reward (T, N); terminated, truncated (T, N)
@@ -65,18 +65,18 @@ class Rollout(NamedTuple):
     last_value: Tensor
 
 
-def generalised_advantages(rollout: Rollout, discount: float, trace: float) -> Tensor:
+def generalised_advantages(experience: Experience, discount: float, trace: float) -> Tensor:
     """Advantages (T, N) (Schulman et al., arXiv 1506.02438); add the values for the lambda-returns."""
-    advantage = torch.zeros_like(rollout.last_value)
-    advantages = torch.empty_like(rollout.reward)
-    following = rollout.last_value
-    for t in reversed(range(len(rollout.reward))):
-        ended = rollout.terminated[t] | rollout.truncated[t]
-        onward = torch.where(ended, rollout.timeout[t] * rollout.truncated[t], following)
-        error = rollout.reward[t] + discount * onward - rollout.value[t]
+    advantage = torch.zeros_like(experience.last_value)
+    advantages = torch.empty_like(experience.reward)
+    following = experience.last_value
+    for t in reversed(range(len(experience.reward))):
+        ended = experience.terminated[t] | experience.truncated[t]
+        onward = torch.where(ended, experience.timeout[t] * experience.truncated[t], following)
+        error = experience.reward[t] + discount * onward - experience.value[t]
         advantage = error + discount * trace * advantage * ~ended
         advantages[t] = advantage
-        following = rollout.value[t]
+        following = experience.value[t]
     return advantages
 
 
@@ -140,16 +140,19 @@ class ExpertLearner:
         self.lr = self.config.lr
         self.optimiser = torch.optim.Adam(expert.parameters(), lr=self.lr, fused=True)
 
-    def update(self, rollout: Rollout) -> dict[str, float]:
+    def update(self, experience: Experience) -> dict[str, float]:
         """Epochs over one rollout; returns means of its losses.
 
         Values are learned on the scale of their own returns, which an embodiment's reward terms decide.
         """
         expert, config = self.expert, self.config
-        advantage = generalised_advantages(rollout, config.discount, config.trace)
-        returns = (advantage + rollout.value).flatten()
+        advantage = generalised_advantages(experience, config.discount, config.trace)
+        returns = (advantage + experience.value).flatten()
         self._rescale(returns)
-        flat = [x.flatten(0, 1) for x in (rollout.observation, rollout.action, rollout.log_prob, advantage)]
+        flat = [
+            x.flatten(0, 1)
+            for x in (experience.observation, experience.action, experience.log_prob, advantage)
+        ]
         observation, action, old, gain = flat
         normal = expert.normaliser(observation)
         gain = (gain - gain.mean()) / (gain.std() + 1e-8)

@@ -25,7 +25,7 @@ from tdmpc2_core.planning.mppi import MPPI
 from tdmpc2_core.robots import Embodiment
 
 Array = NDArray[np.floating[Any]]
-Act = Callable[[Array], Array]
+Policy = Callable[[Array], Array]
 """Actions (N, A) of observations (N, O), without state of its own: the policy prior's mode."""
 
 PRIOR, MODE, SAMPLE, ELITE = "prior", "mode", "sample", "elite"
@@ -136,7 +136,7 @@ _REACTION = 2  # decisions after a push, so that the observation shows it
 
 
 def robot_starts(
-    prior: Act, embodiment: Embodiment, count: int, push: float = 0.0, seed: int = 0
+    prior: Policy, embodiment: Embodiment, count: int, push: float = 0.0, seed: int = 0
 ) -> list[Start]:
     """States of `count` episodes of the prior, with sensor noise and randomisation.
 
@@ -150,7 +150,7 @@ def robot_starts(
     return [_start(prior, BatchEnv(moving, 1, seed + index), push, seed + index) for index in range(count)]
 
 
-def _start(prior: Act, env: BatchEnv, push: float, seed: int) -> Start:
+def _start(prior: Policy, env: BatchEnv, push: float, seed: int) -> Start:
     rng, spec = np.random.default_rng([seed, 1]), env.embodiment.randomisation
     goal = env.embodiment.pose_command
     seconds = goal.resample_seconds + rng.uniform(*_REACH) if goal else rng.uniform(*_WALK)
@@ -330,16 +330,18 @@ class Played(NamedTuple):
     first: Array
 
 
-def play(
-    lanes: Lanes, start: Start, seed: int, actions: Array, prior: Act, steps: int, closed: int = 0
+def play_branches(
+    lanes: Lanes, start: Start, seed: int, actions: Array, prior: Policy, steps: int, closed: int = 0
 ) -> Played:
     """Play sequences (N, H, A) from a start, then the prior until `steps` decisions are over.
 
     closed: this many of the first branches are the prior all the way, whatever their sequences.
     """
     if len(actions) > lanes.count:
-        head = play(lanes, start, seed, actions[: lanes.count], prior, steps, closed)
-        rest = play(lanes, start, seed, actions[lanes.count :], prior, steps, max(0, closed - lanes.count))
+        head = play_branches(lanes, start, seed, actions[: lanes.count], prior, steps, closed)
+        rest = play_branches(
+            lanes, start, seed, actions[lanes.count :], prior, steps, max(0, closed - lanes.count)
+        )
         pairs = zip(head[:4], rest[:4], strict=True)
         rewards, ends, ended, fallen = (np.concatenate(pair) for pair in pairs)
         return Played(rewards, ends, ended, fallen, head.first)
@@ -420,7 +422,7 @@ def run_branches(
     forecaster: Forecaster,
     control_rate: float,
     config: BranchConfig | None = None,
-    plans: Mapping[str, Act] | None = None,
+    plans: Mapping[str, Policy] | None = None,
     seed: int = 0,
     progress: Callable[[Sequence[Start]], Sequence[Start]] = lambda starts: starts,
 ) -> Branches:
@@ -436,25 +438,27 @@ def run_branches(
     for index, start in enumerate(progress(starts)):
         seeds = [int(x) for x in np.random.SeedSequence([seed, index]).generate_state(config.noise_seeds)]
         blank = np.zeros((1, forecaster.horizon, forecaster.prior(start.observation[None]).shape[1]))
-        base = play(lanes, start, seeds[0], blank, forecaster.prior, forecaster.horizon, closed=1).first
+        base = play_branches(
+            lanes, start, seeds[0], blank, forecaster.prior, forecaster.horizon, closed=1
+        ).first
         found = forecaster.propose(start.observation, config.samples, config.elites)
         noisy, kinds = _noisy(base, config, np.random.default_rng([seed, index]))
         extra = [found.plan, *(planner(start.observation) for planner in planners.values())]
         parts = [base[None], found.mode[None], found.samples, found.elites, noisy, np.stack(extra)]
         actions = np.concatenate(parts).astype(np.float32)
-        played = [play(lanes, start, s, actions, forecaster.prior, steps, closed=1) for s in seeds]
-        row = (
-            actions,
-            np.stack([branch.rewards for branch in played]),
-            np.stack([branch.fallen for branch in played]),
-            np.stack([np.where(b.ended, 0.0, forecaster.values(b.ends)) for b in played]),
-            forecaster.rewards(start.observation, actions),
-            forecaster.score(start.observation, actions),
+        played = [play_branches(lanes, start, s, actions, forecaster.prior, steps, closed=1) for s in seeds]
+        rows.append(
+            {
+                "actions": actions,
+                "rewards": np.stack([branch.rewards for branch in played]),
+                "fallen": np.stack([branch.fallen for branch in played]),
+                "ends": np.stack([np.where(b.ended, 0.0, forecaster.values(b.ends)) for b in played]),
+                "predicted": forecaster.rewards(start.observation, actions),
+                "scores": forecaster.score(start.observation, actions),
+            }
         )
-        rows.append(row)
     candidates = [PRIOR, MODE, *[SAMPLE] * config.samples, *[ELITE] * config.elites, *kinds]
-    names = ("actions", "rewards", "fallen", "ends", "predicted", "scores")
-    columns = dict(zip(names, map(np.stack, zip(*rows, strict=True)), strict=True))
+    columns: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     everything = (*candidates, "plan", *planners)
     return Branches(kinds=everything, candidates=len(candidates), discount=forecaster.discount, **columns)
 
@@ -475,10 +479,17 @@ class TrueRollout:
     """A search's rollout whose returns are those of the simulator, from one start under one noise seed."""
 
     def __init__(
-        self, rollout: Rollout, lanes: Lanes, start: Start, seed: int, prior: Act, steps: int, discount: float
+        self,
+        rollout: Rollout,
+        lanes: Lanes,
+        start: Start,
+        seed: int,
+        prior: Policy,
+        steps: int,
+        discount: float,
     ) -> None:
         self.encode, self.prior = rollout.encode, rollout.prior
-        self._play = lambda actions: play(lanes, start, seed, actions, prior, steps)
+        self._play = lambda actions: play_branches(lanes, start, seed, actions, prior, steps)
         self._discount = discount
 
     def returns(
@@ -528,6 +539,6 @@ def run_oracle(
         observation = torch.as_tensor(start.observation[None], dtype=torch.float32, device=agent.device)
         first = torch.ones(1, dtype=torch.bool, device=agent.device)
         plan = search.plan(observation, first, evaluate=True).mean[0].cpu().numpy()
-        played = play(lanes, start, unknown, np.stack([plan, plan]), prior, steps, closed=1)
+        played = play_branches(lanes, start, unknown, np.stack([plan, plan]), prior, steps, closed=1)
         found.append(discounted(played.rewards, agent.discount))
     return Oracle(config.horizon, *np.transpose(found)[::-1])

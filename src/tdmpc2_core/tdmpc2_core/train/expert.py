@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from tdmpc2_core.config import check_fields, from_mapping, setting, to_mapping
 from tdmpc2_core.envs.robot.batch import BatchEnv
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.files import replacing, write_json
-from tdmpc2_core.learning.expert import Expert, ExpertConfig, ExpertLearner, Rollout
+from tdmpc2_core.learning.expert import Experience, Expert, ExpertConfig, ExpertLearner
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.train.run import CsvTable, keep_settings
 
@@ -119,8 +118,8 @@ class ExpertTrainer:
         try:
             while self.done < config.decisions:
                 started = time.monotonic()
-                rollout, seen = self._rollout()
-                row = self.learner.update(rollout) | seen
+                experience, seen = self._collect()
+                row = self.learner.update(experience) | seen
                 self.done += per_rollout
                 rollouts += 1
                 row["decisions per second"] = per_rollout / (time.monotonic() - started)
@@ -133,10 +132,10 @@ class ExpertTrainer:
             bar.close()
             self.checkpoint()
 
-    def _rollout(self) -> tuple[Rollout, dict[str, float]]:
+    def _collect(self) -> tuple[Experience, dict[str, float]]:
         expert, env = self.expert, self.env
         expert.normaliser.train()
-        rows: list[Sequence[Tensor]] = []
+        rows: list[dict[str, Tensor]] = []
         for _ in range(self.config.expert.decisions):
             observed = self._observed
             expert.normaliser.update(observed)
@@ -146,15 +145,25 @@ class ExpertTrainer:
             if step.truncated.any():
                 with torch.no_grad():
                     timeout = expert.value(torch.from_numpy(step.final_privileged))
-            flags = torch.from_numpy(step.terminated), torch.from_numpy(step.truncated)
-            reward = torch.from_numpy(step.reward).float()
-            rows.append((observed, action, log_prob, value, reward, *flags, timeout))
+            rows.append(
+                {
+                    "observation": observed,
+                    "action": action,
+                    "log_prob": log_prob,
+                    "value": value,
+                    "reward": torch.from_numpy(step.reward).float(),
+                    "terminated": torch.from_numpy(step.terminated),
+                    "truncated": torch.from_numpy(step.truncated),
+                    "timeout": timeout,
+                }
+            )
             self._observed = torch.from_numpy(step.privileged)
         with torch.no_grad():
             last = expert.value(self._observed)
-        rollout = Rollout(*(torch.stack(column) for column in zip(*rows, strict=True)), last)  # type: ignore[call-arg]
-        falls = 1000.0 * float(rollout.terminated.float().mean())
-        return rollout, {"reward": float(rollout.reward.mean()), "falls per 1000": falls}
+        columns = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        experience = Experience(**columns, last_value=last)
+        falls = 1000.0 * float(experience.terminated.float().mean())
+        return experience, {"reward": float(experience.reward.mean()), "falls per 1000": falls}
 
     def checkpoint(self) -> None:
         """Write the expert, and all that a run goes on from as one file, so that a kill leaves it whole."""
