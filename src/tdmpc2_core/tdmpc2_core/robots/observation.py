@@ -22,7 +22,7 @@ from tdmpc2_core.robots.sensors import SensorState, Snapshot
 from tdmpc2_core.robots.terms import TERMS, OwnState, Write
 
 
-class Layout:
+class ObservationLayout:
     """Where the values of an observation lie, for one robot or, with axes in front, for many.
 
     Attributes:
@@ -113,7 +113,7 @@ class ObservationAssembler:
     """
 
     def __init__(self, embodiment: Embodiment, noise: np.random.Generator | None = None) -> None:
-        self._noise, self._layout = noise, Layout(embodiment)
+        self._noise, self._layout = noise, ObservationLayout(embodiment)
         self._sample = np.zeros(self._layout.size)  # newest value of every term, before the scale
         self._observation = np.zeros(embodiment.observation_dim, np.float32)
         self._own = OwnState(embodiment, np.zeros(embodiment.action_dim), np.zeros(embodiment.command_dim))

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv, RobotEnvState, robot_spec, robot_state
 from tdmpc2_core.envs.robot.fleet import Fleet
 from tdmpc2_core.robots.embodiment import Embodiment
-from tdmpc2_core.robots.observation import GaitClock, Layout
+from tdmpc2_core.robots.observation import GaitClock, ObservationLayout
 from tdmpc2_core.robots.reach import tool_error
 from tdmpc2_core.robots.rewards import StateTracker
 from tdmpc2_core.robots.sensors import ROUNDING
@@ -148,7 +148,11 @@ class _Observations:
     def __init__(
         self, embodiment: Embodiment, count: int, generators: list[np.random.Generator] | None
     ) -> None:
-        self._embodiment, self._generators, self._layout = embodiment, generators, Layout(embodiment)
+        self._embodiment, self._generators, self._layout = (
+            embodiment,
+            generators,
+            ObservationLayout(embodiment),
+        )
         self._clocks = [GaitClock(embodiment) for _ in range(count)]
         self._observation = np.zeros((count, embodiment.observation_dim), np.float32)
         self.action = np.zeros((count, embodiment.action_dim))  # sent before
