@@ -233,6 +233,11 @@ def _import_urdf(args: argparse.Namespace) -> None:
 
 
 def _add_train(commands: Any, name: str) -> None:
+    def defaults() -> Any:
+        from tdmpc2_core.train.train_config import TrainConfig
+
+        return TrainConfig()
+
     train = _command(
         commands,
         name,
@@ -241,7 +246,6 @@ def _add_train(commands: Any, name: str) -> None:
         "tdmpc2 train robot=quadruped out=runs/quadruped steps=150000 learner.batch_size=256",
         description="Train online in simulation. A run folder that already holds a checkpoint is continued.",
     )
-    train.add_argument("settings", nargs="*", metavar="key=value", help="settings, see below")
     source = train.add_mutually_exclusive_group()
     source.add_argument(
         "--preset",
@@ -252,14 +256,15 @@ def _add_train(commands: Any, name: str) -> None:
     source.add_argument(
         "--resume", type=Path, metavar="DIR", help="continue the run in DIR with its own settings"
     )
-    brief = train.format_help
+    _with_settings(train, defaults)
 
-    def with_settings() -> str:
-        from tdmpc2_core.train.train_config import TrainConfig  # here: it imports torch
 
-        return f"{brief()}\nsettings:\n{field_help(TrainConfig())}\n"
-
-    train.format_help = with_settings  # type: ignore[method-assign]
+def _with_settings(parser: argparse.ArgumentParser, defaults: Callable[[], Any]) -> None:
+    """`key=value` arguments, and their table in the help; `defaults` is called for it alone, as it may import
+    torch."""
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, see below")
+    brief = parser.format_help
+    parser.format_help = lambda: f"{brief()}\nsettings:\n{field_help(defaults())}\n"  # type: ignore[method-assign]
 
 
 def _expert(args: argparse.Namespace) -> None:
@@ -271,18 +276,33 @@ def _expert(args: argparse.Namespace) -> None:
 
 
 def _add_expert(commands: Any, name: str) -> None:
+    def defaults() -> Any:
+        from tdmpc2_core.train.expert import ExpertRunConfig
+
+        return ExpertRunConfig()
+
     summary = "train a robot's expert by reinforcement on what only a simulator knows, or continue"
     example = "tdmpc2 expert robot=quadruped decisions=8000000"
-    expert = _command(commands, name, _expert, summary, example)
-    expert.add_argument("settings", nargs="*", metavar="key=value", help="settings, see below")
-    brief = expert.format_help
+    _with_settings(_command(commands, name, _expert, summary, example), defaults)
 
-    def with_settings() -> str:
-        from tdmpc2_core.train.expert import ExpertRunConfig  # here: it imports torch
 
-        return f"{brief()}\nsettings:\n{field_help(ExpertRunConfig())}\n"
+def _student(args: argparse.Namespace) -> None:
+    from tdmpc2_core.train.student import StudentConfig, StudentTrainer
 
-    expert.format_help = with_settings  # type: ignore[method-assign]
+    robot = _given(args.settings, "robot") or "quadruped"
+    base = StudentConfig(robot=robot, out=Path("runs") / Path(robot).name)
+    StudentTrainer(apply_overrides(base, args.settings)).train()
+
+
+def _add_student(commands: Any, name: str) -> None:
+    def defaults() -> Any:
+        from tdmpc2_core.train.student import StudentConfig
+
+        return StudentConfig()
+
+    summary = "train a robot's world model and prior from nothing, under an expert that is trained first"
+    example = "tdmpc2 student robot=quadruped out=runs/quadruped"
+    _with_settings(_command(commands, name, _student, summary, example), defaults)
 
 
 def _add_eval(commands: Any, name: str) -> None:
@@ -328,6 +348,7 @@ def _add_info(commands: Any, name: str) -> None:
 COMMANDS: dict[str, Callable[[Any, str], None]] = {
     "train": _add_train,
     "expert": _add_expert,
+    "student": _add_student,
     "eval": _add_eval,
     "calibrate": _add_calibrate,
     "import-urdf": _add_import_urdf,

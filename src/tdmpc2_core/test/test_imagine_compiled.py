@@ -23,6 +23,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"normalise_obs": True},
     {"simnorm_dim": 4},
     {"task_dim": 6, "action_dims": (4, 2, 3)},
+    {"reward_range": (-2.0, 3.0), "value_range": (0.0, 50.0)},
 ]
 
 
@@ -60,9 +61,9 @@ def compiled() -> Kernels:
     return library
 
 
-def rollout(model: WorldModel, soft: bool = False) -> CompiledRollout:
+def rollout(model: WorldModel, soft: bool = False, disagreement_cost: float = 0.0) -> CompiledRollout:
     """A rollout that has compiled networks from its first plan on."""
-    made = CompiledRollout(model, 0.97, soft, compiled())
+    made = CompiledRollout(model, 0.97, soft, disagreement_cost, compiled())
     made.encode(torch.zeros(1, model.config.obs_dim), torch.tensor([0]) if model.config.num_tasks else None)
     assert made.ready
     return made
@@ -74,6 +75,13 @@ def test_equal_to_rounding(changes: dict[str, Any], soft: bool) -> None:
     model = small_model(**changes)
     heads = (3, 1) if model.config.num_q == 5 else (0, 1)
     assert compare(ModelRollout(model, 0.97, soft), rollout(model, soft), heads) < 2e-5
+
+
+def test_the_cost_of_disagreement_is_equal_too() -> None:
+    model = small_model(num_q=5)
+    plain, fast = ModelRollout(model, 0.97, False, 0.7), rollout(model, False, 0.7)
+    assert compare(plain, fast, (0, 2, 4)) < 2e-5
+    assert compare(ModelRollout(model, 0.97), fast, (0, 2, 4)) > 1e-3
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 7, 40])

@@ -17,6 +17,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"num_q": 5},
     {"normalise_obs": True},
     {"task_dim": 6, "action_dims": (4, 2, 3)},
+    {"reward_range": (-2.0, 3.0), "value_range": (0.0, 50.0)},
 ]
 
 

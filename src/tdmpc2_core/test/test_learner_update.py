@@ -138,10 +138,12 @@ def test_losses_equal_the_papers_sums() -> None:
     z, consistency, reward, value, zs = m.encode(batch.obs[0]), 0.0, 0.0, 0.0, []
     for t in range(3):
         reward += (
-            0.5**t * m.two_hot.cross_entropy(m.reward_logits(z, batch.action[t]), batch.reward[t]).mean() / 3
+            0.5**t
+            * m.reward_two_hot.cross_entropy(m.reward_logits(z, batch.action[t]), batch.reward[t]).mean()
+            / 3
         )
         for q in m.q_logits(z, batch.action[t]):
-            value += 0.5**t * m.two_hot.cross_entropy(q, target[t]).mean() / 9
+            value += 0.5**t * m.value_two_hot.cross_entropy(q, target[t]).mean() / 9
         z = m.next(z, batch.action[t])
         zs.append(z)
         consistency += 0.5**t * (z - next_z[t]).square().mean() / 3

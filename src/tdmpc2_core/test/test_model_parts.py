@@ -46,6 +46,21 @@ def test_two_hot_edges() -> None:
     assert two_hot.cross_entropy(heads, value).shape == (3, 6, 1)
 
 
+def test_linear_two_hot_is_exact_between_its_bins() -> None:
+    two_hot = TwoHot(101, 20.0, 120.0, linear=True)
+    value = torch.tensor([[-5.0], [20.0], [63.7], [120.0], [500.0]])
+    encoded = two_hot.encode(value)
+    assert (encoded > 0).sum(-1).tolist() == [1, 1, 2, 1, 1]
+    back = two_hot.decode((encoded + 1e-30).log())
+    assert torch.allclose(back, torch.tensor([[20.0], [20.0], [63.7], [120.0], [120.0]]), atol=1e-3)
+
+
+@pytest.mark.parametrize("ends", [(1.0,), (2.0, 1.0)])
+def test_a_range_has_two_ends(ends: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="value_range must be empty or"):
+        WorldModelConfig(5, 2, value_range=ends)
+
+
 def test_policy_densities() -> None:
     output, noise = rand(4, 6), rand(4, 3, seed=1)
     sample = squashed_gaussian(output, noise, -10.0, 2.0)

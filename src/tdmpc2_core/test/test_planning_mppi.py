@@ -12,6 +12,7 @@ from torch import Tensor
 from tdmpc2_core.config import from_mapping, to_mapping
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.planning import MPPI, PlannerConfig, PolicyPlanner, make_planner, planner_preset
+from tdmpc2_core.planning.trust_region import TrustRegion
 
 SMALL = PlannerConfig(num_samples=32, num_elites=6, num_pi_trajs=4, iterations=3)
 
@@ -213,3 +214,55 @@ def only(draws: Any, robot: int) -> Any:
         samples=draws.samples[:, :, pick],
         terminal=draws.terminal[:, pick],
     )
+
+
+# ---- trust region ----
+
+
+def near_prior(**settings: float | bool) -> PlannerConfig:
+    return replace(SMALL, num_samples=256, prior_weight=1.0, trust_region=TrustRegion(**settings))
+
+
+def on_target(config: PlannerConfig) -> tuple[MPPI, Target]:
+    search = planner(config)
+    search.rollout = target = Target(3, 2, 4)
+    return search, target
+
+
+def test_gate_leaves_the_prior_in_charge_unless_the_plan_promises_more() -> None:
+    """The mode of `Target.prior` is 0, worth -20 |goal|^2; no plan is worth more than 0."""
+    search, target = on_target(near_prior(gate=1e-3))
+    worth = 20.0 * target.goal.square().sum((0, 2, 3))
+    found = search.plan(observations(2), starts(True, True), evaluate=True)
+    assert (found.value > -worth).all() and found.mean.abs().amax((1, 2)).min() > 0.05
+    gate = float(worth.min() + 0.5 * (worth.max() - worth.min()))  # more than one robot's plan can promise
+    search, _ = on_target(near_prior(gate=gate))
+    found = search.plan(observations(2), starts(True, True), evaluate=True)
+    acts = found.mean.abs().amax((1, 2)) > 0
+    assert not acts[worth.argmin()] and torch.isclose(found.value, -worth, rtol=1e-4)[worth.argmin()]
+    torch.testing.assert_close(found.action, found.mean[:, 0])
+
+
+def test_distance_cost_moves_the_optimum_towards_the_prior() -> None:
+    """-20 |a - goal|^2 - c |a|^2 / A is highest at goal / (1 + c / (20 A))."""
+    deep = replace(near_prior(distance_cost=80.0), num_samples=512, num_elites=32, iterations=10)
+    search, target = on_target(deep)
+    found = search.plan(observations(2), starts(True, True), evaluate=True)
+    wanted = target.goal.squeeze(2).transpose(0, 1) / 2.0
+    assert (found.mean - wanted).abs().mean() < 0.06
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_plans_compare_alike_where_the_end_is_valued_at_the_mode(alike: bool) -> None:
+    search = planner(near_prior(valued_mode=alike))
+    plan = torch.rand(3, 1, 1, 4, generator=generator(4)).expand(-1, -1, 256, -1)
+    noise = search._terminal_noise(plan, 0, None)
+    with torch.inference_mode():
+        latent = search.rollout.encode(observations(1), None)
+        values = search.rollout.returns(latent, plan, noise, (0, 1), None)
+    assert (values.std() < 1e-5) == alike
+
+
+def test_a_trust_region_needs_policy_trajectories() -> None:
+    with pytest.raises(ValueError, match="num_pi_trajs must be at least 1"):
+        replace(SMALL, num_pi_trajs=0, trust_region=TrustRegion(gate=1.0))

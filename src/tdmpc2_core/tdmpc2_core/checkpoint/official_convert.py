@@ -138,9 +138,15 @@ def export_official(model: WorldModel, path: str | os.PathLike[str]) -> None:
     """Write `{"model": state dict}` to `path` (.pt).
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or the official code knows no such model.
     """
     target = Path(path)
+    ranges = [name for name in ("reward_range", "value_range") if getattr(model.config, name)]
+    if ranges:
+        raise UserError(
+            f"{target}: the official code has symlog bins alone, this model has a {ranges[0]}; "
+            "train one without it, or export the policy prior with --format onnx"
+        )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"model": official_state_dict(model)}, target)

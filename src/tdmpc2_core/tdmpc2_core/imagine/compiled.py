@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,13 @@ class _Layer(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("weight", "bias", "gain", "shift")),
         *((name, ctypes.c_int64) for name in ("inputs", "outputs")),
     ]
+
+
+class Bins(NamedTuple):
+    """Bin centres (num_bins,) of a two-hot head, in symlog space or ``linear``."""
+
+    centres: Tensor
+    linear: bool
 
 
 class Network:
@@ -95,13 +102,15 @@ class Network:
         return out
 
     def value(
-        self, bins: Tensor, z: Tensor, action: Tensor, repeat: int = 1, out: Tensor | None = None
+        self, bins: Bins, z: Tensor, action: Tensor, repeat: int = 1, out: Tensor | None = None
     ) -> Tensor:
         """Decoded two-hot output (rows,)."""
         logits = self(z, action, repeat, self._space.take("logits", len(action), self.outputs))
         out = z.new_empty(len(action)) if out is None else out
-        pointers = (logits.data_ptr(), bins.data_ptr(), out.data_ptr())
-        self._library.library.decode(*pointers, *logits.shape, threads_for(logits.numel()))
+        pointers = (logits.data_ptr(), bins.centres.data_ptr(), out.data_ptr())
+        library = self._library.library
+        decode = library.expected_bin if bins.linear else library.decode
+        decode(*pointers, *logits.shape, threads_for(logits.numel()))
         return out
 
 
@@ -146,7 +155,8 @@ class CompiledModel:
         ended = model.termination_head
         self._termination = None if ended is None else network(ended, 0)
         self._encoder = network(model.encoder, 0) if isinstance(model.encoder, MLP) else None
-        self._bins = model.bins.contiguous()
+        self._reward_bins = Bins(model.reward_bins.contiguous(), model.reward_two_hot.linear)
+        self._value_bins = Bins(model.value_bins.contiguous(), model.value_two_hot.linear)
 
     def _joined(self, x: Tensor, task: Tensor | None) -> Tensor:
         """What a network takes beside the action: x (rows, L), and the embedding of its tasks (rows,)."""
@@ -181,7 +191,7 @@ class CompiledModel:
         out: Tensor | None = None,
     ) -> Tensor:
         """Rewards (rows,) of actions (rows, A) at z (rows / repeat, L)."""
-        return self._reward.value(self._bins, self._joined(z, task), action.contiguous(), repeat, out)
+        return self._reward.value(self._reward_bins, self._joined(z, task), action.contiguous(), repeat, out)
 
     def policy(self, z: Tensor, task: Tensor | None = None, noise: Tensor | None = None) -> PolicySample:
         """The policy's distribution at z (B, L) and its sample with noise (B, A)."""
@@ -205,14 +215,14 @@ class CompiledModel:
     def q_values(self, z: Tensor, action: Tensor, task: Tensor | None = None) -> Tensor:
         """Values (heads, B, 1) of all heads at z (B, L) and action (B, A)."""
         joined, action = self._joined(z, task), action.contiguous()
-        found = [head.value(self._bins, joined, action) for head in self._values]
+        found = [head.value(self._value_bins, joined, action) for head in self._values]
         return torch.stack(found).unsqueeze(-1)
 
-    def value(self, z: Tensor, action: Tensor, heads: Sequence[int], task: Tensor | None = None) -> Tensor:
-        """Mean (rows,) of these value heads at z (rows, L) and action (rows, A)."""
+    def values(self, z: Tensor, action: Tensor, heads: Sequence[int], task: Tensor | None = None) -> Tensor:
+        """These value heads (heads, rows) at z (rows, L) and action (rows, A)."""
         joined = self._joined(z, task)
-        found = [self._values[head].value(self._bins, joined, action) for head in heads]
-        return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+        found = [self._values[head].value(self._value_bins, joined, action) for head in heads]
+        return found[0].unsqueeze(0) if len(found) == 1 else torch.stack(found)
 
     def termination(self, z: Tensor) -> Tensor | None:
         """Probability (rows,) that z (rows, L) is terminal; None for a model without that head."""
@@ -229,9 +239,14 @@ class CompiledRollout(ModelRollout):
     """`ModelRollout` through compiled networks, equal to rounding; plain where there are none."""
 
     def __init__(
-        self, model: WorldModel, discount: Discount, soft_termination: bool, library: Kernels
+        self,
+        model: WorldModel,
+        discount: Discount,
+        soft_termination: bool,
+        disagreement_cost: float,
+        library: Kernels,
     ) -> None:
-        super().__init__(model, discount, soft_termination)
+        super().__init__(model, discount, soft_termination, disagreement_cost)
         self._networks = CompiledModel(model, library)
         self.ready = False
 
@@ -282,7 +297,8 @@ class CompiledRollout(ModelRollout):
             before, later = z[:-1].view(-1, z.shape[-1]), flat[1:].reshape(-1, size)
             tasks = None if each is None else each.repeat(horizon - 1)
             net.reward(before, later, tasks, 1, rewards[1:].view(-1))
-        value = net.value(z[-1], net.act(z[-1], noise.reshape(rows, size), each), heads, each)
+        onward = net.act(z[-1], noise.reshape(rows, size), each)
+        value = self._one_value(net.values(z[-1], onward, heads, each))
         ended = net.termination(z.view(horizon * rows, -1))
         shape = (horizon, robots, count)
         return discounted_return(

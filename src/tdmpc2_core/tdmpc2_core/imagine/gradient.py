@@ -79,11 +79,15 @@ class ReversibleMLP:
 
 
 class _Decoded(NamedTuple):
-    """A two-hot head's forward pass: its tape, bin probabilities (R, bins), expected symlog value (R,)."""
+    """A two-hot head's forward pass: its tape, bin probabilities (R, bins) and their centres, the expected
+    value (R,) and its slope (R,) for the expected bin, which is another in symlog space."""
 
     tape: Tape
     share: Tensor
-    symlog: Tensor
+    bins: Tensor
+    expected: Tensor
+    value: Tensor
+    slope: Tensor
 
 
 class _Pass(NamedTuple):
@@ -166,7 +170,7 @@ class GradientRollout:
         stacked = torch.stack(latents)
         before, after = stacked[:-1].flatten(0, 1), stacked[1:].flatten(0, 1)
         repeated = None if context is None else context.repeat(horizon, 1)
-        reward = self._decoded(*self._reward.forward(_join(before, repeated, steps)))
+        reward = self._reward_of(*self._reward.forward(_join(before, repeated, steps)))
         ended, termination = None, None
         if self._termination is not None:
             logits, tape = self._termination.forward(after)
@@ -175,11 +179,11 @@ class GradientRollout:
         output, policy = self._policy.forward(_join(stacked[-1], context))
         terminal = self._mode_or_sample(output, noise, mask)
         joined = _join(stacked[-1], context, terminal)
-        values = [self._decoded(*self._q.forward(joined, head)) for head in heads]
+        values = [self._value_of(*self._q.forward(joined, head)) for head in heads]
         powers = self._powers(horizon, count, task, stacked)
         terms = torch.empty_like(stacked[..., 0])
-        terms[:-1] = symexp(reward.symlog).view(horizon, -1)
-        terms[-1] = torch.stack([symexp(found.symlog) for found in values]).mean(0)
+        terms[:-1] = reward.value.view(horizon, -1)
+        terms[-1] = torch.stack([found.value for found in values]).mean(0)
         return _Pass(
             latents=stacked,
             dynamics=dynamics,
@@ -194,9 +198,11 @@ class GradientRollout:
             mask=mask,
         )
 
-    def _decoded(self, logits: Tensor, tape: Tape) -> _Decoded:
-        share = logits.softmax(-1)
-        return _Decoded(tape, share, share @ self.model.bins)
+    def _reward_of(self, logits: Tensor, tape: Tape) -> _Decoded:
+        return _decoded(logits, tape, self.model.reward_bins, self.model.reward_two_hot.linear)
+
+    def _value_of(self, logits: Tensor, tape: Tape) -> _Decoded:
+        return _decoded(logits, tape, self.model.value_bins, self.model.value_two_hot.linear)
 
     def _mode_or_sample(self, output: Tensor, noise: Tensor | None, mask: Tensor | None) -> Tensor:
         config = self.model.config
@@ -256,9 +262,17 @@ class GradientRollout:
 
     def _decode_backward(self, found: _Decoded, slope: Tensor) -> Tensor:
         """Gradient for an MLP's input, given that of its decoded scalar."""
-        factor = (slope.reshape(-1) * found.symlog.abs().exp()).unsqueeze(1)
-        away = self.model.bins - found.symlog.unsqueeze(1)
+        factor = (slope.reshape(-1) * found.slope).unsqueeze(1)
+        away = found.bins - found.expected.unsqueeze(1)
         return ReversibleMLP.backward(factor * found.share * away, found.tape)
+
+
+def _decoded(logits: Tensor, tape: Tape, bins: Tensor, linear: bool) -> _Decoded:
+    share = logits.softmax(-1)
+    expected = share @ bins
+    if linear:
+        return _Decoded(tape, share, bins, expected, expected, torch.ones_like(expected))
+    return _Decoded(tape, share, bins, expected, symexp(expected), expected.abs().exp())
 
 
 def _of_head(layer: LayerWeights, head: int) -> LayerWeights:

@@ -84,10 +84,17 @@ def discount_of(table: float | Tensor, task: Tensor | None) -> float | Tensor:
 class ModelRollout:
     """`Rollout` through the public API of `WorldModel`, one call per head and step; any device and model."""
 
-    def __init__(self, model: WorldModel, discount: Discount, soft_termination: bool = False) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        discount: Discount,
+        soft_termination: bool = False,
+        disagreement_cost: float = 0.0,
+    ) -> None:
         self.model = model
         self.discount = discount_table(discount, model)
         self.soft_termination = soft_termination
+        self.disagreement_cost = disagreement_cost
 
     def encode(self, obs: Tensor, task: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
         """See `Rollout.encode`."""
@@ -121,10 +128,17 @@ class ModelRollout:
             if model.config.episodic:
                 termination.append(model.termination(z, tasks).squeeze(-1))
         onward = model.policy(z, tasks, noise=noise).action
-        value = model.q_values(z, onward, tasks, heads=heads).mean(0).squeeze(-1)
+        value = self._one_value(model.q_values(z, onward, tasks, heads=heads).squeeze(-1))
         ended = torch.stack(termination) if termination else None
         discount = discount_of(self.discount, task)
         return discounted_return(torch.stack(rewards), value, ended, discount, self.soft_termination)
+
+    def _one_value(self, values: Tensor) -> Tensor:
+        """Of several heads (heads, ...): their mean less the cost of their disagreement (...)."""
+        mean = values.mean(0)
+        if self.disagreement_cost == 0.0 or len(values) == 1:
+            return mean
+        return mean - self.disagreement_cost * values.std(0, correction=0)
 
 
 def _per_candidate(latent: Tensor, task: Tensor | None, count: int) -> tuple[Tensor, Tensor | None]:

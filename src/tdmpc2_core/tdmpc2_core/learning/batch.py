@@ -24,6 +24,7 @@ class Batch:
     plan_mean, plan_std (W, B, A): the planner's Gaussian of the action, or None. has_plan (W, B, 1): 1 where
     they hold. task (B,) int64: task index of every window, None for a single task.
     pixels (W + 1, B, C, 64, 64): images where an observation has both; images alone are `obs`.
+    privileged (W + 1, B, P): what only a simulator knew at the observations, or None.
     Flags may be bool or float.
     """
 
@@ -37,6 +38,7 @@ class Batch:
     has_plan: Tensor | None = None
     task: Tensor | None = None
     pixels: Tensor | None = None
+    privileged: Tensor | None = None
 
     @property
     def window(self) -> int:
@@ -65,14 +67,16 @@ class Batch:
                 f"batch windows have {self.window} steps, the learner needs {window} (horizon + n_step - 1)"
             )
         count, lead = self.size, (window, self.size)
-        images = None if self.pixels is None else self.pixels[: window + 1]
-        fields: dict[str, Any] = {"obs": self.obs[: window + 1], "pixels": images, "task": self.task}
+        fields: dict[str, Any] = {"task": self.task}
+        for name in ("obs", "pixels", "privileged"):
+            value = getattr(self, name)
+            fields[name] = value if value is None else value[: window + 1]
         for name in ("action", "reward", "terminated", "valid", "plan_mean", "plan_std", "has_plan"):
             value = getattr(self, name)
             fields[name] = value if value is None else value[:window].to(self.action.dtype)
         for name, value in fields.items():
             expected = {"task": (count,)}.get(name, lead)
-            if name in ("obs", "pixels"):
+            if name in ("obs", "pixels", "privileged"):
                 expected = (window + 1, count)
             if value is not None and tuple(value.shape[: len(expected)]) != expected:
                 raise ValueError(

@@ -65,8 +65,14 @@ class Experience(NamedTuple):
     last_value: Tensor
 
 
-def generalised_advantages(experience: Experience, discount: float, trace: float) -> Tensor:
-    """Advantages (T, N) (Schulman et al., arXiv 1506.02438); add the values for the lambda-returns."""
+def generalised_advantages(
+    experience: Experience, discount: float, trace: float, followed: Tensor | None = None
+) -> Tensor:
+    """Advantages (T, N) (Schulman et al., arXiv 1506.02438); add the values for the lambda-returns.
+
+    followed: (T, N) bool, where the action was that of the policy which is valued. Traces end before an
+    action that was not; its own row is no estimate of that policy.
+    """
     advantage = torch.zeros_like(experience.last_value)
     advantages = torch.empty_like(experience.reward)
     following = experience.last_value
@@ -74,7 +80,10 @@ def generalised_advantages(experience: Experience, discount: float, trace: float
         ended = experience.terminated[t] | experience.truncated[t]
         onward = torch.where(ended, experience.timeout[t] * experience.truncated[t], following)
         error = experience.reward[t] + discount * onward - experience.value[t]
-        advantage = error + discount * trace * advantage * ~ended
+        goes_on = ~ended
+        if followed is not None and t + 1 < len(followed):
+            goes_on = goes_on & followed[t + 1]
+        advantage = error + discount * trace * advantage * goes_on
         advantages[t] = advantage
         following = experience.value[t]
     return advantages
@@ -128,6 +137,12 @@ class Expert(nn.Module):
         return action, _log_prob(noise, self.log_std), value
 
 
+def minibatches(count: int, epochs: int, parts: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Indices of `count` rows in random parts, every row once per epoch."""
+    for _ in range(epochs):
+        yield from torch.randperm(count, generator=generator).chunk(parts)
+
+
 def _log_prob(noise: Tensor, log_std: Tensor) -> Tensor:
     return (-0.5 * noise.square() - log_std - 0.5 * math.log(2.0 * math.pi)).sum(-1)
 
@@ -161,7 +176,7 @@ class ExpertLearner:
             before, spread = expert.actor(normal), expert.log_std.exp().clone()
         sums: dict[str, float] = {}
         steps = 0
-        for index in self._minibatches(len(old)):
+        for index in minibatches(len(old), config.epochs, config.minibatches, self.generator):
             losses = self._step(normal[index], action[index], old[index], gain[index], target[index])
             self._follow(before[index], spread, normal[index])
             for name, value in losses.items():
@@ -184,11 +199,6 @@ class ExpertLearner:
             last.bias.mul_(expert.value_std / std).add_((expert.value_mean - mean) / std)
         expert.value_mean.copy_(mean)
         expert.value_std.copy_(std)
-
-    def _minibatches(self, count: int) -> Iterator[Tensor]:
-        for _ in range(self.config.epochs):
-            order = torch.randperm(count, generator=self.generator)
-            yield from order.chunk(self.config.minibatches)
 
     def _step(
         self, normal: Tensor, action: Tensor, old: Tensor, gain: Tensor, target: Tensor
@@ -232,3 +242,32 @@ class ExpertLearner:
         self.optimiser.load_state_dict(state["optimiser"])
         self.lr = float(state["lr"])
         self.generator.set_state(state["generator"])
+
+
+class CriticLearner:
+    """Fits an expert's value to the policy that acts, such as a student of it, by lambda-returns."""
+
+    def __init__(self, expert: Expert, lr: float, generator: torch.Generator) -> None:
+        self.expert, self.config, self.generator = expert, expert.config, generator
+        self.optimiser = torch.optim.Adam(expert.critic.parameters(), lr=lr, fused=True)
+
+    def update(self, experience: Experience, followed: Tensor) -> float:
+        """Epochs over one rollout; `followed` as in `generalised_advantages`.
+
+        Returns the share of the returns' variance that the values explained beforehand.
+        """
+        expert, config = self.expert, self.config
+        advantage = generalised_advantages(experience, config.discount, config.trace, followed)
+        kept = followed.flatten()
+        target = (advantage + experience.value).flatten()[kept]
+        with torch.no_grad():
+            normal = expert.normaliser(experience.observation.flatten(0, 1)[kept])
+        explained = 1.0 - float(advantage.flatten()[kept].var() / target.var().clamp(min=1e-8))
+        target = (target - expert.value_mean) / expert.value_std
+        for index in minibatches(len(target), config.epochs, config.minibatches, self.generator):
+            loss = (expert.critic(normal[index]).squeeze(-1) - target[index]).square().mean()
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(expert.critic.parameters(), config.grad_clip_norm)
+            self.optimiser.step()
+        return explained

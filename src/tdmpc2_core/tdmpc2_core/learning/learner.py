@@ -136,13 +136,57 @@ def parameter_groups(model: WorldModel, lr: float, enc_lr_scale: float) -> list[
     return groups
 
 
+class PrivilegedTargets:
+    """What a simulator's knowledge of the states teaches: their value, and what the latents should tell.
+
+    Args:
+        critic: values (...) of privileged observations (..., P), return units; of the policy that acts, they
+            replace the model's own bootstrap (as SimDist does; the value of a policy that acts, not of the
+            best action that a critic can imagine).
+        normalise: privileged observations (..., P) -> the same with each entry on the scale 1.
+        latent_dim, privileged_dim: L, P of the linear head that reads the state from predicted latents; it
+            is not part of the model.
+        coef: weight of that head's error in the world-model loss.
+    """
+
+    def __init__(
+        self,
+        critic: Callable[[Tensor], Tensor],
+        normalise: Callable[[Tensor], Tensor],
+        latent_dim: int,
+        privileged_dim: int,
+        coef: float,
+    ) -> None:
+        self._critic, self._normalise, self.coef = critic, normalise, coef
+        self.head = nn.Linear(latent_dim, privileged_dim)
+
+    @torch.no_grad()
+    def values(self, batch: Batch) -> Tensor:
+        """Values (W, B, 1) of the observations 1..W."""
+        return self._critic(_privileged(batch)[1:]).unsqueeze(-1)
+
+    def error(self, batch: Batch, zs: Tensor, weights: Tensor) -> Tensor:
+        """Mean squared error () of the state that is read from predicted latents zs (H + 1, B, L)."""
+        horizon = len(zs) - 1
+        wanted = self._normalise(_privileged(batch)[1 : horizon + 1])
+        valid = batch.valid[:horizon] * weights
+        return masked_mean((self.head(zs[1:]) - wanted).square().mean(-1, keepdim=True), valid)
+
+
+def _privileged(batch: Batch) -> Tensor:
+    if batch.privileged is None:
+        raise ValueError("privileged targets need the field privileged in the batch")
+    return batch.privileged
+
+
 class Learner:
     """Trains a world model in place (TD-MPC2 paper, algorithm 2).
 
     model: stays on its device; batches are moved there. generator: source of every random number, on the same
     device. No call waits for the device: metrics come back as tensors. reduce: called with the parameters of
     each step between its backward pass and the clipping of their gradients, which it may change in place:
-    where several processes learn together, it averages them.
+    where several processes learn together, it averages them. privileged: targets from what a simulator knows
+    of the batch's states, in place of values that bootstrap from the model's own.
     """
 
     def __init__(
@@ -151,6 +195,7 @@ class Learner:
         config: LearnerConfig,
         generator: torch.Generator,
         reduce: Callable[[list[nn.Parameter]], None] | None = None,
+        privileged: PrivilegedTargets | None = None,
     ) -> None:
         if config.task_discounts and len(config.task_discounts) != model.config.num_tasks:
             given, tasks = len(config.task_discounts), model.config.num_tasks
@@ -158,7 +203,7 @@ class Learner:
         self.model = model
         self.config = config
         self.generator = generator
-        self._reduce = reduce
+        self._reduce, self._privileged = reduce, privileged
         self.device = next(model.parameters()).device
         self.scale = RunningScale(config.tau, self.device)
         self.kl_scale = RunningScale(config.tau, self.device)
@@ -173,6 +218,10 @@ class Learner:
             torch.optim.Adam, lr=config.lr, fused=kind in ("cpu", "cuda"), capturable=kind == "cuda"
         )
         groups = parameter_groups(model, config.lr, config.enc_lr_scale)
+        if privileged is not None:
+            head = list(privileged.head.parameters())
+            groups.append({"params": head, "lr": config.lr, "name": "privileged"})
+            self._model_params += head
         self.optimiser = adam(groups, eps=config.adam_eps)
         self.policy_optimiser = adam(self._policy_params, eps=config.policy_adam_eps)
         self._kernels = kernels(config.kernels)
@@ -204,11 +253,14 @@ class Learner:
         returns = n_step_returns(
             batch.reward, batch.terminated, batch.valid, discount, horizon, config.n_step
         )
-        z = zs
+        z, known = zs, None if self._privileged is None else self._privileged.values(batch)
         if config.n_step > 1:
             start = torch.arange(horizon, device=self.device)[:, None]
             column = torch.arange(batch.size, device=self.device)
-            z = zs[start + returns.steps[..., 0] - 1, column]
+            last = start + returns.steps[..., 0] - 1, column
+            z, known = zs[last], None if known is None else known[last]
+        if known is not None:
+            return zs[:horizon], returns.reward + returns.bootstrap * known[:horizon]
         action = model.policy(z, batch.task, draws.td_noise).action
         value = model.q_values(z, action, batch.task, draws.td_heads, target=True).amin(0)
         return zs[:horizon], returns.reward + returns.bootstrap * value
@@ -243,7 +295,11 @@ class Learner:
             losses = world_model_losses(
                 model, batch, next_z, target, rho, config.loss_weights, random, shifts
             )
-        losses.total.backward()
+        total = losses.total
+        if self._privileged is not None:
+            state_error = self._privileged.error(batch, losses.zs, rho)
+            total = total + self._privileged.coef * state_error
+        total.backward()
         self.policy_optimiser.zero_grad(set_to_none=True)  # the policy has its own objective
         self._exchange(self._model_params)
         norm = nn.utils.clip_grad_norm_(self._model_params, config.grad_clip_norm)
@@ -259,6 +315,8 @@ class Learner:
             "grad_norm": norm,
             "td_target": target.mean(),
         }
+        if self._privileged is not None:
+            metrics["state_error"] = state_error
         metrics = {name: value.detach() for name, value in metrics.items()}
         if losses.termination_logits is not None:
             steps, logits = slice(config.horizon), losses.termination_logits.detach()

@@ -126,9 +126,9 @@ def world_model_losses(
     weighted = rho_weights * valid
     consistency = masked_mean((zs[1:] - next_z).square().mean(-1, keepdim=True), weighted)
     reward_logits = model.reward_logits(zs[:-1], action, batch.task)
-    reward = masked_mean(model.two_hot.cross_entropy(reward_logits, batch.reward[:horizon]), weighted)
+    reward = masked_mean(model.reward_two_hot.cross_entropy(reward_logits, batch.reward[:horizon]), weighted)
     q_logits = model.q_logits(zs[:-1], action, batch.task, dropout_generator=generator)
-    value = masked_mean(model.two_hot.cross_entropy(q_logits, target), weighted)
+    value = masked_mean(model.value_two_hot.cross_entropy(q_logits, target), weighted)
     termination, logits = torch.zeros_like(value), None
     if model.termination_head is not None:
         logits = model.termination_logits(zs[1:])

@@ -81,6 +81,7 @@ class ReplayBuffer:
             windows alone, as the official code does.
         several_tasks: batches name the task of every window.
         images: shape (C, H, W) of the images that observations have, kept as bytes; None without.
+        privileged_dim: P of what a simulator knows beside every observation; 0 without.
     """
 
     def __init__(
@@ -94,16 +95,22 @@ class ReplayBuffer:
         sampling: Sampling = "decisions",
         several_tasks: bool = False,
         images: tuple[int, int, int] | None = None,
+        privileged_dim: int = 0,
     ) -> None:
         self.lanes, self.capacity, self.device = lanes, capacity, torch.device(device)
         self.generator = generator or torch.Generator().manual_seed(0)
         # one row holds all of a decision, so that a window is read from one place in memory
-        sizes = (observation_dim, action_dim, action_dim, action_dim, 5)
+        sizes = (observation_dim, action_dim, action_dim, action_dim, 5, privileged_dim)
         self._rows = torch.zeros(lanes * capacity, sum(sizes), device=self.device)
         self._sizes = sizes
-        self._observation, self._action, self._plan_mean, self._plan_std, self._scalars = self._rows.split(
-            sizes, 1
-        )  # scalars: reward, terminated, is a decision (not a closing row), has a plan, task
+        (
+            self._observation,
+            self._action,
+            self._plan_mean,
+            self._plan_std,
+            self._scalars,  # reward, terminated, is a decision (not a closing row), has a plan, task
+            self._privileged,
+        ) = self._rows.split(sizes, 1)
         self._several_tasks = several_tasks
         self._images: Tensor | None = None
         if images is not None:
@@ -152,6 +159,43 @@ class ReplayBuffer:
         self._is_decision[lane, column] = True
         if self._index is not None:
             self._index.add(lane)
+
+    def add_step(
+        self,
+        observation: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        terminated: Tensor,
+        plan_mean: Tensor,
+        plan_std: Tensor,
+        privileged: Tensor,
+    ) -> None:
+        """Insert one decision of every lane, of state observations.
+
+        Observations (N, O), actions (N, A), rewards and terminated (N,), plans (N, A), privileged (N, P).
+        """
+        lanes = np.arange(self.lanes)
+        rows = self._next_rows(lanes, decision=True)
+        self._observation[rows], self._action[rows] = observation, action
+        self._plan_mean[rows], self._plan_std[rows] = plan_mean, plan_std
+        ones = torch.ones_like(reward)
+        flags = [reward, terminated.to(reward.dtype), ones, ones, torch.zeros_like(reward)]
+        self._scalars[rows] = torch.stack(flags, 1)
+        self._privileged[rows] = privileged
+
+    def close_lanes(self, lanes: np.ndarray, observation: Tensor, privileged: Tensor) -> None:
+        """End the episodes of these lanes (n,) with their final observations (n, O), privileged (n, P)."""
+        rows = self._next_rows(lanes, decision=False)
+        self._observation[rows], self._privileged[rows] = observation, privileged
+        self._scalars[rows] = 0.0
+
+    def _next_rows(self, lanes: np.ndarray, decision: bool) -> Tensor:
+        """Rows to write of these lanes."""
+        columns = self._head[lanes]
+        self._head[lanes] = (columns + 1) % self.capacity
+        self._filled[lanes] = np.minimum(self._filled[lanes] + 1, self.capacity)
+        self._is_decision[lanes, columns] = decision
+        return torch.from_numpy(lanes * self.capacity + columns).to(self.device)
 
     def _put_images(self, rows: int | Tensor, pixels: np.ndarray | None) -> None:
         if self._images is not None and pixels is not None:
@@ -238,7 +282,7 @@ class ReplayBuffer:
         columns = (column[None] + torch.arange(window + 1)[:, None]) % self.capacity
         rows = (lane[None] * self.capacity + columns).to(self.device, non_blocking=True)
         drawn = self._rows.index_select(0, rows.view(-1)).view(*rows.shape, -1)
-        observation, action, plan_mean, plan_std, scalars = drawn.split(self._sizes, -1)
+        observation, action, plan_mean, plan_std, scalars, privileged = drawn.split(self._sizes, -1)
         scalars = scalars[:-1]
         valid = torch.cumprod(scalars[..., 2:3], dim=0)
         images = None
@@ -256,6 +300,7 @@ class ReplayBuffer:
             has_plan=scalars[..., 3:4] * valid,
             task=scalars[0, :, 4].long() if self._several_tasks else None,
             pixels=None if alone else images,
+            privileged=privileged if self._sizes[-1] else None,
         )
 
 

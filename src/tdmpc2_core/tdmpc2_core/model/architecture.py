@@ -50,6 +50,14 @@ class WorldModelConfig:
     num_bins: int = setting(101, low=1, unit="bins", why="two-hot regression of reward and value")
     vmin: float = setting(-10.0, unit="symlog", why="lowest bin, a value of -22025")
     vmax: float = setting(10.0, unit="symlog", why="highest bin, a value of 22025")
+    reward_range: tuple[float, ...] = setting(
+        (), unit="reward", why="[lowest, highest] with linear bins between; empty: symlog bins, as the paper"
+    )
+    value_range: tuple[float, ...] = setting(
+        (),
+        unit="return",
+        why="as reward_range: bins as fine as the differences between plans where returns are large",
+    )
     log_std_min: float = setting(-10.0, unit="ln", why="lower bound of the policy's log standard deviation")
     log_std_max: float = setting(2.0, unit="ln", why="upper bound of the policy's log standard deviation")
     episodic: bool = setting(False, unit="flag", why="adds the termination head")
@@ -71,6 +79,10 @@ class WorldModelConfig:
             raise ValueError(
                 f"latent_dim {self.latent_dim} must be a multiple of simnorm_dim {self.simnorm_dim}"
             )
+        for name in ("reward_range", "value_range"):
+            ends = getattr(self, name)
+            if ends and not (len(ends) == 2 and ends[0] < ends[1]):
+                raise ValueError(f"{name} must be empty or [lowest, highest], got {list(ends)}")
         if bool(self.task_dim) != bool(self.action_dims):
             raise ValueError(
                 "task_dim and action_dims go together: set both for several tasks, neither for one"

@@ -16,15 +16,16 @@ _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 @dataclass(frozen=True)
 class TwoHot:
-    """Discrete regression on `num_bins` equally spaced points of [vmin, vmax] in symlog space."""
+    """Discrete regression on `num_bins` equal steps of [vmin, vmax], in symlog space or ``linear``."""
 
     num_bins: int
     vmin: float
     vmax: float
+    linear: bool = False
 
     @property
     def bin_size(self) -> float:
-        """Distance of two neighbouring bins (symlog units)."""
+        """Distance of two neighbouring bins (symlog units, or those of the value)."""
         return (self.vmax - self.vmin) / (self.num_bins - 1)
 
     def bins(self, like: Tensor) -> Tensor:
@@ -36,12 +37,13 @@ class TwoHot:
 
         Values saturate at the outermost bins. The bin above the last one wraps to index 0 with weight 0.
         """
-        position = (symlog(value).clamp(self.vmin, self.vmax) - self.vmin) / self.bin_size
+        scaled = value if self.linear else symlog(value)
+        position = (scaled.clamp(self.vmin, self.vmax) - self.vmin) / self.bin_size
         lower = position.floor()
         return lower.long(), position - lower
 
     def encode(self, value: Tensor) -> Tensor:
-        """value (..., 1) -> probabilities (..., num_bins), two neighbours, with mean symlog(value)."""
+        """value (..., 1) -> probabilities (..., num_bins), two neighbours; their mean is the value."""
         lower, above = self.place(value)
         target = torch.zeros(*value.shape[:-1], self.num_bins, device=value.device, dtype=value.dtype)
         target.scatter_(-1, lower, 1.0 - above)
@@ -50,7 +52,8 @@ class TwoHot:
     def decode(self, logits: Tensor, bins: Tensor | None = None) -> Tensor:
         """logits (..., num_bins) -> expected value (..., 1), original units. bins: cached bin centres."""
         bins = self.bins(logits) if bins is None else bins
-        return symexp((logits.softmax(-1) * bins).sum(-1, keepdim=True))
+        expected = (logits.softmax(-1) * bins).sum(-1, keepdim=True)
+        return expected if self.linear else symexp(expected)
 
     def cross_entropy(self, logits: Tensor, value: Tensor) -> Tensor:
         """logits (..., num_bins), value (..., 1) that broadcasts to them -> cross entropy (..., 1), nats."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ def build_model(config: WorldModelConfig, weights: Mapping[str, Tensor], where: 
         _check(name, expected.get(name), state.get(name), where)
     copies = {name: value.detach().to("cpu", torch.float32, copy=True) for name, value in state.items()}
     model.load_state_dict(copies, assign=True)
-    model.bins = model.two_hot.bins(torch.zeros(()))
+    model.reset_bins()
     return model.eval()
 
 
@@ -75,6 +75,13 @@ def action_mask_table(config: WorldModelConfig) -> Tensor:
     return (torch.arange(config.action_dim) < torch.tensor(config.action_dims)[:, None]).float()
 
 
+def _two_hot(config: WorldModelConfig, ends: Sequence[float]) -> TwoHot:
+    if not ends:
+        return TwoHot(config.num_bins, config.vmin, config.vmax)
+    low, high = ends
+    return TwoHot(config.num_bins, low, high, linear=True)
+
+
 class WorldModel(nn.Module):
     """World model of the TD-MPC2 paper. Shapes: O observation, A action, L latent, `...` anything.
 
@@ -85,7 +92,8 @@ class WorldModel(nn.Module):
     config: the architecture. generator: draws the initial weights; seed 0 when omitted.
     """
 
-    bins: Tensor
+    reward_bins: Tensor
+    value_bins: Tensor
     action_masks: Tensor | None
     task_embedding: nn.Parameter | None
 
@@ -93,7 +101,8 @@ class WorldModel(nn.Module):
         super().__init__()
         g = torch.Generator().manual_seed(0) if generator is None else generator
         self.config = config
-        self.two_hot = TwoHot(config.num_bins, config.vmin, config.vmax)
+        self.reward_two_hot = _two_hot(config, config.reward_range)
+        self.value_two_hot = _two_hot(config, config.value_range)
         hidden, latent, task = [config.mlp_dim] * 2, config.latent_dim, config.task_dim
         state_action = latent + task + config.action_dim
         self.normaliser = ObservationNormaliser(config.obs_dim, config.normalise_obs)
@@ -107,12 +116,18 @@ class WorldModel(nn.Module):
         self.q_heads = MLPEnsemble(config.num_q, state_action, hidden, config.num_bins, config.dropout, g)
         self.target_q_heads = MLPEnsemble(config.num_q, state_action, hidden, config.num_bins, 0.0, g)
         self._initialise_tasks(g)
-        self.register_buffer("bins", self.two_hot.bins(torch.zeros(())), persistent=False)
+        self.reset_bins()
         with torch.no_grad():
             self.reward_head.get_parameter("layers.2.weight").zero_()
         self.q_heads.zero_output_weight()
         self.target_q_heads.load_state_dict(self.q_heads.state_dict())
         self.target_q_heads.requires_grad_(False)
+
+    def reset_bins(self) -> None:
+        """Bin centres of reward and value (num_bins,) on the default device; they are not saved."""
+        like = torch.zeros(())
+        self.register_buffer("reward_bins", self.reward_two_hot.bins(like), persistent=False)
+        self.register_buffer("value_bins", self.value_two_hot.bins(like), persistent=False)
 
     def _initialise_tasks(self, generator: torch.Generator) -> None:
         config = self.config
@@ -186,7 +201,7 @@ class WorldModel(nn.Module):
 
     def reward(self, z: Tensor, action: Tensor, task: Task = None) -> Tensor:
         """z (..., L), action (..., A) -> expected reward (..., 1), reward units."""
-        return self.decode(self.reward_logits(z, action, task))
+        return self.reward_two_hot.decode(self.reward_logits(z, action, task), self.reward_bins)
 
     def termination_logits(self, z: Tensor, task: Task = None) -> Tensor:
         """z (..., L) of the state entered -> logit of a terminal one (..., 1). ValueError if not episodic."""
@@ -221,11 +236,7 @@ class WorldModel(nn.Module):
 
     def q_values(self, z: Tensor, action: Tensor, *arguments: Any, **named: Any) -> Tensor:
         """Values (heads, ..., 1) in return units; arguments as for `q_logits`."""
-        return self.decode(self.q_logits(z, action, *arguments, **named))
-
-    def decode(self, logits: Tensor) -> Tensor:
-        """Logits over the bins (..., num_bins) -> expected value (..., 1)."""
-        return self.two_hot.decode(logits, self.bins)
+        return self.value_two_hot.decode(self.q_logits(z, action, *arguments, **named), self.value_bins)
 
     def policy(
         self, z: Tensor, task: Task = None, noise: Tensor | None = None, freeze_task: bool = False

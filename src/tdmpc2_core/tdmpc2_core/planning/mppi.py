@@ -60,10 +60,11 @@ class MPPI(Planner):
     ) -> None:
         super().__init__(model, config, discount, generator)
         compiled = kernels(config.kernels)
+        end = config.soft_termination, config.trust_region.disagreement_cost
         self.rollout: Rollout = (
-            ModelRollout(model, discount, config.soft_termination)
+            ModelRollout(model, discount, *end)
             if compiled is None
-            else CompiledRollout(model, discount, config.soft_termination, compiled)
+            else CompiledRollout(model, discount, *end, compiled)
         )
         self._host_generator = torch.Generator().manual_seed(generator.initial_seed())
         self._mean: Tensor | None = None  # (H, B, A), the previous plan
@@ -105,6 +106,7 @@ class MPPI(Planner):
         self._clock.start(request.deadline, len(obs))
         latent = self.rollout.encode(obs, task, self._shifts(obs, draws))
         prior = self._prior(latent, task, draws)
+        mode = prior[:, :, 0] if cfg.trust_region.needs_mode else None
         mean, std = self._initial(latent, request.first, prior)
         mask = self._action_mask(task)
         heads = self._heads(0, draws)
@@ -129,6 +131,8 @@ class MPPI(Planner):
                 ended_by = "converged"
                 break
 
+        if mode is not None and elites is not None and cfg.trust_region.gate > 0.0:
+            mean, value = self._gated(latent, mode, mean, value, heads, task)
         self._clock.end(mean)
         if elites is None and cfg.num_pi_trajs > 0:
             mean, std = prior.mean(2), prior.std(2, correction=0).clamp(cfg.min_std, cfg.max_std)
@@ -146,7 +150,11 @@ class MPPI(Planner):
         shape = (cfg.horizon, len(latent), cfg.num_pi_trajs, self.model.config.action_dim)
         if cfg.num_pi_trajs == 0:
             return latent.new_empty(shape)
-        return self.rollout.prior(latent, self._normal(latent, shape) if draws is None else draws.prior, task)
+        noise = self._normal(latent, shape) if draws is None else draws.prior
+        if cfg.trust_region.needs_mode:
+            noise = noise.clone()
+            noise[:, :, 0] = 0.0  # the first trajectory is the mode
+        return self.rollout.prior(latent, noise, task)
 
     def _initial(self, latent: Tensor, first: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
         """First Gaussian, mean and std (H, B, A): previous mean shifted one step, widest spread."""
@@ -174,6 +182,8 @@ class MPPI(Planner):
     def _terminal_noise(self, samples: Tensor, i: int, draws: PlanDraws | None) -> Tensor:
         """Policy noise (B, N, A) of the terminal action in iteration `i`."""
         shape = (samples.shape[1], self.config.num_samples, samples.shape[3])
+        if self.config.trust_region.valued_mode:
+            return samples.new_zeros(shape)
         return self._normal(samples, shape) if draws is None else draws.terminal[i]
 
     def _values(
@@ -189,11 +199,44 @@ class MPPI(Planner):
         """Values (B, N) of all candidates, and (B, P) of the policy trajectories; NaN counts as 0."""
         count = prior.shape[2]
         if prior_values is not None and self.config.reuse_prior_values:
-            fresh = self.rollout.returns(latent, samples, noise[:, count:], heads, task)
+            fresh = self.score(latent, samples, noise[:, count:], heads, task, prior)
             return torch.cat([prior_values, fresh.nan_to_num_(nan=0.0)], dim=1), prior_values
-        values = self.rollout.returns(latent, torch.cat([prior, samples], dim=2), noise, heads, task)
+        values = self.score(latent, torch.cat([prior, samples], dim=2), noise, heads, task, prior)
         values.nan_to_num_(nan=0.0)
         return values, values[:, :count]
+
+    def score(
+        self,
+        latent: Tensor,
+        actions: Tensor,
+        noise: Tensor,
+        heads: Sequence[int],
+        task: Tensor | None,
+        prior: Tensor,
+    ) -> Tensor:
+        """What candidates (H, B, N, A) are chosen by (B, N): predicted returns less the trust region's costs.
+
+        Arguments as of `Rollout.returns`, and the policy trajectories (H, B, P, A), the mode first.
+        """
+        values = self.rollout.returns(latent, actions, noise, heads, task)
+        trust = self.config.trust_region
+        return values if trust.distance_cost == 0.0 else values - trust.distance(actions, prior[:, :, 0])
+
+    def _gated(
+        self,
+        latent: Tensor,
+        mode: Tensor,
+        mean: Tensor,
+        value: Tensor,
+        heads: Sequence[int],
+        task: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The plan (H, B, A) and its value (B,), or those of the mode where it promises too little more."""
+        both = torch.stack([mode, mean], 2)
+        noise = both.new_zeros(both.shape[1:])
+        before, after = self.rollout.returns(latent, both, noise, heads, task).unbind(1)
+        better = after - before > self.config.trust_region.gate
+        return torch.where(better[:, None], mean, mode), torch.where(better, value, before)
 
     def _refit(
         self, candidates: Tensor, values: Tensor, mask: Tensor | None

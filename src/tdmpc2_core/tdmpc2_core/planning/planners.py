@@ -9,6 +9,7 @@ from tdmpc2_core.config import check_fields, setting
 from tdmpc2_core.model.kernels import KERNELS_WHY, KernelChoice
 from tdmpc2_core.planning.gradient import GradientConfig
 from tdmpc2_core.planning.registry import PLANNERS
+from tdmpc2_core.planning.trust_region import TrustRegion
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +71,7 @@ class PlannerConfig:
     tolerance: float = setting(
         0.0, low=0, unit=_ACTION, why="stop when the first mean action moves less; 0 never stops"
     )
+    trust_region: TrustRegion = setting(factory=TrustRegion, why="how far mppi may leave the policy prior")
     gradient: GradientConfig = setting(factory=GradientConfig, why="ascent of gradient and mppi+gradient")
 
     def __post_init__(self) -> None:
@@ -84,6 +86,8 @@ class PlannerConfig:
             )
         if self.min_std > self.max_std:
             raise ValueError(f"min_std ({self.min_std:g}) must be at most max_std ({self.max_std:g})")
+        if self.trust_region.needs_mode and not self.num_pi_trajs:
+            raise ValueError("trust_region needs the prior's mode: num_pi_trajs must be at least 1")
         if self.prior_weight and self.num_pi_trajs < 2:
             raise ValueError(f"prior_weight must be 0 with num_pi_trajs below 2, got {self.prior_weight:g}")
 

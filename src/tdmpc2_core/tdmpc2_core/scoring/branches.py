@@ -263,6 +263,7 @@ class AgentForecaster:
         self._search.rollout = recorder
         first = torch.ones(1, dtype=torch.bool, device=latent.device)
         self._search.plan(self._tensor(observation)[None], first, evaluate=True)
+        self._search.rollout = self.rollout
         plan = self._planner.plan(observation, now=0.0, first=True).actions
         mode, some, best = (x.cpu().numpy() for x in (drawn[0], drawn[1:], recorder.best(elites)))
         return Proposals(mode, some, best, plan)
@@ -272,7 +273,11 @@ class AgentForecaster:
         """See `Forecaster.score`."""
         sequences = self._tensor(actions).transpose(0, 1).unsqueeze(1).contiguous()
         noise = self._noise(1, len(actions), actions.shape[2])
-        values = self.rollout.returns(self._latent(observation), sequences, noise, self._heads, None)
+        latent = self._latent(observation)
+        mode = self.rollout.prior(latent, torch.zeros_like(sequences[:, :, :1]), None)
+        if self.config.trust_region.valued_mode:
+            noise = torch.zeros_like(noise)
+        values = self._search.score(latent, sequences, noise, self._heads, None, mode)
         return values[0].cpu().numpy()
 
     @torch.inference_mode()
