@@ -389,7 +389,7 @@ class StudentTrainer:
     def provenance(self) -> dict[str, Any]:
         """How these weights came about: command, decisions, updates, wall time."""
         settings = to_mapping(self.config)
-        del settings["out"], settings["expert"]
+        settings = {name: value for name, value in settings.items() if name not in ("out", "expert")}
         return {
             "command": command_line([word for word in sys.argv[1:] if not word.startswith("expert=")]),
             "updates": self.progress.updates,

@@ -1,0 +1,189 @@
+"""The student: targets from what a simulator knows, the critic of the policy that acts, and its runs."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tdmpc2_core.agent import Agent
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.learning.batch import Batch
+from tdmpc2_core.learning.expert import (
+    CriticLearner,
+    Experience,
+    Expert,
+    ExpertConfig,
+    generalised_advantages,
+)
+from tdmpc2_core.learning.learner import Learner, LearnerConfig, PrivilegedTargets
+from tdmpc2_core.learning.replay import ReplayBuffer
+from tdmpc2_core.model import WorldModel, WorldModelConfig
+from tdmpc2_core.train.expert import ExpertRunConfig, ExpertTrainer
+from tdmpc2_core.train.student import StudentConfig, StudentTrainer
+
+OBS, ACT, P = 5, 2, 4
+
+
+def experience(steps: int, robots: int, seed: int = 1) -> Experience:
+    g = torch.Generator().manual_seed(seed)
+    names = ("log_prob", "value", "reward", "timeout")
+    nothing = torch.zeros(steps, robots, dtype=torch.bool)
+    return Experience(
+        observation=torch.randn(steps, robots, P, generator=g),
+        action=torch.randn(steps, robots, ACT, generator=g),
+        terminated=nothing,
+        truncated=nothing,
+        last_value=torch.randn(robots, generator=g),
+        **{name: torch.randn(steps, robots, generator=g) for name in names},
+    )
+
+
+def test_traces_end_before_an_action_that_was_not_the_policys() -> None:
+    data, followed = experience(5, 1), torch.tensor([[True], [True], [False], [True], [True]])
+    found = generalised_advantages(data, 0.9, 0.8, followed) + data.value
+    value = torch.cat([data.value, data.last_value[None]])
+    one_step = data.reward + 0.9 * value[1:]
+    torch.testing.assert_close(found[1], one_step[1])  # the next action is not the policy's
+    torch.testing.assert_close(found[4], one_step[4])
+    torch.testing.assert_close(found[0], data.reward[0] + 0.9 * (0.2 * value[1] + 0.8 * found[1]))
+    torch.testing.assert_close(found[3], data.reward[3] + 0.9 * (0.2 * value[4] + 0.8 * found[4]))
+
+
+def test_the_critic_learns_the_value_of_the_policy_that_acts() -> None:
+    """Reward 1 a decision without noise is worth 1 / (1 - 0.5); disturbed decisions do not count."""
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(3)
+    expert = Expert(P, ACT, ExpertConfig(hidden=(16,), discount=0.5))
+    critic = CriticLearner(expert, 3e-3, generator)
+    for seed in range(150):
+        data = experience(8, 32, seed)
+        followed = torch.rand(8, 32, generator=generator) < 0.7
+        with torch.no_grad():
+            known = data._replace(
+                value=expert.value(data.observation),
+                last_value=expert.value(torch.randn(32, P, generator=generator)),
+                reward=torch.where(followed, 1.0, -9.0),
+            )
+        critic.update(known, followed)
+    with torch.no_grad():
+        found = expert.value(torch.randn(256, P, generator=generator))
+    assert abs(float(found.mean()) - 2.0) < 0.1 and found.std() < 0.2
+
+
+def test_decisions_of_all_lanes_at_once_equal_those_one_by_one() -> None:
+    rng = np.random.default_rng(0)
+    one, many = ReplayBuffer(3, 12, OBS, ACT), ReplayBuffer(3, 12, OBS, ACT, privileged_dim=P)
+
+    def rows(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.normal(size=shape)).float()
+
+    for _ in range(20):
+        observed, action, reward, mean = rows(3, OBS), rows(3, ACT), rows(3), rows(3, ACT)
+        ended = torch.from_numpy(rng.random(3) < 0.2)
+        many.add_step(observed, action, reward, ended, mean, torch.ones(3, ACT), rows(3, P))
+        for lane in range(3):
+            parts = observed[lane].numpy(), action[lane].numpy(), float(reward[lane]), bool(ended[lane])
+            one.add(lane, *parts, mean[lane].numpy(), np.ones(ACT))
+        if ended.any():
+            lanes, final = np.flatnonzero(ended), rows(int(ended.sum()), OBS)
+            many.close_lanes(lanes, final, rows(len(lanes), P))
+            for lane, last in zip(lanes, final.numpy(), strict=True):
+                one.close(int(lane), last)
+    for buffer in (one, many):
+        buffer.generator.manual_seed(7)
+    plain, batch = one.sample(200, 3), many.sample(200, 3)
+    for name in ("obs", "action", "reward", "terminated", "valid", "plan_mean", "has_plan"):
+        assert torch.equal(getattr(plain, name), getattr(batch, name)), name
+    assert plain.privileged is None and batch.privileged is not None and batch.privileged.shape == (4, 200, P)
+
+
+def learner_and_batch() -> tuple[Learner, Batch, PrivilegedTargets]:
+    torch.manual_seed(0)
+    g = torch.Generator().manual_seed(1)
+    sizes = {"latent_dim": 16, "enc_dim": 16, "mlp_dim": 16, "num_q": 2, "dropout": 0.0}
+    model = WorldModel(WorldModelConfig(OBS, ACT, **sizes, value_range=(-20.0, 20.0)), g)
+    privileged = PrivilegedTargets(lambda x: x.sum(-1), lambda x: x.tanh(), 16, P, 1.0)
+    config = LearnerConfig(horizon=3, batch_size=6, discount=0.9, lr=3e-3)
+    flat = (3, 6, 1)
+    batch = Batch(
+        obs=torch.randn(4, 6, OBS, generator=g),
+        action=torch.randn(3, 6, ACT, generator=g).tanh(),
+        reward=torch.randn(*flat, generator=g),
+        terminated=(torch.rand(flat, generator=g) < 0.3).float(),
+        valid=torch.ones(flat),
+        privileged=torch.randn(4, 6, P, generator=g),
+    )
+    return Learner(model, config, g, privileged=privileged), batch, privileged
+
+
+def test_values_come_from_what_the_simulator_knows() -> None:
+    learner, batch, _ = learner_and_batch()
+    _, target = learner.targets(batch, learner.draw(6))
+    assert batch.privileged is not None
+    known = batch.privileged[1:].sum(-1, keepdim=True)
+    torch.testing.assert_close(target, batch.reward + 0.9 * (1.0 - batch.terminated) * known)
+
+
+def test_latents_learn_to_tell_the_state() -> None:
+    learner, batch, privileged = learner_and_batch()
+    errors = [float(learner.update(batch)["state_error"]) for _ in range(300)]
+    assert errors[-1] < 0.5 * errors[0] and len(list(privileged.head.parameters())) == 2
+    with pytest.raises(ValueError, match="field privileged"):
+        learner.update(replace(batch, privileged=None))
+
+
+@pytest.fixture(scope="module")
+def expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("expert")
+    small = ExpertConfig(hidden=(32,), decisions=10)
+    ExpertTrainer(ExpertRunConfig(out=folder, robots=4, decisions=400, threads=1, expert=small)).train()
+    return folder
+
+
+def settings(folder: Path, expert: Path) -> list[str]:
+    small = "robots=4 decisions=8 warm_up=64 updates_per_cycle=2 updates=60 model_size=tiny threads=1"
+    often = "checkpoint_every=2 eval_every=1000 learner.batch_size=8 learner.horizon=3 capacity=4000"
+    return [f"out={folder}", f"expert={expert}", *small.split(), *often.split()]
+
+
+def test_a_killed_run_goes_on_and_its_bundle_drives_the_robot(tmp_path: Path, expert: Path) -> None:
+    command = [sys.executable, "-m", "tdmpc2_core.cli", "student", *settings(tmp_path, expert)]
+    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (tmp_path / "checkpoint" / "learner.pt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    subprocess.run(command, env=os.environ, check=True, capture_output=True, timeout=150)
+    agent = Agent.load(tmp_path / "checkpoint")
+    assert agent.provenance["updates"] == 60 and agent.provenance["resumes"] == 1
+    assert agent.discount == 0.99 and str(tmp_path) not in str(agent.provenance)
+    low, high = agent.model.config.value_range
+    assert low < high and agent.model.config.reward_range
+    robot = agent.embodiment
+    assert robot is not None and robot.name == "quadruped"
+    action = agent.act(np.zeros((1, robot.observation_dim), np.float32), evaluate=True).action
+    assert np.isfinite(action).all()
+
+
+def test_an_expert_is_trained_first_where_there_is_none(tmp_path: Path) -> None:
+    small = [text for text in settings(tmp_path, tmp_path) if not text.startswith("expert=")]
+    command = [sys.executable, "-m", "tdmpc2_core.cli", "student", *small, "updates=2", "expert_decisions=1"]
+    subprocess.run(command, env=os.environ, check=True, capture_output=True, timeout=150)
+    assert (tmp_path / "expert" / "expert.safetensors").exists() and Agent.load(tmp_path / "checkpoint")
+    with open(tmp_path / "expert" / "train.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 1
+
+
+def test_an_expert_of_another_robot_is_refused(tmp_path: Path, expert: Path) -> None:
+    with pytest.raises(UserError, match="another robot than arm"):
+        StudentTrainer(StudentConfig(robot="arm", expert=expert, out=tmp_path))
