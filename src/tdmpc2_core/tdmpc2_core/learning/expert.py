@@ -31,7 +31,10 @@ class ExpertConfig:
     trace: float = setting(0.95, low=0, high=1, why="lambda of the advantages: bias against variance")
     clip: float = setting(0.2, above=0, unit="ratio", why="how far a rollout may move the policy")
     entropy_coef: float = setting(
-        0.005, low=0, unit="1/nat", why="keeps the policy's spread from closing early"
+        0.005, low=0, unit="1/nat", why="keeps the policy's spread from closing early; falls linearly to 0"
+    )
+    entropy_share: float = setting(
+        0.4, above=0, high=1, why="of a run, with a bonus for entropy; then the spread closes by itself"
     )
     lr: float = setting(1e-3, above=0, unit="per update", why="Adam step at the start; follows desired_kl")
     desired_kl: float = setting(
@@ -137,6 +140,17 @@ class Expert(nn.Module):
         return action, _log_prob(noise, self.log_std), value
 
 
+@torch.no_grad()
+def rescale(last: nn.Linear, mean: Tensor, std: Tensor, returns: Tensor) -> None:
+    """Move mean and std () towards those of the returns; a critic with this last layer keeps what it says."""
+    new_mean = mean.lerp(returns.mean(), 0.05)
+    new_std = std.lerp(returns.std().clamp(min=1e-3), 0.05)
+    last.weight.mul_(std / new_std)
+    last.bias.mul_(std / new_std).add_((mean - new_mean) / new_std)
+    mean.copy_(new_mean)
+    std.copy_(new_std)
+
+
 def minibatches(count: int, epochs: int, parts: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Indices of `count` rows in random parts, every row once per epoch."""
     for _ in range(epochs):
@@ -152,18 +166,21 @@ class ExpertLearner:
 
     def __init__(self, expert: Expert, generator: torch.Generator) -> None:
         self.expert, self.config, self.generator = expert, expert.config, generator
-        self.lr = self.config.lr
+        self.lr, self._entropy_coef = self.config.lr, self.config.entropy_coef
         self.optimiser = torch.optim.Adam(expert.parameters(), lr=self.lr, fused=True)
 
-    def update(self, experience: Experience) -> dict[str, float]:
-        """Epochs over one rollout; returns means of its losses.
+    def update(self, experience: Experience, done: float = 0.0) -> dict[str, float]:
+        """Epochs over one rollout, `done` the share of the run that lies behind; returns means of its losses.
 
         Values are learned on the scale of their own returns, which an embodiment's reward terms decide.
         """
         expert, config = self.expert, self.config
+        self._entropy_coef = config.entropy_coef * max(0.0, 1.0 - done / config.entropy_share)
         advantage = generalised_advantages(experience, config.discount, config.trace)
         returns = (advantage + experience.value).flatten()
-        self._rescale(returns)
+        last = expert.critic[-1]
+        assert isinstance(last, nn.Linear)
+        rescale(last, expert.value_mean, expert.value_std, returns)
         flat = [
             x.flatten(0, 1)
             for x in (experience.observation, experience.action, experience.log_prob, advantage)
@@ -188,18 +205,6 @@ class ExpertLearner:
             "return": float(returns.mean()),
         }
 
-    def _rescale(self, returns: Tensor) -> None:
-        """New mean and spread of the returns; the critic's last layer keeps what it says."""
-        expert, last = self.expert, self.expert.critic[-1]
-        assert isinstance(last, nn.Linear)
-        mean = expert.value_mean.lerp(returns.mean(), 0.05)
-        std = expert.value_std.lerp(returns.std().clamp(min=1e-3), 0.05)
-        with torch.no_grad():
-            last.weight.mul_(expert.value_std / std)
-            last.bias.mul_(expert.value_std / std).add_((expert.value_mean - mean) / std)
-        expert.value_mean.copy_(mean)
-        expert.value_std.copy_(std)
-
     def _step(
         self, normal: Tensor, action: Tensor, old: Tensor, gain: Tensor, target: Tensor
     ) -> dict[str, float]:
@@ -209,7 +214,7 @@ class ExpertLearner:
         ratio = (log_prob - old).exp()
         surrogate = torch.minimum(ratio * gain, ratio.clamp(1.0 - config.clip, 1.0 + config.clip) * gain)
         value_loss = (expert.critic(normal).squeeze(-1) - target).square().mean()
-        loss = value_loss - surrogate.mean() - config.entropy_coef * log_std.sum()
+        loss = value_loss - surrogate.mean() - self._entropy_coef * log_std.sum()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(expert.parameters(), config.grad_clip_norm)
@@ -244,30 +249,92 @@ class ExpertLearner:
         self.generator.set_state(state["generator"])
 
 
-class CriticLearner:
-    """Fits an expert's value to the policy that acts, such as a student of it, by lambda-returns."""
+class Critic(nn.Module):
+    """The value of a policy that is not the expert's, on privileged observations (..., P).
 
-    def __init__(self, expert: Expert, lr: float, generator: torch.Generator) -> None:
-        self.expert, self.config, self.generator = expert, expert.config, generator
-        self.optimiser = torch.optim.Adam(expert.critic.parameters(), lr=lr, fused=True)
+    normaliser: an expert's, which stays as it is. It learns on the scale of its returns, as an expert does.
+    """
+
+    def __init__(
+        self, normaliser: ObservationNormaliser, observation_dim: int, hidden: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self._normaliser = (normaliser,)  # not a part of this module
+        self.network = _network(observation_dim, hidden, 1, 1.0)
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+        self.mean: Tensor
+        self.std: Tensor
+
+    def normal(self, observation: Tensor) -> Tensor:
+        """Observations (..., P), each entry on the scale 1."""
+        return self._normaliser[0](observation)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Discounted return (...) of acting on, reward units."""
+        return self.network(self.normal(observation)).squeeze(-1) * self.std + self.mean
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """How a policy that acts is valued. Field metadata: unit and reason."""
+
+    hidden: tuple[int, ...] = setting((256, 256), unit="units", why="widths, ELU between")
+    discount: float = setting(
+        0.97,
+        above=0,
+        high=1,
+        unit="per decision",
+        why="foresight of 0.7 s at 50 Hz: what a plan cannot change is left out",
+    )
+    trace: float = setting(0.95, low=0, high=1, why="lambda of the returns: bias against variance")
+    lr: float = setting(5e-4, above=0, unit="per update", why="Adam step")
+    epochs: int = setting(4, low=1, why="passes over a rollout")
+    minibatches: int = setting(4, low=1, why="gradient steps per pass")
+    grad_clip_norm: float = setting(1.0, above=0, unit="gradient norm", why="as the expert's")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+class CriticLearner:
+    """Fits a `Critic` to the policy that acts, by lambda-returns of its rollouts."""
+
+    def __init__(self, critic: Critic, config: CriticConfig, generator: torch.Generator) -> None:
+        self.critic, self.config, self.generator = critic, config, generator
+        self.optimiser = torch.optim.Adam(critic.network.parameters(), lr=config.lr, fused=True)
 
     def update(self, experience: Experience, followed: Tensor) -> float:
         """Epochs over one rollout; `followed` as in `generalised_advantages`.
 
         Returns the share of the returns' variance that the values explained beforehand.
         """
-        expert, config = self.expert, self.config
+        critic, config = self.critic, self.config
         advantage = generalised_advantages(experience, config.discount, config.trace, followed)
         kept = followed.flatten()
-        target = (advantage + experience.value).flatten()[kept]
-        with torch.no_grad():
-            normal = expert.normaliser(experience.observation.flatten(0, 1)[kept])
-        explained = 1.0 - float(advantage.flatten()[kept].var() / target.var().clamp(min=1e-8))
-        target = (target - expert.value_mean) / expert.value_std
+        returns = (advantage + experience.value).flatten()[kept]
+        explained = 1.0 - float(advantage.flatten()[kept].var() / returns.var().clamp(min=1e-8))
+        self._rescale(returns)
+        target = (returns - critic.mean) / critic.std
+        normal = critic.normal(experience.observation.flatten(0, 1)[kept])
         for index in minibatches(len(target), config.epochs, config.minibatches, self.generator):
-            loss = (expert.critic(normal[index]).squeeze(-1) - target[index]).square().mean()
+            loss = (critic.network(normal[index]).squeeze(-1) - target[index]).square().mean()
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_(expert.critic.parameters(), config.grad_clip_norm)
+            nn.utils.clip_grad_norm_(critic.network.parameters(), config.grad_clip_norm)
             self.optimiser.step()
         return explained
+
+    def _rescale(self, returns: Tensor) -> None:
+        last = self.critic.network[-1]
+        assert isinstance(last, nn.Linear)
+        rescale(last, self.critic.mean, self.critic.std, returns)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Critic and optimiser."""
+        return {"critic": self.critic.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        self.critic.load_state_dict(state["critic"])
+        self.optimiser.load_state_dict(state["optimiser"])

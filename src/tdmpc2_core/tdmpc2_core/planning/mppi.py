@@ -176,6 +176,10 @@ class MPPI(Planner):
         horizon, robots, size = mean.shape
         shape = (horizon, robots, self.config.num_samples - self.config.num_pi_trajs, size)
         noise = self._normal(mean, shape) if draws is None else draws.samples[i]
+        if (kept := self.config.noise_correlation) > 0.0:
+            noise = noise.clone()
+            for t in range(1, horizon):
+                noise[t].mul_((1.0 - kept**2) ** 0.5).add_(noise[t - 1], alpha=kept)
         samples = torch.addcmul(mean.unsqueeze(2), std.unsqueeze(2), noise).clamp_(-1.0, 1.0)
         return samples if mask is None else samples * mask.unsqueeze(1)
 

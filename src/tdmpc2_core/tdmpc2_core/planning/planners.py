@@ -55,6 +55,12 @@ class PlannerConfig:
     iterations: int = setting(6, low=1, unit="iterations", why="refinements of the Gaussian")
     min_std: float = setting(0.05, above=0, unit=_ACTION, why="keeps the search from collapsing")
     max_std: float = setting(2.0, unit=_ACTION, why="spread of the first iteration, upper bound of all")
+    noise_correlation: float = setting(
+        0.0,
+        low=0,
+        below=1,
+        why="of a candidate's noise from decision to decision; 0 is the paper, more moves a robot further",
+    )
     temperature: float = setting(0.5, above=0, unit="1 / return", why="sharpness of the elite weights")
     evaluation: Literal["mean", "sample"] = setting("mean", why=_EVALUATION)
     prior_weight: float = setting(

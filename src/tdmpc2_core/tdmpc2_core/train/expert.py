@@ -6,6 +6,7 @@ Killed at any time, it goes on from its last checkpoint.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from dataclasses import dataclass, field
@@ -54,10 +55,17 @@ def save_expert(expert: Expert, folder: Path, embodiment: Embodiment) -> None:
     about: dict[str, Any] = {
         "observation_dim": expert.observation_dim,
         "action_dim": embodiment.action_dim,
-        "fingerprint": embodiment.fingerprint,
+        "fingerprint": _fingerprint(embodiment),
         "config": to_mapping(expert.config),
     }
     write_json(folder / "expert.json", about)
+
+
+def _fingerprint(embodiment: Embodiment) -> str:
+    """Of what an expert depends on: all that a policy does but observations, which it does not read."""
+    view = embodiment.policy_view()
+    del view["observation"]
+    return hashlib.sha256(json.dumps(view, sort_keys=True).encode()).hexdigest()
 
 
 def load_expert(folder: Path, embodiment: Embodiment) -> Expert:
@@ -71,7 +79,7 @@ def load_expert(folder: Path, embodiment: Embodiment) -> Expert:
         weights = load_file(folder / "expert.safetensors")
     except (OSError, ValueError) as problem:
         raise UserError(f"{folder}: holds no expert ({problem}); make one with `tdmpc2 expert`") from None
-    if about["fingerprint"] != embodiment.fingerprint:
+    if about["fingerprint"] != _fingerprint(embodiment):
         raise UserError(f"{folder}: is the expert of another robot than {embodiment.name}; train one for it")
     config = from_mapping(ExpertConfig, about["config"], str(folder / "expert.json"), "config")
     expert = Expert(about["observation_dim"], about["action_dim"], config)
@@ -119,7 +127,7 @@ class ExpertTrainer:
             while self.done < config.decisions:
                 started = time.monotonic()
                 experience, seen = self._collect()
-                row = self.learner.update(experience) | seen
+                row = self.learner.update(experience, self.done / config.decisions) | seen
                 self.done += per_rollout
                 rollouts += 1
                 row["decisions per second"] = per_rollout / (time.monotonic() - started)

@@ -27,12 +27,13 @@ from tdmpc2_core.config import check_fields, setting, to_mapping
 from tdmpc2_core.envs.robot.batch import BatchEnv
 from tdmpc2_core.envs.robot.bursts import BurstConfig, BurstNoise
 from tdmpc2_core.learning.actor import ActorOptions
-from tdmpc2_core.learning.expert import CriticLearner, Experience, Expert
+from tdmpc2_core.learning.expert import Critic, CriticConfig, CriticLearner, Experience, Expert
 from tdmpc2_core.learning.learner import Learner, LearnerConfig, PrivilegedTargets
 from tdmpc2_core.learning.memory import keep_freed_memory
 from tdmpc2_core.learning.replay import ReplayBuffer
 from tdmpc2_core.model import WorldModel, world_model_config
 from tdmpc2_core.planning.planners import PlannerConfig, planner_preset
+from tdmpc2_core.planning.trust_region import TrustRegion
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.evaluation import evaluate_agent, summary
 from tdmpc2_core.train.expert import ExpertRunConfig, ExpertTrainer, load_expert
@@ -45,8 +46,9 @@ _MAY_CHANGE = ("updates", "threads", "eval_every", "eval_seconds", "eval_episode
 def student_learner() -> LearnerConfig:
     """What differs from the paper: labels in place of bootstraps, and windows longer than the plan."""
     return LearnerConfig(
-        horizon=6,
-        rho=0.9,
+        horizon=10,
+        batch_size=160,
+        rho=0.95,
         consistency_coef=20.0,
         reward_coef=0.3,
         value_coef=0.3,
@@ -59,9 +61,17 @@ def student_learner() -> LearnerConfig:
 def student_planner() -> PlannerConfig:
     """A search in the neighbourhood of the prior."""
     return replace(
-        planner_preset("tiny"), iterations=1, num_pi_trajs=16, prior_weight=1.0, min_std=0.05, max_std=0.3,
+        planner_preset("tiny"),
+        horizon=8,
+        iterations=1,
+        num_pi_trajs=16,
+        prior_weight=1.0,
+        min_std=0.05,
+        max_std=0.3,
+        noise_correlation=0.9,
         soft_termination=True,
-    )  # fmt: skip
+        trust_region=TrustRegion(valued_mode=True),
+    )
 
 
 @dataclass(frozen=True)
@@ -91,12 +101,12 @@ class StudentConfig:
         0.05, above=0, unit="normalised action", why="spread of the prior around what the expert does"
     )
     state_coef: float = setting(0.5, low=0, why="weight of reading the true state from the latents")
-    critic_lr: float = setting(3e-4, above=0, unit="per update", why="Adam step of the expert's value")
     lr_end: float = setting(0.1, above=0, high=1, why="learning rate at the end, of that at the start")
     eval_every: int = setting(2_500, above=0, unit="updates", why="evaluation on the fixed course")
     eval_seconds: float = setting(10.0, above=0, unit="s", why="length of an evaluation episode")
     eval_episodes: int = setting(16, low=1, why="evaluated side by side")
     checkpoint_every: int = setting(1_000, above=0, unit="updates", why="what a kill can cost")
+    critic: CriticConfig = field(default_factory=CriticConfig)
     bursts: BurstConfig = field(default_factory=BurstConfig)
     learner: LearnerConfig = field(default_factory=student_learner)
     planner: PlannerConfig = field(default_factory=student_planner)
@@ -121,8 +131,10 @@ class Collector:
         guided: share of the robots that the expert drives, drawn anew with every episode.
     """
 
-    def __init__(self, config: StudentConfig, embodiment: Embodiment, expert: Expert, seed: int) -> None:
-        self.config, self.expert = config, expert
+    def __init__(
+        self, config: StudentConfig, embodiment: Embodiment, expert: Expert, critic: Critic, seed: int
+    ) -> None:
+        self.config, self.expert, self.critic = config, expert, critic
         self.env = BatchEnv(embodiment, config.robots, seed, threads=config.threads)
         self.noise = BurstNoise(config.robots, config.bursts, seed)
         self.guided = 1.0
@@ -160,11 +172,11 @@ class Collector:
                     "observation": privileged,
                     "action": action,
                     "log_prob": torch.zeros_like(reward),
-                    "value": self.expert.value(privileged),
+                    "value": self.critic(privileged),
                     "reward": reward,
                     "terminated": terminated,
                     "truncated": torch.from_numpy(step.truncated),
-                    "timeout": self.expert.value(final),
+                    "timeout": self.critic(final),
                     "followed": quiet,
                 }
             )
@@ -172,7 +184,7 @@ class Collector:
             self._privileged = torch.from_numpy(step.privileged)
         columns = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
         followed = columns.pop("followed")
-        experience = Experience(**columns, last_value=self.expert.value(self._privileged))
+        experience = Experience(**columns, last_value=self.critic(self._privileged))
         calm = experience.reward[followed]
         falls = 1000.0 * float(experience.terminated.float().mean())
         return Rollout(experience, followed, float(calm.mean()), falls)
@@ -216,18 +228,21 @@ class StudentTrainer:
             self.progress.resumes += 1
         seed = int(np.random.default_rng([config.seed, self.progress.resumes]).integers(2**31))
         self.generator = torch.Generator().manual_seed(seed)
-        self.collector = Collector(config, self.embodiment, self.expert, seed)
+        torch.manual_seed(config.seed)
+        known = self.expert.observation_dim
+        critic = Critic(self.expert.normaliser, known, config.critic.hidden)
+        self.critic = CriticLearner(critic, config.critic, self.generator)
+        self.collector = Collector(config, self.embodiment, self.expert, critic, seed)
         self.replay = ReplayBuffer(
             config.robots,
             config.capacity // config.robots,
             self.embodiment.observation_dim,
             self.embodiment.action_dim,
             generator=torch.Generator().manual_seed(seed + 1),
-            privileged_dim=self.expert.observation_dim,
+            privileged_dim=known,
         )
-        self.critic = CriticLearner(self.expert, config.critic_lr, self.generator)
         if state:
-            self.expert.load_state_dict(state["expert"])
+            self.critic.load_state_dict(state["critic"])
         self._warm_up()
         self.agent = self._agent(bool(state))
         self.learner = self._learner()
@@ -254,9 +269,9 @@ class StudentTrainer:
     def _warm_up(self) -> None:
         config = self.config
         with tqdm(total=config.warm_up, desc="warm up", unit="decision", unit_scale=True) as bar:
-            model, done = None, 0
+            done = 0
             while done < config.warm_up:
-                rollout = self.collector.collect(self.replay, model)
+                rollout = self.collector.collect(self.replay, None)
                 self.critic.update(rollout.experience, rollout.followed)
                 done += config.robots * config.decisions
                 bar.update(config.robots * config.decisions)
@@ -269,7 +284,7 @@ class StudentTrainer:
         sample = self.replay.sample(20_000, 1)
         assert sample.privileged is not None
         with torch.no_grad():
-            values = self.expert.value(sample.privileged).flatten()
+            values = self.critic.critic(sample.privileged).flatten()
         model = WorldModel(
             world_model_config(
                 size,
@@ -282,22 +297,15 @@ class StudentTrainer:
             ),
             torch.Generator().manual_seed(config.seed),
         )
-        discount = self.expert.config.discount
-        agent = Agent(model, config.planner, discount, robot, seed=config.seed)
+        agent = Agent(model, config.planner, config.critic.discount, robot, seed=config.seed)
         agent.observe(sample.obs[0].numpy())
         return agent
 
     def _learner(self) -> Learner:
-        model, expert = self.agent.model, self.expert
-        torch.manual_seed(self.config.seed)
-        self.targets = PrivilegedTargets(
-            expert.value,
-            expert.normaliser,
-            model.config.latent_dim,
-            expert.observation_dim,
-            self.config.state_coef,
-        )
-        config = replace(self.config.learner, discount=expert.config.discount)
+        model, critic = self.agent.model, self.critic.critic
+        sizes = model.config.latent_dim, self.expert.observation_dim
+        self.targets = PrivilegedTargets(critic, critic.normal, *sizes, self.config.state_coef)
+        config = replace(self.config.learner, discount=self.config.critic.discount)
         return Learner(model, config, self.generator, privileged=self.targets)
 
     # ---- the loop ----
@@ -380,7 +388,7 @@ class StudentTrainer:
         state = {
             "learner": self.learner.state_dict(),
             "head": self.targets.head.state_dict(),
-            "expert": self.expert.state_dict(),
+            "critic": self.critic.state_dict(),
             "progress": asdict(self.progress),
         }
         torch.save(state, partial / "learner.pt")
