@@ -17,6 +17,7 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.model.architecture import WorldModelConfig
 from tdmpc2_core.model.world_model import WorldModel
 from tdmpc2_core.planning import Plan, PlanBatch, PlannerConfig, PolicyPlanner, make_planner, planner_preset
+from tdmpc2_core.planning.costs import Costs, PlanCosts
 from tdmpc2_core.robots import Embodiment
 
 
@@ -169,7 +170,20 @@ class Agent:
         generator = torch.Generator(device=self.device).manual_seed(seed)
         discount = self.task_discounts or self.discount
         self.planner = make_planner(self.model, self.planner_config, discount, generator)
+        if self.planner_config.costs != Costs():
+            self.set_costs(self.planner_config.costs)
         self._prior = PolicyPlanner(self.model, self.planner_config, discount, generator)
+
+    def set_costs(self, costs: Costs) -> None:
+        """Weigh these wishes against the return from the next plan on.
+
+        Raises:
+            UserError: the agent has no robot, its model does not tell what a term reads, or its planner knows
+                no costs.
+        """
+        if self.embodiment is None:
+            raise UserError("agent: costs at plan time are those of robots; this agent has none")
+        self.planner.set_costs(PlanCosts(costs, self.model, self.embodiment))
 
     def reset(self) -> None:
         """Forget the previous plans of all robots."""

@@ -186,6 +186,22 @@ def test_leak_of_the_policy_gradient_into_the_task_embedding() -> None:
         assert all(p.grad is None for n, p in it.model.named_parameters() if n != "task_embedding")
 
 
+@pytest.mark.parametrize("states", ["predicted", "mixed"])
+def test_the_policy_learns_on_predicted_states_or_on_encoded_ones_too(states: str) -> None:
+    it, batch, seen = learner(actor_states=states), make_batch(3), []
+    with torch.no_grad():
+        encoded = it.model.encode(batch.obs)
+        z = encoded[0]
+        predicted = torch.stack([z, *(z := it.model.next(z, action) for action in batch.action)])
+    step = it._policy_step
+    it._policy_step = lambda *args: seen.append(args[2]) or step(*args)  # type: ignore[method-assign]
+    it.update(batch)
+    wanted = predicted.clone()
+    if states == "mixed":
+        wanted[:, ::2] = encoded[:, ::2]
+    torch.testing.assert_close(seen[0], wanted)
+
+
 @pytest.mark.parametrize("tasks", [False, True])
 def test_resume_continues_bit_for_bit(tasks: bool) -> None:
     extra = {"task_dim": 4, "action_dims": (3, 2), "episodic": False} if tasks else {}

@@ -301,10 +301,11 @@ class CompiledRollout(ModelRollout):
         value = self._one_value(net.values(z[-1], onward, heads, each))
         ended = net.termination(z.view(horizon * rows, -1))
         shape = (horizon, robots, count)
-        return discounted_return(
+        total = discounted_return(
             rewards.view(shape),
             value.view(shape[1:]),
             None if ended is None else ended.view(shape),
             discount_of(self.discount, task),
             self.soft_termination,
         )
+        return total if self.costs is None else total - self.costs(z, flat).view_as(total)

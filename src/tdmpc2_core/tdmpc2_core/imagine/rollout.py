@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -82,7 +82,11 @@ def discount_of(table: float | Tensor, task: Tensor | None) -> float | Tensor:
 
 
 class ModelRollout:
-    """`Rollout` through the public API of `WorldModel`, one call per head and step; any device and model."""
+    """`Rollout` through the public API of `WorldModel`, one call per head and step; any device and model.
+
+    Attributes:
+        costs: taken off the returns: (R,) of latents (H, R, L) after each decision, and actions (H, R, A).
+    """
 
     def __init__(
         self,
@@ -95,6 +99,7 @@ class ModelRollout:
         self.discount = discount_table(discount, model)
         self.soft_termination = soft_termination
         self.disagreement_cost = disagreement_cost
+        self.costs: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def encode(self, obs: Tensor, task: Tensor | None = None, shifts: Tensor | None = None) -> Tensor:
         """See `Rollout.encode`."""
@@ -121,17 +126,21 @@ class ModelRollout:
         """See `Rollout.returns`."""
         model = self.model
         z, tasks = _per_candidate(latent, task, actions.shape[2])
-        rewards, termination = [], []
+        rewards, termination, latents = [], [], []
         for action in actions:
             rewards.append(model.reward(z, action, tasks).squeeze(-1))
             z = model.next(z, action, tasks)
+            latents.append(z)
             if model.config.episodic:
                 termination.append(model.termination(z, tasks).squeeze(-1))
         onward = model.policy(z, tasks, noise=noise).action
         value = self._one_value(model.q_values(z, onward, tasks, heads=heads).squeeze(-1))
         ended = torch.stack(termination) if termination else None
         discount = discount_of(self.discount, task)
-        return discounted_return(torch.stack(rewards), value, ended, discount, self.soft_termination)
+        total = discounted_return(torch.stack(rewards), value, ended, discount, self.soft_termination)
+        if self.costs is None:
+            return total
+        return total - self.costs(torch.stack(latents).flatten(1, 2), actions.flatten(1, 2)).view_as(total)
 
     def _one_value(self, values: Tensor) -> Tensor:
         """Of several heads (heads, ...): their mean less the cost of their disagreement (...)."""

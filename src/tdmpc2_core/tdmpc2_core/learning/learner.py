@@ -76,6 +76,10 @@ class LearnerConfig:
     tau: float = setting(
         0.01, unit="per update", why="target value heads move by this share; also the running scale"
     )
+    actor_states: Literal["predicted", "mixed"] = setting(
+        "predicted",
+        why="that the policy learns on: the rollout's, as the paper, or every other window's encoded ones",
+    )
     actor: ActorOptions = setting(factory=ActorOptions, why="objective of the policy prior")
     soft_termination: bool = setting(
         False,
@@ -123,6 +127,7 @@ def parameter_groups(model: WorldModel, lr: float, enc_lr_scale: float) -> list[
         "reward": model.reward_head,
         "termination": model.termination_head,
         "q": model.q_heads,
+        "state": model.state_head if model.config.readings else None,
     }
     groups: list[dict[str, Any]] = []
     for name, part in parts.items():
@@ -144,33 +149,28 @@ class PrivilegedTargets:
             replace the model's own bootstrap (as SimDist does; the value of a policy that acts, not of the
             best action that a critic can imagine).
         normalise: privileged observations (..., P) -> the same with each entry on the scale 1.
-        latent_dim, privileged_dim: L, P of the linear head that reads the state from predicted latents; it
-            is not part of the model.
-        coef: weight of that head's error in the world-model loss.
+        coef: weight, in the world-model loss, of the error of the model's head that reads the state.
     """
 
     def __init__(
         self,
         critic: Callable[[Tensor], Tensor],
         normalise: Callable[[Tensor], Tensor],
-        latent_dim: int,
-        privileged_dim: int,
         coef: float,
     ) -> None:
         self._critic, self._normalise, self.coef = critic, normalise, coef
-        self.head = nn.Linear(latent_dim, privileged_dim)
 
     @torch.no_grad()
     def values(self, batch: Batch) -> Tensor:
         """Values (W, B, 1) of the observations 1..W."""
         return self._critic(_privileged(batch)[1:]).unsqueeze(-1)
 
-    def error(self, batch: Batch, zs: Tensor, weights: Tensor) -> Tensor:
-        """Mean squared error () of the state that is read from predicted latents zs (H + 1, B, L)."""
+    def error(self, model: WorldModel, batch: Batch, zs: Tensor, weights: Tensor) -> Tensor:
+        """Mean squared error () of the state that the model reads from predicted latents zs (H + 1, B, L)."""
         horizon = len(zs) - 1
         wanted = self._normalise(_privileged(batch)[1 : horizon + 1])
         valid = batch.valid[:horizon] * weights
-        return masked_mean((self.head(zs[1:]) - wanted).square().mean(-1, keepdim=True), valid)
+        return masked_mean((model.state_head(zs[1:]) - wanted).square().mean(-1, keepdim=True), valid)
 
 
 def _privileged(batch: Batch) -> Tensor:
@@ -218,10 +218,6 @@ class Learner:
             torch.optim.Adam, lr=config.lr, fused=kind in ("cpu", "cuda"), capturable=kind == "cuda"
         )
         groups = parameter_groups(model, config.lr, config.enc_lr_scale)
-        if privileged is not None:
-            head = list(privileged.head.parameters())
-            groups.append({"params": head, "lr": config.lr, "name": "privileged"})
-            self._model_params += head
         self.optimiser = adam(groups, eps=config.adam_eps)
         self.policy_optimiser = adam(self._policy_params, eps=config.policy_adam_eps)
         self._kernels = kernels(config.kernels)
@@ -280,7 +276,11 @@ class Learner:
             with self._precision():
                 next_z, target = self.targets(batch, draws)
             losses, metrics = self._world_model_step(batch, next_z, target, draws)
-            metrics |= self._policy_step(batch, losses, draws)
+            states = losses.zs.detach()
+            if self.config.actor_states == "mixed":
+                states = states.clone()
+                states[1:, ::2] = next_z[:, ::2]
+            metrics |= self._policy_step(batch, losses, states, draws)
         torch._foreach_lerp_(self._target, self._online, self.config.tau)
         self.updates += 1
         return metrics
@@ -297,7 +297,7 @@ class Learner:
             )
         total = losses.total
         if self._privileged is not None:
-            state_error = self._privileged.error(batch, losses.zs, rho)
+            state_error = self._privileged.error(model, batch, losses.zs, rho)
             total = total + self._privileged.coef * state_error
         total.backward()
         self.policy_optimiser.zero_grad(set_to_none=True)  # the policy has its own objective
@@ -377,10 +377,13 @@ class Learner:
             plan_mask,
         )
 
-    def _policy_step(self, batch: Batch, losses: WorldModelLosses, draws: UpdateDraws) -> dict[str, Tensor]:
+    def _policy_step(
+        self, batch: Batch, losses: WorldModelLosses, states: Tensor, draws: UpdateDraws
+    ) -> dict[str, Tensor]:
+        """On states (H + 1, B, L)."""
         options = self.config.actor
         with self._precision():
-            inputs = self._actor_inputs(batch, losses.zs.detach(), draws)
+            inputs = self._actor_inputs(batch, states, draws)
         weights = self._state_weights(batch, losses)
         if options.objective == "bmpc":
             inputs = replace(inputs, kl_scale=self.kl_scale.update(plan_divergence(inputs, options)[0]))

@@ -58,6 +58,9 @@ class WorldModelConfig:
         unit="return",
         why="as reward_range: bins as fine as the differences between plans where returns are large",
     )
+    readings: tuple[str, ...] = setting(
+        (), why="what a linear head reads from latents, a name per entry; empty: no such head, as the paper"
+    )
     log_std_min: float = setting(-10.0, unit="ln", why="lower bound of the policy's log standard deviation")
     log_std_max: float = setting(2.0, unit="ln", why="upper bound of the policy's log standard deviation")
     episodic: bool = setting(False, unit="flag", why="adds the termination head")

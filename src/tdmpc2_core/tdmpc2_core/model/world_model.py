@@ -96,6 +96,9 @@ class WorldModel(nn.Module):
     value_bins: Tensor
     action_masks: Tensor | None
     task_embedding: nn.Parameter | None
+    state_head: nn.Linear
+    state_mean: Tensor
+    state_scale: Tensor
 
     def __init__(self, config: WorldModelConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -115,6 +118,12 @@ class WorldModel(nn.Module):
         self.policy_head = MLP(latent + task, hidden, 2 * config.action_dim, g)
         self.q_heads = MLPEnsemble(config.num_q, state_action, hidden, config.num_bins, config.dropout, g)
         self.target_q_heads = MLPEnsemble(config.num_q, state_action, hidden, config.num_bins, 0.0, g)
+        if config.readings:
+            self.state_head = nn.utils.skip_init(nn.Linear, latent, len(config.readings))
+            nn.init.zeros_(self.state_head.weight)  # nothing is drawn: other weights stay what they are
+            nn.init.zeros_(self.state_head.bias)
+            self.register_buffer("state_mean", torch.zeros(len(config.readings)))
+            self.register_buffer("state_scale", torch.ones(len(config.readings)))
         self._initialise_tasks(g)
         self.reset_bins()
         with torch.no_grad():
@@ -128,6 +137,19 @@ class WorldModel(nn.Module):
         like = torch.zeros(())
         self.register_buffer("reward_bins", self.reward_two_hot.bins(like), persistent=False)
         self.register_buffer("value_bins", self.value_two_hot.bins(like), persistent=False)
+
+    @property
+    def reading_slices(self) -> dict[str, slice]:
+        """Where each quantity of `config.readings` lies in what `read_state` gives."""
+        names = self.config.readings
+        return {
+            name: slice(names.index(name), names.index(name) + names.count(name))
+            for name in dict.fromkeys(names)
+        }
+
+    def read_state(self, z: Tensor) -> Tensor:
+        """z (..., L) -> the state that it tells (..., S), SI units; for a model with readings."""
+        return torch.addcmul(self.state_mean, self.state_head(z), self.state_scale)
 
     def _initialise_tasks(self, generator: torch.Generator) -> None:
         config = self.config

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -61,11 +61,12 @@ class MPPI(Planner):
         super().__init__(model, config, discount, generator)
         compiled = kernels(config.kernels)
         end = config.soft_termination, config.trust_region.disagreement_cost
-        self.rollout: Rollout = (
+        self._model_rollout = (
             ModelRollout(model, discount, *end)
             if compiled is None
             else CompiledRollout(model, discount, *end, compiled)
         )
+        self.rollout: Rollout = self._model_rollout
         self._host_generator = torch.Generator().manual_seed(generator.initial_seed())
         self._mean: Tensor | None = None  # (H, B, A), the previous plan
         self._clock = IterationClock()
@@ -85,6 +86,10 @@ class MPPI(Planner):
             kept = max(prior, min(config.num_pi_trajs, 2))
             return replace(config, num_samples=samples, num_elites=elites, num_pi_trajs=kept)
         return replace(config, iterations=config.iterations - 1) if config.iterations > 1 else None
+
+    def set_costs(self, costs: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """See `Planner.set_costs`."""
+        self._model_rollout.costs = costs
 
     def reset(self) -> None:
         """Forget the previous plans of all robots."""

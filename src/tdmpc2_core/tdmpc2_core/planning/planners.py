@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tdmpc2_core.config import check_fields, setting
 from tdmpc2_core.model.kernels import KERNELS_WHY, KernelChoice
+from tdmpc2_core.planning.costs import Costs
 from tdmpc2_core.planning.gradient import GradientConfig
 from tdmpc2_core.planning.registry import PLANNERS
 from tdmpc2_core.planning.trust_region import TrustRegion
@@ -78,6 +79,7 @@ class PlannerConfig:
         0.0, low=0, unit=_ACTION, why="stop when the first mean action moves less; 0 never stops"
     )
     trust_region: TrustRegion = setting(factory=TrustRegion, why="how far mppi may leave the policy prior")
+    costs: Costs = setting(factory=Costs, why="at plan time, of mppi; see set_costs of the agent")
     gradient: GradientConfig = setting(factory=GradientConfig, why="ascent of gradient and mppi+gradient")
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from tdmpc2_core.errors import UserError
 
 if TYPE_CHECKING:
     from tdmpc2_core.imagine.rollout import Discount
@@ -213,6 +216,13 @@ class Planner(ABC):
     @abstractmethod
     def _plan(self, request: PlanRequest) -> PlanBatch:
         """What `plan` does, without gradients."""
+
+    def set_costs(self, costs: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """Take these off the predicted returns from the next plan on, see `ModelRollout.costs`.
+
+        Raises UserError where the planner cannot.
+        """
+        raise UserError(f"planner {self.config.method!r}: has no costs at plan time; plan with mppi")
 
     def reset(self) -> None:  # noqa: B027  # most planners carry nothing
         """Forget everything carried over, for all robots."""

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.checkpoint import manifest
 from tdmpc2_core.config import check_fields, setting, to_mapping
-from tdmpc2_core.envs.robot.batch import BatchEnv
+from tdmpc2_core.envs.robot.batch import PRIVILEGED, BatchEnv
 from tdmpc2_core.envs.robot.bursts import BurstConfig, BurstNoise
 from tdmpc2_core.learning.actor import ActorOptions
 from tdmpc2_core.learning.expert import Critic, CriticConfig, CriticLearner, Experience, Expert
@@ -46,14 +46,14 @@ _MAY_CHANGE = ("updates", "threads", "eval_every", "eval_seconds", "eval_episode
 def student_learner() -> LearnerConfig:
     """What differs from the paper: labels in place of bootstraps, and windows longer than the plan."""
     return LearnerConfig(
-        horizon=10,
-        batch_size=160,
-        rho=0.95,
+        horizon=8,
+        rho=0.9,
         consistency_coef=20.0,
         reward_coef=0.3,
         value_coef=0.3,
         imitation_coef=1.0,
         soft_termination=True,
+        actor_states="mixed",
         actor=ActorOptions(objective="bmpc", entropy_coef=0.0, plan_min_std=0.02),
     )
 
@@ -190,6 +190,18 @@ class Collector:
         return Rollout(experience, followed, float(calm.mean()), falls)
 
     @property
+    def readings(self) -> tuple[str, ...]:
+        """Names of the privileged entries (P,), block by block."""
+        blocks = self.env.privileged_layout().items()
+        return tuple(name for name, where in blocks for _ in range(where.stop - where.start))
+
+    @property
+    def scales(self) -> Tensor:
+        """What the privileged entries (P,) are multiples of, in SI units."""
+        scale = {row.name: row.scale for row in PRIVILEGED}
+        return torch.tensor([scale[name] for name in self.readings])
+
+    @property
     def observed(self) -> Tensor:
         """The present observations (N, O)."""
         return self._observed
@@ -248,7 +260,6 @@ class StudentTrainer:
         self.learner = self._learner()
         if state:
             self.learner.load_state_dict(state["learner"])
-            self.targets.head.load_state_dict(state["head"])
         self._clock = time.monotonic()
 
     # ---- set-up ----
@@ -294,19 +305,23 @@ class StudentTrainer:
                 normalise_obs=True,
                 reward_range=_range(sample.reward.flatten()),
                 value_range=_range(torch.cat([values, torch.zeros(1)])),
+                readings=self.collector.readings,
             ),
             torch.Generator().manual_seed(config.seed),
         )
+        normaliser, scale = self.expert.normaliser, self.collector.scales
+        with torch.no_grad():
+            model.state_mean.copy_(normaliser.mean / scale)
+            model.state_scale.copy_(normaliser.variance.sqrt().clamp(min=normaliser.min_std) / scale)
         agent = Agent(model, config.planner, config.critic.discount, robot, seed=config.seed)
         agent.observe(sample.obs[0].numpy())
         return agent
 
     def _learner(self) -> Learner:
-        model, critic = self.agent.model, self.critic.critic
-        sizes = model.config.latent_dim, self.expert.observation_dim
-        self.targets = PrivilegedTargets(critic, critic.normal, *sizes, self.config.state_coef)
+        critic = self.critic.critic
+        targets = PrivilegedTargets(critic, critic.normal, self.config.state_coef)
         config = replace(self.config.learner, discount=self.config.critic.discount)
-        return Learner(model, config, self.generator, privileged=self.targets)
+        return Learner(self.agent.model, config, self.generator, privileged=targets)
 
     # ---- the loop ----
     def train(self) -> None:
@@ -387,7 +402,6 @@ class StudentTrainer:
         self.agent.save(partial, provenance=self.provenance())
         state = {
             "learner": self.learner.state_dict(),
-            "head": self.targets.head.state_dict(),
             "critic": self.critic.state_dict(),
             "progress": asdict(self.progress),
         }
