@@ -90,6 +90,15 @@ def test_it_learns_which_action_is_right():
     assert error() < 0.3 * before and np.isfinite(list(told.values())).all()
 
 
+def test_its_spread_closes_towards_the_end():
+    expert = Expert(3, 2, ExpertConfig(hidden=(8,), initial_std=0.5, final_std=0.1, entropy_share=0.5))
+    learner, spread = ExpertLearner(expert, torch.Generator().manual_seed(0)), []
+    for done in (0.25, 0.75, 1.0):
+        learner.update(rollout(6, 16), done)
+        spread.append(float(expert.log_std.detach().exp().max()))
+    assert spread[0] > 0.45 and spread[1] < 0.25 and spread[2] < 0.12
+
+
 def settings(folder: Path) -> list[str]:
     return [
         f"out={folder}",

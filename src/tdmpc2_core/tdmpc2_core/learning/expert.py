@@ -44,6 +44,12 @@ class ExpertConfig:
         1.0, above=0, unit="gradient norm", why="clip of policy and value together"
     )
     initial_std: float = setting(0.5, above=0, unit="action", why="exploration at the start, of [-1, 1]")
+    final_std: float = setting(
+        0.15,
+        above=0,
+        unit="action",
+        why="bound of the spread at the end; under much noise of its own no policy gets smooth",
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -199,11 +205,19 @@ class ExpertLearner:
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
             steps += 1
+        self._close(done)
         return {name: value / steps for name, value in sums.items()} | {
             "lr": self.lr,
             "std": float(expert.log_std.detach().exp().mean()),
             "return": float(returns.mean()),
         }
+
+    @torch.no_grad()
+    def _close(self, done: float) -> None:
+        config = self.config
+        share = max(0.0, done - config.entropy_share) / max(1.0 - config.entropy_share, 1e-6)
+        widest = config.initial_std * (config.final_std / config.initial_std) ** min(share, 1.0)
+        self.expert.log_std.clamp_(max=math.log(widest))
 
     def _step(
         self, normal: Tensor, action: Tensor, old: Tensor, gain: Tensor, target: Tensor
