@@ -98,7 +98,10 @@ def outcomes(act: Act, embodiment: Embodiment, robots: int, seconds: float, seed
         first = result.terminated | result.truncated
         age = np.where(first, 0, age + 1)
         observed = result.observation
-    return Outcomes(rewards.mean(0), np.nanmean(errors, 0), falls, shakes.mean(0))
+    settled = np.isfinite(errors)
+    with np.errstate(invalid="ignore"):  # a robot that never stays up for so long has no error: NaN
+        error_of = np.where(settled, errors, 0.0).sum(0) / settled.sum(0)
+    return Outcomes(rewards.mean(0), error_of, falls, shakes.mean(0))
 
 
 def gain(one: Outcomes, base: Outcomes, seed: int = 0) -> Gain:
