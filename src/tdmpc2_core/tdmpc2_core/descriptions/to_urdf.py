@@ -11,6 +11,7 @@ import mujoco
 import numpy as np
 
 from tdmpc2_core.descriptions.tree import NOWHERE, WORLD, Pose, Shape, Stance, Tree, TreeJoint, TreeLink
+from tdmpc2_core.envs.robot.drives import compile_model
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.rotations import rotate, to_roll_pitch_yaw, wxyz_to_xyzw
@@ -41,11 +42,7 @@ class _Reader:
 
     def __init__(self, embodiment: Embodiment) -> None:
         self.embodiment, self.path = embodiment, embodiment.model_path
-        try:
-            self.model = mujoco.MjModel.from_xml_path(str(self.path))
-        except ValueError as problem:
-            reason = " ".join(str(problem).split())
-            raise UserError(f"{self.path}: MuJoCo cannot read it: {reason}") from None
+        self.model = compile_model(self.path)
         self.given = {joint.name: joint for joint in embodiment.joints}
 
     def tree(self) -> Tree:
