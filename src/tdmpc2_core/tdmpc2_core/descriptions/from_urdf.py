@@ -38,16 +38,19 @@ from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.rotations import xyzw_to_wxyz
 
 _SAG = 0.5  # rad (or m) of error at which a drive gives its full effort: sets kp
+_STEADY = 0.5  # rad of a drive's own oscillation that a physics step may cover
 _DAMPING = 0.5  # share of critical damping: sets kd
 _REACH = 0.5  # rad, largest change of a target that an action asks for
 _ON_THE_GROUND = 0.02  # m
+PHYSICS_RATE = 250.0  # Hz
 
 
 @dataclass
 class Drive:
-    """A joint as the URDF has it; `inertia` is what its drive feels in the default pose, kg m^2.
+    """A joint as the URDF has it; one without ends is driven within one turn.
 
-    A joint without ends is driven within one turn.
+    `inertia` is what its drive feels in the default pose, kg m^2, `least_inertia` what it feels while all
+    other joints give way.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Drive:
     effort: float
     velocity: float
     inertia: float = 0.0
+    least_inertia: float = math.inf
 
     @property
     def default(self) -> float:
@@ -66,7 +70,8 @@ class Drive:
     @property
     def kp(self) -> float:
         """Proportional gain, N m/rad."""
-        return max(round(self.effort / _SAG, 3), 0.001)
+        stiffest = self.least_inertia * (_STEADY * PHYSICS_RATE) ** 2
+        return max(round(min(self.effort / _SAG, stiffest), 3), 0.001)
 
     @property
     def kd(self) -> float:
@@ -167,7 +172,6 @@ def _walking(height: float, penalties: list[dict[str, object]]) -> dict[str, obj
     }
 
 
-PHYSICS_RATE = 250.0  # Hz
 _ARMATURE = 0.01  # kg m^2, of a drive's rotor; URDF has no place for it
 _BEARING = 1e-4  # kg m^2, of a joint without a drive, so that a wheel without mass can be computed
 _TOKEN = 1e-9  # kg and kg m^2, of a moving link without mass, which MuJoCo does not take
@@ -227,7 +231,13 @@ class _Robot:
             )
         self.driven = [j for j in joints if j.child in self.joints and j.kind != "fixed" and not j.mimic]
         if not self.driven:
-            raise UserError(f"{source}: no joint moves")
+            raise UserError("; ".join([f"{source}: no joint moves", *self.notes]))
+        kept = [self.base, *self.joints]
+        if self.floating and not any(shape.collides for name in kept for shape in self.links[name].shapes):
+            raise UserError(
+                f"{source}: no link has a collision shape, and so the robot would fall through the ground; "
+                "give it some, or bolt it down with --fixed"
+            )
         self.assets: dict[tuple[str, tuple[float, ...]], str] = {}
 
     def _find_base(self, joints: Sequence[TreeJoint], fixed: bool) -> tuple[str, bool, Pose]:
@@ -279,7 +289,15 @@ class _Robot:
     def _compile(self, scene: Element, folder: Path) -> mujoco.MjModel:
         text = ElementTree.tostring(scene, encoding="unicode")
         assets = {file.name: file.read_bytes() for file in folder.iterdir()}
-        return compile_model(text, self.source, assets)
+        try:
+            return compile_model(text, self.source, assets)
+        except UserError:
+            for (file, _), mesh in zip(self.assets, scene.iterfind("asset/mesh"), strict=True):
+                alone = Element("mujoco")
+                SubElement(alone, "asset").append(mesh)
+                SubElement(SubElement(alone, "worldbody"), "geom", type="mesh", mesh=mesh.get("name", ""))
+                compile_model(ElementTree.tostring(alone, "unicode"), f"{self.source}: {file}", assets)
+            raise
 
     # ---- the MJCF ----
     def _scene(self, folder: Path) -> tuple[Element, Element]:
@@ -417,17 +435,13 @@ class _Robot:
                 asset, "mesh", name=f"mesh_{len(self.assets)}", file=name, scale=_numbers(shape.size)
             )
             element.set("inertia", "shell")  # the link has its own; this form takes open surfaces
-            model = Element("mujoco")
-            SubElement(model, "asset").append(element)
-            SubElement(SubElement(model, "worldbody"), "geom", type="mesh", mesh=element.get("name", ""))
-            compile_model(ElementTree.tostring(model, "unicode"), where, {name: (folder / name).read_bytes()})
         return f"mesh_{1 + list(self.assets).index(key)}"
 
     # ---- what the file leaves open ----
     def _complete(self, model: mujoco.MjModel, drives: list[Drive]) -> None:
         """Inertias that the drives feel, and efforts and velocities where the file gives none."""
-        for drive, value in zip(drives, _inertia(model, drives), strict=True):
-            drive.inertia = value
+        for drive, values in zip(drives, _inertia(model, drives), strict=True):
+            drive.inertia, drive.least_inertia = values
         data = _posed(model, drives)
         for drive in drives:
             if drive.effort <= 0.0:
@@ -510,9 +524,12 @@ def _height(model: mujoco.MjModel, drives: list[Drive]) -> float:
     return -lowest
 
 
-def _inertia(model: mujoco.MjModel, drives: list[Drive]) -> list[float]:
-    """Inertia that each drive feels in the default pose, rotor included: the mass matrix's diagonal."""
+def _inertia(model: mujoco.MjModel, drives: list[Drive]) -> list[tuple[float, float]]:
+    """What each drive feels in the default pose, rotor included, while all else stands still, and while all
+    else gives way: from the diagonals of the mass matrix and of its inverse."""
     data = _posed(model, drives)
     matrix = np.zeros((model.nv, model.nv))
     mujoco.mj_fullM(model, matrix, data.qM)
-    return [float(matrix[dof, dof]) for dof in (model.joint(drive.name).dofadr[0] for drive in drives)]
+    places = [int(model.joint(drive.name).dofadr[0]) for drive in drives]
+    inverse = np.linalg.pinv(matrix, hermitian=True)
+    return [(float(matrix[dof, dof]), 1.0 / float(inverse[dof, dof])) for dof in places]

@@ -107,6 +107,8 @@ class _Reader:
             if joint.child in above:
                 raise self.error(f"link {joint.child!r} is the child of two joints; a URDF is a tree")
             above[joint.child] = joint.parent
+        if not links:
+            raise self.error("has no link")
         roots = [name for name in links if name not in above]
         if not roots:
             raise self.error("every link has a parent, so the joints go in a circle; a URDF is a tree")
@@ -152,9 +154,7 @@ class _Reader:
         if ends["lower"] > ends["upper"]:
             raise self.error(f"{where} has lower {ends['lower']:g} above upper {ends['upper']:g}")
         if kind in ("revolute", "prismatic") and mimic is None and ends["lower"] == ends["upper"]:
-            if limit is None or not ("lower" in limit.attrib or "upper" in limit.attrib):
-                raise self.error(f"{where} needs lower, upper, effort and velocity in its limit")
-            self.notes.append(f"{where} is fixed at {ends['lower']:g}, where both its limits are")
+            kind = self.endless(kind, limit, where)
         return TreeJoint(
             name,
             cast(Literal["revolute", "continuous", "prismatic", "fixed", "floating"], kind),
@@ -167,6 +167,16 @@ class _Reader:
             friction=abs(self.number(dynamics, "friction", 0.0, where)),
             mimic=self.mimic(mimic, where) if mimic is not None and moves else None,
         )
+
+    def endless(self, kind: str, limit: Element | None, where: str) -> str:
+        """What a joint is whose lower and upper limits are the same, or not there."""
+        if limit is not None and ("lower" in limit.attrib or "upper" in limit.attrib):
+            self.notes.append(f"{where} is fixed, as its lower and upper limit are the same")
+            return kind
+        if limit is None or kind == "prismatic":
+            raise self.error(f"{where} needs lower, upper, effort and velocity in its limit")
+        self.notes.append(f"{where} has neither lower nor upper limit: it turns without end")
+        return "continuous"
 
     def mimic(self, element: Element, where: str) -> Mimic:
         factor, offset = (self.number(element, *key, where) for key in (("multiplier", 1.0), ("offset", 0.0)))
