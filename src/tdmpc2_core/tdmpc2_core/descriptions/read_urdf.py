@@ -320,6 +320,7 @@ def lumped(parts: Iterable[tuple[Pose, RawInertia]]) -> RawInertia:
 
 
 _LEAST_RADIUS = 1e-4  # m: a body is taken to reach at least this far from its centre in every direction
+_SMALL_RADIUS = 1e-2  # m: what moves a body's second moments by less than this radius is a small change
 
 
 def physical(part: RawInertia) -> tuple[Array, Array, float]:
@@ -333,5 +334,6 @@ def physical(part: RawInertia) -> tuple[Array, Array, float]:
     moments, axes = np.linalg.eigh(0.5 * np.trace(part.matrix) * np.eye(3) - part.matrix)
     raised = np.maximum(moments, max(part.mass * _LEAST_RADIUS**2, 1e-12))
     axes[:, 2] *= np.linalg.det(axes)  # right-handed
-    change = float(np.abs(raised - moments).max() / max(np.abs(moments).max(), 1e-12))
+    scale = max(float(np.abs(moments).max()), part.mass * _SMALL_RADIUS**2)
+    change = float(np.abs(raised - moments).max() / scale)
     return raised.sum() - raised, from_matrix(axes), change

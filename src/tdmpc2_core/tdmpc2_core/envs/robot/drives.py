@@ -176,7 +176,7 @@ def _floor(model: mujoco.MjModel, robot: NDArray[np.intp]) -> NDArray[np.intp]:
     for geom in np.flatnonzero(still):
         matrix, place = data.geom_xmat[geom].reshape(3, 3), data.geom_xpos[geom]
         if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_PLANE:
-            below = matrix[2, 2] > 0.0
+            below = matrix[2, 2] > 1e-3  # others are walls
         else:  # within its bounding box, seen from above
             half = np.abs(matrix) @ model.geom_aabb[geom, 3:]
             centre = place + matrix @ model.geom_aabb[geom, :3]
