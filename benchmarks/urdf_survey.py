@@ -1,7 +1,5 @@
 """Public robot files against `tdmpc2 import-urdf`: which are imported, and whether they are the same robot.
 
-    python benchmarks/urdf_survey.py robots/unitree robots/anymal --json survey.json --table survey.md
-
 Every *.urdf below the folders is imported into a temporary folder, moving freely, or bolted down where the
 import says that it must be. Frames of all links, at random joint positions, are compared with those that
 follow from the URDF by the matrices below, which share no code with the import; so is the sum of all masses.
@@ -10,24 +8,24 @@ Set AMENT_PREFIX_PATH for package:// names.
 
 from __future__ import annotations
 
-import argparse
 import math
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import mujoco
 import numpy as np
+from common import parser, save
 from numpy.typing import NDArray
 
 from tdmpc2_core.descriptions.from_urdf import import_urdf
 from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import write_json, write_text
 from tdmpc2_core.robots import Embodiment
 
 Array = NDArray[np.float64]
@@ -61,26 +59,51 @@ class Row:
         """Whether the import is the URDF's robot."""
         return max(self.position_error, self.rotation_error) < 1e-6 and self.mass_error < 1e-6
 
+    def cells(self) -> dict[str, str | int]:
+        """Of the table"""
+        return {
+            "robot": self.robot,
+            "collection": self.collection,
+            "joints": self.joints,
+            "drives": self.drives,
+            "base": self.base,
+            "mass kg": f"{self.mass:.3f}",
+            "mass error kg": f"{self.mass_error:.0e}",
+            "position error m": f"{self.position_error:.0e}",
+            "rotation error": f"{self.rotation_error:.0e}",
+            "steady": "yes" if self.steady else "no",
+        }
+
 
 def main() -> None:
     """Survey the folders."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--json", type=Path, help="write every row here")
-    parser.add_argument("--table", type=Path, help="write the table here, as Markdown")
-    parser.add_argument("--only", default="", help="files whose path holds this")
-    args = parser.parse_args()
+    options = parser(__doc__ or "", "python benchmarks/urdf_survey.py robots/unitree robots/anymal")
+    options.add_argument(
+        "folders", nargs="+", type=Path, help="of URDFs; the last part of each is a collection"
+    )
+    options.add_argument("--processes", type=int, default=1, help="files at a time (default 1)")
+    args = options.parse_args()
+    files = [(file, folder) for folder in args.folders for file in sorted(folder.rglob("*.urdf"))]
     rows = []
-    for folder in args.folders:
-        for file in sorted(folder.rglob("*.urdf")):
-            if args.only in str(file):
-                rows.append(survey(file, folder))
-                print(line(rows[-1]), flush=True)
+    with ProcessPoolExecutor(args.processes) as pool:
+        for row in pool.map(survey, *zip(*files, strict=True)):
+            rows.append(row)
+            print(line(row), flush=True)
+    write(rows, args.out)
+
+
+def write(rows: list[Row], folder: Path) -> None:
+    """The two tables, by name of the robot."""
     print(summary(rows))
-    if args.json:
-        write_json(args.json, [asdict(row) for row in rows])
-    if args.table:
-        write_text(args.table, table(rows))
+    ordered = sorted(rows, key=lambda row: (row.robot.lower(), row.collection, row.file))
+    imported = [row.cells() for row in ordered if not row.refused]
+    refused = [
+        {"robot": row.robot, "collection": row.collection, "why not": row.refused}
+        for row in ordered
+        if row.refused
+    ]
+    save(folder, "urdf_survey", imported, files=len(rows), summary=summary(rows))
+    save(folder, "urdf_survey_refused", refused)
 
 
 def survey(file: Path, folder: Path) -> Row:
@@ -102,9 +125,15 @@ def survey(file: Path, folder: Path) -> Row:
             compare(row, ElementTree.parse(file).getroot(), simulation)
             row.notes = len(notes)
         except UserError as problem:
-            row.refused = " ".join(str(problem).replace(str(folder), folder.name).split())
+            row.refused = sentence(problem, file, folder)
     row.seconds = round(time.perf_counter() - begun, 2)
     return row
+
+
+def sentence(problem: UserError, file: Path, folder: Path) -> str:
+    """The import's, without this machine's folders."""
+    text = " ".join(str(problem).split()).removeprefix(f"{file}: ").partition("; looked for it at")[0]
+    return text.replace(f"{folder}/", "")
 
 
 def compare(row: Row, urdf: Element, simulation: Simulation) -> None:
@@ -242,43 +271,6 @@ def summary(rows: Sequence[Row]) -> str:
         f"{len(rows)} files, {len(whole)} imported, {sum(row.same for row in whole)} the same robot to 1e-6, "
         f"{len(rows) - len(whole)} refused"
     )
-
-
-COLUMNS = (
-    ("collection", lambda row: row.collection),
-    ("robot", lambda row: row.robot),
-    ("joints", lambda row: str(row.joints)),
-    ("drives", lambda row: str(row.drives)),
-    ("base", lambda row: row.base),
-    ("position error, m", lambda row: f"{row.position_error:.1e}"),
-    ("rotation error", lambda row: f"{row.rotation_error:.1e}"),
-    ("mass, kg", lambda row: f"{row.mass:.3f}"),
-    ("mass error, kg", lambda row: f"{row.mass_error:.1e}"),
-)
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Markdown: what is imported, and why the rest is not."""
-    ordered = sorted(rows, key=lambda row: (row.collection, row.robot, row.file))
-    lines = [
-        f"{summary(rows)}.",
-        "",
-        *markdown_row([name for name, _ in COLUMNS]),
-        "|---" * len(COLUMNS) + "|",
-    ]
-    for row in ordered:
-        if not row.refused:
-            lines += markdown_row([cell(row) for _, cell in COLUMNS])
-    lines += ["", *markdown_row(["collection", "robot", "why it is not imported"]), "|---|---|---|"]
-    for row in ordered:
-        if row.refused:
-            lines += markdown_row([row.collection, row.robot, row.refused])
-    return "\n".join(lines) + "\n"
-
-
-def markdown_row(cells: Sequence[str]) -> list[str]:
-    """One line of a table."""
-    return ["| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"]
 
 
 if __name__ == "__main__":

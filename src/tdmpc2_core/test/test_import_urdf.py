@@ -398,6 +398,23 @@ def test_a_floating_joint_above_the_base_is_the_free_one(write, tmp_path):
     assert simulation.floating and simulation.embodiment.base_frame == "trunk"
 
 
+@pytest.mark.parametrize("kind", ["fixed", "prismatic"])
+def test_a_world_that_holds_more_than_one_fixed_link_is_the_base(write, tmp_path, kind):
+    """Two arms on one world, and an arm on rails; MuJoCo keeps the name `world` for itself."""
+    text = arm(child("rail", "world", kind, weight(1), LIMIT.format(0, 1)))
+    simulation = imported(write, tmp_path, text)
+    assert not simulation.floating
+    assert simulation.embodiment.base_frame == "world"
+    wanted = theirs(text)
+    data = mujoco.MjData(wanted)
+    mujoco.mj_kinematics(wanted, data)
+    simulation.data.qpos[:] = 0.0
+    simulation.update_poses()
+    for name in ("boom", "rail"):
+        assert_allclose(simulation.data.body(name).xpos, data.body(name).xpos, atol=1e-9)
+    assert simulation.model.body_mass.sum() == pytest.approx(4.0)
+
+
 def test_names_are_data(write, tmp_path):
     """Names that would be paths, or end a line of YAML, reach every file and lead nowhere else."""
     robot, joint, link = "../../up/my.robot&#10;evil: 1", "knee/a.b c&#10;- d", "leg/../&#10;x y"

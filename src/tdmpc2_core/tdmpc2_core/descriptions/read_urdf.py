@@ -333,7 +333,7 @@ def physical(part: RawInertia) -> tuple[Array, Array, float]:
     """
     moments, axes = np.linalg.eigh(0.5 * np.trace(part.matrix) * np.eye(3) - part.matrix)
     raised = np.maximum(moments, max(part.mass * _LEAST_RADIUS**2, 1e-12))
-    axes[:, 2] *= np.linalg.det(axes)  # right-handed
+    axes[:, 2] *= np.sign(np.linalg.det(axes))  # right-handed
     scale = max(float(np.abs(moments).max()), part.mass * _SMALL_RADIUS**2)
     change = float(np.abs(raised - moments).max() / scale)
     return raised.sum() - raised, from_matrix(axes), change
