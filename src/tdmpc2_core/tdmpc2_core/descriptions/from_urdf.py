@@ -260,17 +260,16 @@ class _Robot:
         """All files, into an empty folder; the path of the YAML."""
         scene, base = self._scene(folder)
         drives = [_drive(joint) for joint in self.driven]
+        actuator = SubElement(scene, "actuator")
+        positions = [SubElement(actuator, "position", name=each.name, joint=each.name) for each in drives]
         model = self._compile(scene, folder)
         self._complete(model, drives)
         height = _height(model, drives)
         if self.floating:
             base.set("pos", f"0 0 {height:.4g}")
-        actuator = SubElement(scene, "actuator")
-        for drive in drives:
+        for drive, element in zip(drives, positions, strict=True):
             limit = f"{-drive.effort:g} {drive.effort:g}"
-            gains = {"kp": f"{drive.kp:g}", "kv": f"{drive.kd:g}", "forcerange": limit}
-            SubElement(actuator, "position", gains, name=drive.name, joint=drive.name)
-        self._compile(scene, folder)
+            element.attrib.update(kp=f"{drive.kp:g}", kv=f"{drive.kd:g}", forcerange=limit)
         ElementTree.indent(scene)
         write_text(folder / f"{self.name}.xml", ElementTree.tostring(scene, encoding="unicode") + "\n")
         shutil.copyfile(self.source, folder / f"{self.name}.urdf")
