@@ -226,6 +226,45 @@ def test_frames_and_weights_are_those_of_mujocos_own_reader(write, tmp_path):
     assert model.body_mass.sum() == pytest.approx(3.9, abs=1e-12)
 
 
+def world_points(model: mujoco.MjModel, data: mujoco.MjData, geom: int) -> np.ndarray:
+    """Vertices of a mesh, or the corners of a primitive's box, in the world."""
+    if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH:
+        start, count = (
+            model.mesh_vertadr[model.geom_dataid[geom]],
+            model.mesh_vertnum[model.geom_dataid[geom]],
+        )
+        points = model.mesh_vert[start : start + count]
+    else:
+        corners = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3), axis=-1).reshape(-1, 3)
+        points = model.geom_aabb[geom, :3] + corners * model.geom_aabb[geom, 3:]
+    points = points @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom]
+    return points[np.lexsort(points.round(5).T)]
+
+
+def test_shapes_are_where_mujocos_own_reader_puts_them(write, tmp_path, monkeypatch):
+    stl(tmp_path / "pad.stl")
+    shapes = (
+        '<box size="0.1 0.2 0.3"/>',
+        '<cylinder radius="0.1" length="0.4"/>',
+        '<sphere radius="0.2"/>',
+        '<mesh filename="pad.stl" scale="1 -2 0.5"/>',
+    )
+    place = '<origin xyz="0.1 -0.2 0.3" rpy="0.4 0.5 -0.6"/>'
+    body = "".join(collision(shape).replace("<geometry>", f"{place}<geometry>") for shape in shapes)
+    text = arm(child("block", "boom", body=body))
+    simulation = imported(write, tmp_path, text)
+    monkeypatch.chdir(tmp_path)
+    other = theirs(text)
+    found = []
+    for model in (simulation.model, other):
+        data = mujoco.MjData(model)
+        mujoco.mj_kinematics(model, data)
+        first = model.body("block").geomadr[0]
+        found.append([world_points(model, data, geom) for geom in range(first, first + len(shapes))])
+    for ours, wanted in zip(*found, strict=True):
+        assert_allclose(ours, wanted, atol=1e-5)
+
+
 def test_a_block_for_mujoco_is_left_out_but_for_its_mesh_folder(write, tmp_path):
     stl(tmp_path / "parts" / "boom.stl")
     block = '<mujoco><compiler meshdir="parts" balanceinertia="true"/><option gravity="0 0 0"/></mujoco>'
