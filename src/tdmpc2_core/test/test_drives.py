@@ -248,3 +248,9 @@ def test_coupled_joints_start_where_their_leader_is(robot):
     assert simulation.data.qpos[place] == pytest.approx(0.01 + 0.05 * 0.4)
     simulation.place(np.zeros(3), np.array([0, 0, 0, 1.0]), np.array([0.0, 0.2]))
     assert simulation.data.qpos[place] == pytest.approx(0.02)
+
+
+def test_the_simulation_has_its_first_name_too():
+    from tdmpc2_core.envs import simulation
+
+    assert simulation.Simulation is Simulation

@@ -414,6 +414,15 @@ def test_effort_and_velocity_are_assumed_with_a_note_where_the_file_has_none(wri
     assert abs(simulation.joint_position()[0]) < 0.3  # holds its own weight
 
 
+@pytest.mark.parametrize("limit", ['lower="0" upper="0" effort="0" velocity="0"', 'effort="5" velocity="1"'])
+def test_a_joint_without_stated_limits_has_none(write, tmp_path, limit):
+    """As exporters write it that were not told any: four zeros, or no lower and upper."""
+    notes = []
+    simulation = imported(write, tmp_path, arm(limit=f"<limit {limit}/>"), note=notes.append)
+    assert not simulation.model.jnt_limited[0]
+    assert any("'swing' has no limits" in note for note in notes)
+
+
 def test_a_joint_whose_limits_are_one_place_is_fixed_there(write, tmp_path):
     mimic = '<mimic joint="lock_joint" multiplier="2"/>'
     more = child("lock", "boom", "revolute", weight(0.1), LIMIT.format(0.3, 0.3))

@@ -19,6 +19,7 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.rotations import from_matrix, from_roll_pitch_yaw, rotate, to_matrix
 
 _KINDS = ("revolute", "continuous", "prismatic", "fixed", "floating")
+_LIMITS = ("lower", "upper", "effort", "velocity")
 _GREY = (0.6, 0.6, 0.6, 1.0)
 
 
@@ -148,7 +149,7 @@ class _Reader:
         moves = kind not in ("fixed", "floating")
         if moves and not np.linalg.norm(axis) > 0.0:
             raise self.error(f"{where} has the axis 0 0 0; give the direction that it moves in")
-        ends = {key: self.number(limit, key, 0.0, where) for key in ("lower", "upper", "effort", "velocity")}
+        ends = {key: self.number(limit, key, 0.0, where) for key in _LIMITS}
         if kind == "continuous":
             ends |= {"lower": 0.0, "upper": 0.0}
         if ends["lower"] > ends["upper"]:
@@ -169,13 +170,18 @@ class _Reader:
         )
 
     def endless(self, kind: str, limit: Element | None, where: str) -> str:
-        """What a joint is whose lower and upper limits are the same, or not there."""
-        if limit is not None and ("lower" in limit.attrib or "upper" in limit.attrib):
+        """What a joint is whose lower and upper limits are the same, or not there.
+
+        An exporter that was not told any limit writes four zeros.
+        """
+        given = {} if limit is None else {key: self.number(limit, key, 0.0, where) for key in _LIMITS}
+        stated = limit is not None and ("lower" in limit.attrib or "upper" in limit.attrib)
+        if stated and (kind == "prismatic" or any(given.values())):
             self.notes.append(f"{where} is fixed, as its lower and upper limit are the same")
             return kind
         if limit is None or kind == "prismatic":
             raise self.error(f"{where} needs lower, upper, effort and velocity in its limit")
-        self.notes.append(f"{where} has neither lower nor upper limit: it turns without end")
+        self.notes.append(f"{where} has no limits: it turns without end")
         return "continuous"
 
     def mimic(self, element: Element, where: str) -> Mimic:
