@@ -174,7 +174,7 @@ def _walking(height: float, penalties: list[dict[str, object]]) -> dict[str, obj
 
 _ARMATURE = 0.01  # kg m^2, of a drive's rotor; URDF has no place for it
 _BEARING = 1e-4  # kg m^2, of a joint without a drive, so that a wheel without mass can be computed
-_TOKEN = 1e-9  # kg and kg m^2, of a moving link without mass, which MuJoCo does not take
+_TOKEN, _TOKEN_INERTIA = 1e-12, 1e-9  # kg, kg m^2: of a moving link without mass, which MuJoCo does not take
 _HOLDING = 3.0  # drafted effort, as a multiple of what holds all that hangs on the joint level
 _LEAST_EFFORT, _VELOCITY = 1.0, 3.0  # N m and rad/s, drafted where the file gives none
 _FAR_OFF = 0.01  # share of an inertia that is changed without a word
@@ -386,7 +386,7 @@ class _Robot:
                 )
             return
         if not part.mass:
-            token = {"mass": f"{_TOKEN:g}", "diaginertia": _numbers([_TOKEN] * 3)}
+            token = {"mass": f"{_TOKEN:g}", "diaginertia": _numbers([_TOKEN_INERTIA] * 3)}
             SubElement(body, "inertial", {"pos": "0 0 0", **token})
             return
         moments, axes, change = physical(part)
