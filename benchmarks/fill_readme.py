@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = (
     ROOT / "README.md",
-    *(REFERENCE / f"{name}.md" for name in ("performance", "planners", "ros-interface")),
+    *(REFERENCE / f"{name}.md" for name in ("performance", "planners", "robot_files", "ros-interface")),
 )
 
 # name: heading, command, columns (where empty all that any row has)
@@ -114,6 +114,18 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "128 simulated robots without a learner: decisions per second, best and median of 40 runs of 20 "
         "decisions each, and processor time of a decision",
         "python benchmarks/collector.py",
+        (),
+    ),
+    "urdf_survey": (
+        "Public URDFs imported: moving joints, those with a drive (others mimic one), how the base stands; "
+        "largest error of a frame and of a rotation matrix's entry over all links in six poses, error of the "
+        "total mass; steady: MuJoCo computes 0.2 s in the default pose without a warning",
+        "python benchmarks/urdf_survey.py FOLDER...",
+        (),
+    ),
+    "urdf_survey_refused": (
+        "Public URDFs that are not imported, with the import's sentence",
+        "python benchmarks/urdf_survey.py FOLDER...",
         (),
     ),
     "scaling_exponents": (

@@ -21,9 +21,10 @@ here = Path(__file__).parent
 sim = ["mujoco==3.6.*"]  # the one minor line that the robot models and every supported benchmark suite accept
 dmcontrol = ["dm_control==1.0.38", *sim]  # the line that goes with this MuJoCo; later ones need a newer
 video = ["imageio>=2.34", "imageio-ffmpeg>=0.5", "matplotlib>=3.8"]
+meshes = ["trimesh>=4.6", "pycollada>=0.8"]  # collision meshes of a URDF that MuJoCo does not read
 onnx = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
 test = ["pytest>=7.4", "pytest-timeout>=2.2", *sim]  # colcon test runs pytest only for an extra of this name
-dev = [*test, *dmcontrol, *video, *onnx, "ruff>=0.6", "mypy>=1.10", "types-PyYAML", "types-tqdm"]
+dev = [*test, *dmcontrol, *video, *meshes, *onnx, "ruff>=0.6", "mypy>=1.10", "types-PyYAML", "types-tqdm"]
 
 setup(
     **about,
@@ -48,6 +49,7 @@ setup(
         "sim": sim,
         "dmcontrol": dmcontrol,
         "video": video,
+        "meshes": meshes,
         "onnx": onnx,
         "test": test,
         "dev": dev,

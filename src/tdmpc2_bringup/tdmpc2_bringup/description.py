@@ -72,7 +72,8 @@ def xacro_text(embodiment: Embodiment, shared: str = SHARED, links: list[Element
         links = urdf_elements(read_tree(embodiment), "${prefix}")
     root.extend(links)
     stance = read_stance(embodiment)
-    root.append(_control(embodiment, stance.free_joint))
+    followers = [joint.get("name", "") for joint in links if joint.find("mimic") is not None]
+    root.append(_control(embodiment, stance.free_joint, followers))
     SubElement(root, f"{_XACRO}tdmpc2_gazebo")
     if embodiment.imu_frame:
         SubElement(root, f"{_XACRO}tdmpc2_gazebo_imu", link=embodiment.imu_frame)
@@ -133,11 +134,14 @@ def hardware_parameters(text: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _control(embodiment: Embodiment, free_joint: str) -> Element:
+def _control(embodiment: Embodiment, free_joint: str, followers: list[str]) -> Element:
+    """The control block; `followers` are the URDF's names of joints that others move."""
     control = Element("ros2_control", name="${prefix}" + embodiment.name, type="system")
     SubElement(control, f"{_XACRO}tdmpc2_hardware", free_joint=free_joint)
     for joint in embodiment.joints:
         SubElement(control, f"{_XACRO}tdmpc2_joint", name=joint.name, initial=f"{joint.default:.10g}")
+    for name in followers:
+        SubElement(control, f"{_XACRO}tdmpc2_follower", name=name.removeprefix("${prefix}"))
     if embodiment.imu_frame:
         SubElement(control, f"{_XACRO}tdmpc2_imu")
     return control

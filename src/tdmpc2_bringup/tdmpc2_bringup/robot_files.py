@@ -70,8 +70,9 @@ class RobotFiles:
         source = self.embodiment.model_path
         if not self.prefix:
             return str(source)
-        names = set(self.embodiment.joint_names)
         root = ElementTree.parse(source).getroot()
+        moved = [joint for joint in root.iter("joint") if joint.get("type") != "free"]
+        names = {*self.embodiment.joint_names, *(joint.get("name") for joint in moved)} - {None}
         for element in root.iter():
             keys = ["joint", "joint1", "joint2", *(["name"] if element.tag == "joint" else [])]
             for key in keys:

@@ -15,6 +15,7 @@ from tdmpc2_bringup.description import Backend, hardware_parameters, robot_descr
 from tdmpc2_bringup.generate import files
 from tdmpc2_bringup.robot_files import RobotFiles
 from tdmpc2_bringup.settings import Settings
+from tdmpc2_core.descriptions.from_urdf import import_urdf
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment, shipped_names
 
@@ -145,3 +146,34 @@ def test_the_command_line_tool_reads_the_files():
     assert result.returncode == 0, result.stderr
     assert description_problems(result.stdout, Embodiment.load("quadruped"), "b_") == []
     assert result.stderr == ""
+
+
+GRIPPER = """
+<robot name="gripper"><link name="palm"/>
+  {}
+</robot>"""
+FINGER = """
+  <link name="{0}"><inertial><mass value="0.1"/>
+    <inertia ixx="1e-4" ixy="0" ixz="0" iyy="1e-4" iyz="0" izz="1e-4"/></inertial></link>
+  <joint name="{0}_slide" type="prismatic"><parent link="palm"/><child link="{0}"/><axis xyz="0 {1} 0"/>
+    <limit lower="0" upper="0.04" effort="20" velocity="0.2"/>{2}</joint>"""
+
+
+@pytest.mark.parametrize("sim", BACKENDS)
+def test_a_joint_that_mimics_has_states_only(sim, tmp_path):
+    """controller_manager refuses a command interface of a joint with <mimic>; a plug-in may not report it."""
+    follower = FINGER.format("right", -1, '<mimic joint="left_slide"/>')
+    (tmp_path / "g.urdf").write_text(GRIPPER.format(FINGER.format("left", 1, "") + follower))
+    import_urdf(tmp_path / "g.urdf", tmp_path / "gripper", fixed=True)
+    settings = Settings(sim=sim, prefix="a_", hardware_plugin="maker_hardware/System")
+    files = RobotFiles(str(tmp_path / "gripper"), settings, SHARE, tmp_path / "made")
+    root = ElementTree.fromstring(files.description())
+    found = {
+        joint.get("name"): [part.tag for part in joint if part.tag.endswith("interface")]
+        for joint in root.iterfind("ros2_control/joint")
+    }
+    assert "command_interface" in found["a_left_slide"]
+    assert found.get("a_right_slide") == (None if sim == "none" else ["state_interface"] * 2)
+    assert root.find("joint[@name='a_right_slide']/mimic").get("joint") == "a_left_slide"
+    model = mujoco.MjModel.from_xml_path(files.mjcf)
+    assert {model.joint(index).name for index in range(model.njnt)} == {"a_left_slide", "a_right_slide"}

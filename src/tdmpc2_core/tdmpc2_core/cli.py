@@ -228,7 +228,7 @@ def _info(args: argparse.Namespace) -> None:
 def _import_urdf(args: argparse.Namespace) -> None:
     from tdmpc2_core.descriptions.from_urdf import import_urdf
 
-    path = import_urdf(args.urdf, args.folder, args.fixed)
+    path = import_urdf(args.urdf, args.folder, args.fixed, lambda text: print(f"note: {text}"))
     print(f"{path}: review it, then: tdmpc2 train robot={args.folder} out=runs/{args.folder.name}")
 
 

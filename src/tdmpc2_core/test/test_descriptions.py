@@ -7,6 +7,7 @@ import yaml
 from numpy.testing import assert_allclose
 
 from tdmpc2_core.descriptions import read_stance, read_tree, urdf_text
+from tdmpc2_core.descriptions.from_urdf import import_urdf
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.robots import rotations as r
@@ -120,6 +121,23 @@ def test_what_a_urdf_cannot_hold_is_one_sentence(tmp_path, text, broken, words):
     with pytest.raises(UserError, match=words) as caught:
         read_tree(lifter(tmp_path, mjcf))
     assert "\n" not in str(caught.value)
+
+
+def test_a_coupled_joint_is_a_mimic(tmp_path):
+    """MuJoCo's equality and the URDF's mimic: position = 0.01 - 0.5 * that of the leader."""
+    slide = '<joint name="close" type="slide" range="-1 1"/>'
+    finger = f'<body name="pad">{slide}<geom size="0.01" mass="0.1"/></body>'
+    coupling = '<equality><joint joint1="close" joint2="lift" polycoef="0.01 -0.5 0 0 0"/></equality>'
+    mjcf = MJCF.replace('<site name="tool"', f'{finger}<site name="tool"')
+    robot = lifter(tmp_path, mjcf.replace("<actuator>", f"{coupling}<actuator>"))
+    joint = next(joint for joint in read_tree(robot).joints if joint.name == "close")
+    assert (joint.mimic.joint, joint.mimic.multiplier, joint.mimic.offset) == ("lift", -0.5, 0.01)
+    assert '<mimic joint="a_lift" multiplier="-0.5" offset="0.01" />' in urdf_text(robot, "a_")
+    (tmp_path / "lifter.urdf").write_text(urdf_text(robot))
+    again = Embodiment.load(import_urdf(tmp_path / "lifter.urdf", tmp_path / "again"))
+    assert again.joint_names == ("lift",)
+    model = mujoco.MjModel.from_xml_path(str(again.model_path))
+    assert_allclose(model.eq_data[0, :2], [0.01, -0.5])
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,8 @@ TERM = ("observation", "terms", 0)
         (("colour",), "red", ["unknown key 'colour'", "control_rate"]),
         (("contrl_rate",), 3, ["'contrl_rate'", "did you mean 'control_rate'"]),
         (("format",), 2, ["format", "one of 1"]),
+        (("name",), "../up", ["name must hold letters, digits", "'../up'"]),
+        (("name",), "two\nlines", ["name must hold letters, digits"]),
         ((*HIP, "defalt"), 0.1, ["joints.list[0]", "'defalt'", "did you mean 'default'"]),
         ((*HIP, "name"), "knee", ["knee more than once"]),
         ((*HIP, "default"), 1.5, ["joints.list[0]", "default of 'hip'", "[-1, 1]", "1.5"]),

@@ -13,7 +13,7 @@ from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.scoring.course import Course
-from tdmpc2_core.scoring.evaluation import evaluate_robot
+from tdmpc2_core.scoring.evaluation import WalkEvaluation, evaluate_robot, evaluation_table, summary
 from tdmpc2_core.scoring.walking import Motion, score_walk, tracking_errors
 
 ROBOT = Embodiment.load("quadruped")
@@ -96,3 +96,14 @@ def test_training_and_quickstart_judge_alike(monkeypatch):
     parts = [(part.end - part.start, 0.2 * part.command[0]) for part in course.segments]
     expected = sum(seconds * error for seconds, error in parts) / course.seconds
     assert score_walk(motion, course, ROBOT).velocity_error == pytest.approx(expected, abs=0.01)
+
+
+def test_a_robot_without_commands_has_no_columns_of_following():
+    nothing = float("nan")
+    still = WalkEvaluation(-0.1, nothing, nothing, nothing, falls=0, episodes=2)
+    assert "nan" not in evaluation_table({"mppi": still}) + summary(still)
+    assert summary(still) == "reward/step -0.100, falls 0/2"
+    turning = WalkEvaluation(-0.1, 0.05, 0.02, nothing, falls=0, episodes=2)
+    assert summary(turning) == (
+        "reward/step -0.100, velocity error 0.050 m/s, yaw-rate error 0.020 rad/s, falls 0/2"
+    )

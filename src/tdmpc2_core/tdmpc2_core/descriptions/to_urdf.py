@@ -10,7 +10,18 @@ from xml.etree.ElementTree import Element, SubElement
 import mujoco
 import numpy as np
 
-from tdmpc2_core.descriptions.tree import NOWHERE, WORLD, Pose, Shape, Stance, Tree, TreeJoint, TreeLink
+from tdmpc2_core.descriptions.tree import (
+    NOWHERE,
+    WORLD,
+    Mimic,
+    Pose,
+    Shape,
+    Stance,
+    Tree,
+    TreeJoint,
+    TreeLink,
+)
+from tdmpc2_core.envs.robot.drives import compile_model, couplings
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.rotations import rotate, to_roll_pitch_yaw, wxyz_to_xyzw
@@ -41,11 +52,7 @@ class _Reader:
 
     def __init__(self, embodiment: Embodiment) -> None:
         self.embodiment, self.path = embodiment, embodiment.model_path
-        try:
-            self.model = mujoco.MjModel.from_xml_path(str(self.path))
-        except ValueError as problem:
-            reason = " ".join(str(problem).split())
-            raise UserError(f"{self.path}: MuJoCo cannot read it: {reason}") from None
+        self.model = compile_model(self.path)
         self.given = {joint.name: joint for joint in embodiment.joints}
 
     def tree(self) -> Tree:
@@ -125,7 +132,8 @@ class _Reader:
         name, kind = model.joint(index).name, _KINDS.get(model.jnt_type[index])
         if kind is None:
             raise UserError(f"{self.path}: joint {name!r} is neither a hinge nor a slide")
-        if name not in self.given:
+        mimic = self.mimic(index)
+        if name not in self.given and mimic is None:
             raise UserError(
                 f"{self.path}: joint {name!r} is not in the embodiment {self.embodiment.name!r}; add it to "
                 "joints.list or remove it, which welds the body"
@@ -134,7 +142,9 @@ class _Reader:
             raise UserError(
                 f"{self.path}: joint {name!r} has pos or ref; put the body's frame at the joint instead"
             )
-        given, dof = self.given[name], model.jnt_dofadr[index]
+        dof = model.jnt_dofadr[index]
+        given = self.given.get(mimic.joint if mimic else name)  # what follows has no drive of its own
+        lower, upper = model.jnt_range[index] if mimic or not given else (given.lower, given.upper)
         return TreeJoint(
             name,
             kind,
@@ -142,13 +152,23 @@ class _Reader:
             child,
             pose,
             axis=model.jnt_axis[index].copy(),
-            lower=given.lower,
-            upper=given.upper,
-            effort=given.effort,
-            velocity=given.velocity,
+            lower=float(lower),
+            upper=float(upper),
+            effort=given.effort if given else 0.0,
+            velocity=given.velocity if given else 0.0,
             damping=float(model.dof_damping[dof]),
             friction=float(model.dof_frictionloss[dof]),
+            mimic=mimic,
         )
+
+    def mimic(self, joint: int) -> Mimic | None:
+        """How a joint without a drive follows another one; None where it does not, or not linearly."""
+        model = self.model
+        for follower, leader, factors in couplings(model):
+            if follower == model.jnt_qposadr[joint] and not factors[2:].any():
+                name = model.joint(int(np.flatnonzero(model.jnt_qposadr == leader)[0])).name
+                return None if model.joint(joint).name in self.given else Mimic(name, factors[1], factors[0])
+        return None
 
     def shapes(self, geom: int) -> list[Shape]:
         model = self.model
@@ -255,6 +275,9 @@ def _joint(joint: TreeJoint, names: dict[str, str], prefix: str) -> Element:
         limits = {key: _number(getattr(joint, key)) for key in ("lower", "upper", "effort", "velocity")}
         SubElement(element, "limit", limits)
         SubElement(element, "dynamics", damping=_number(joint.damping), friction=_number(joint.friction))
+    if joint.mimic:
+        factors = {key: _number(getattr(joint.mimic, key)) for key in ("multiplier", "offset")}
+        SubElement(element, "mimic", {"joint": prefix + joint.mimic.joint, **factors})
     return element
 
 

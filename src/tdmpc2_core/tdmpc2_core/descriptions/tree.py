@@ -25,13 +25,15 @@ NOWHERE = Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))
 
 @dataclass(frozen=True)
 class Shape:
-    """A primitive; `size` is the box's edges, the sphere's radius, or the cylinder's radius and length, m."""
+    """A primitive or a mesh; `size` is the box's edges, the sphere's radius, the cylinder's radius and length
+    (without the ends of a capsule), all in m, or the mesh's scale, whose file is `mesh`."""
 
-    kind: Literal["box", "sphere", "cylinder"]
+    kind: Literal["box", "sphere", "cylinder", "capsule", "mesh"]
     size: tuple[float, ...]
     pose: Pose
     rgba: tuple[float, ...]
     collides: bool
+    mesh: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,23 @@ class TreeLink:
     shapes: tuple[Shape, ...]
 
 
+class Mimic(NamedTuple):
+    """A joint that another one moves: its position is multiplier * that of `joint` + offset."""
+
+    joint: str
+    multiplier: float
+    offset: float
+
+
 @dataclass(frozen=True)
 class TreeJoint:
-    """What moves `child`, whose frame is the joint's; SI units and radians."""
+    """What moves `child`, whose frame is the joint's; SI units and radians.
+
+    `effort` and `velocity` are 0 where they are not known, `lower` and `upper` where there is no end.
+    """
 
     name: str
-    kind: Literal["revolute", "prismatic", "fixed"]
+    kind: Literal["revolute", "continuous", "prismatic", "fixed", "floating"]
     parent: str
     child: str
     pose: Pose
@@ -61,11 +74,12 @@ class TreeJoint:
     velocity: float = 0.0
     damping: float = 0.0
     friction: float = 0.0
+    mimic: Mimic | None = None
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A robot. `root` is the base link of a floating robot and `world` of a fixed one."""
+    """A robot. `root` is the base link of a floating robot and `world` of a fixed one. Parents come first."""
 
     name: str
     root: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -615,6 +616,11 @@ def _joints(section: Any, place: Place) -> tuple[JointSpec, ...]:
 
 def _check(embodiment: Embodiment) -> None:
     """Raise ValueError with one sentence about the first rule that is broken."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", embodiment.name):
+        raise ValueError(
+            "name must hold letters, digits, '_', '-' and '.' only, as it becomes part of file names, "
+            f"got {embodiment.name!r}"
+        )
     _check_joints(embodiment)
     _check_rates(embodiment)
     _check_terms(embodiment)

@@ -30,7 +30,8 @@ Watch = Callable[[int, int, StepResult], None]
 
 @dataclass(frozen=True)
 class WalkEvaluation:
-    """Means over the evaluation episodes."""
+    """Means over the evaluation episodes; errors and ratio are NaN for a robot that takes no command, and are
+    then in no table."""
 
     return_per_step: float
     velocity_error: float  # m/s, horizontal, see `walking`
@@ -286,7 +287,9 @@ def _cells(result: AnyEvaluation) -> dict[str, str]:
         cells["position error"] = f"{1000 * result.position_error:.1f} mm"
         cells["rotation error"] = f"{result.rotation_error:.3f} rad"
         return cells
-    cells["velocity error"] = f"{result.velocity_error:.3f} m/s"
-    cells["yaw-rate error"] = f"{result.yaw_rate_error:.3f} rad/s"
-    cells["distance"] = f"{100 * result.distance_ratio:.0f} %"
+    if np.isfinite(result.velocity_error):
+        cells["velocity error"] = f"{result.velocity_error:.3f} m/s"
+        cells["yaw-rate error"] = f"{result.yaw_rate_error:.3f} rad/s"
+    if np.isfinite(result.distance_ratio):
+        cells["distance"] = f"{100 * result.distance_ratio:.0f} %"
     return cells | {"falls": f"{result.falls}/{result.episodes}"}

@@ -14,6 +14,13 @@ import mujoco
 import numpy as np
 from mujoco.rollout import Rollout
 
+from tdmpc2_core.envs.robot.drives import (
+    check_ground,
+    compile_model,
+    find_drives,
+    make_position_drives,
+    settle_couplings,
+)
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.rotations import (
@@ -146,7 +153,7 @@ class Readings:
         )
         self.joint_qpos = model.jnt_qposadr[self._joint_ids]
         self.joint_qvel = model.jnt_dofadr[self._joint_ids]
-        self.actuators = self._find_actuators()
+        self.actuators = find_drives(model, self._joint_ids.tolist(), embodiment.model_path)
         self._imu = tuple(map(self._sensor, _IMU_SENSORS)) if embodiment.imu_frame else None
         self.base = self._id(mujoco.mjtObj.mjOBJ_BODY, embodiment.base_frame)
         self.floating = self._is_floating()
@@ -292,17 +299,6 @@ class Readings:
             f"{self.embodiment.model_path}: no site or body named {name!r}, the embodiment's tool"
         )
 
-    def _find_actuators(self) -> np.ndarray:
-        by_joint = {int(self.model.actuator_trnid[i, 0]): i for i in range(self.model.nu)}
-        missing = [
-            name
-            for name, joint in zip(self.embodiment.joint_names, self._joint_ids, strict=True)
-            if int(joint) not in by_joint
-        ]
-        if missing:
-            raise UserError(f"{self.embodiment.model_path}: no position actuator for joint {missing[0]!r}")
-        return np.array([by_joint[int(joint)] for joint in self._joint_ids])
-
     def _find_feet(self, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Every colliding sphere of the bodies that the named geoms belong to, and where each foot begins."""
         feet: list[int] = []
@@ -396,17 +392,21 @@ class Simulation(Readings):
     """One robot in one MuJoCo world.
 
     Raises:
-        UserError: the robot model lacks a joint, an actuator, the IMU or a foot that the embodiment names.
+        UserError: the robot model cannot be read, lacks a joint, the IMU or a foot that the embodiment names,
+            has a drive that is not understood, or a free base without ground.
     """
 
     def __init__(self, embodiment: Embodiment, seed: int = 0) -> None:
         self.embodiment = embodiment
         self.rng = np.random.default_rng(seed)
-        self.model = mujoco.MjModel.from_xml_path(str(embodiment.model_path))
+        self.model = compile_model(embodiment.model_path)
         self.model.opt.timestep = 1.0 / embodiment.physics_rate
         self.data = mujoco.MjData(self.model)
         self._strip = _Strip(self.model, self.data)
         self._find()
+        make_position_drives(self.model, self.actuators)
+        if self.floating:
+            check_ground(self.model, self.base, embodiment.model_path)
         in_order = np.array_equal(self.actuators, np.arange(self.model.nu))
         self._some_actuators = None if in_order else self.actuators  # None: all, as the joints come
         self._tool = Tool(self.model, self.data, self._tool_place) if self._tool_place else None
@@ -468,6 +468,7 @@ class Simulation(Readings):
             if self.floating:
                 self.data.qvel[:6] = rng.uniform(-spec.velocity_noise, spec.velocity_noise, 6)
         self.data.qpos[self.joint_qpos] = position
+        settle_couplings(self.model, self.data.qpos)
         self.data.ctrl[self.actuators] = position
         mujoco.mj_forward(self.model, self.data)
 
@@ -477,6 +478,7 @@ class Simulation(Readings):
             self.data.qpos[:3] = position
             self.data.qpos[3:7] = xyzw_to_wxyz(orientation_xyzw)
         self.data.qpos[self.joint_qpos] = joints
+        settle_couplings(self.model, self.data.qpos)
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
