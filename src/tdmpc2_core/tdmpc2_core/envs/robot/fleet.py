@@ -67,11 +67,14 @@ class Fleet(Readings):
     def play(self, targets: NDArray[np.float64]) -> None:
         """Physics steps of every robot under a row each of joint position targets (N, steps, J), rad."""
         rows = iter(range(len(self.simulations)))  # every thread takes the next one
+        shaped = self.terrains is not None
 
         def run() -> None:
             for row in rows:
-                self.simulations[row].follow()
-                self.simulations[row].play(targets[row])
+                simulation = self.simulations[row]
+                if shaped:
+                    simulation.follow()
+                simulation.play(targets[row])
 
         if self._helpers is None:
             run()

@@ -534,7 +534,8 @@ class Simulation(Readings):
 
         They are one call of MuJoCo, so that other threads of the interpreter run meanwhile.
         """
-        if any(push.acts for push in self._pushes):  # the force ends, and turns with a tool
+        tool = self._tool.push.acts if self._tool else False
+        if tool or self._base_push.acts:  # the force ends, and turns with a tool
             for row in targets:
                 self.step(row)
             return
