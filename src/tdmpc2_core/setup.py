@@ -22,6 +22,7 @@ sim = ["mujoco==3.6.*"]  # the one minor line that the robot models and every su
 dmcontrol = ["dm_control==1.0.38", *sim]  # the line that goes with this MuJoCo; later ones need a newer
 video = ["imageio>=2.34", "imageio-ffmpeg>=0.5", "matplotlib>=3.8"]
 onnx = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
+comparison = ["stable-baselines3>=2.3", *sim]  # benchmarks/against_sb3.py
 test = ["pytest>=7.4", "pytest-timeout>=2.2", *sim]  # colcon test runs pytest only for an extra of this name
 dev = [*test, *dmcontrol, *video, *onnx, "ruff>=0.6", "mypy>=1.10", "types-PyYAML", "types-tqdm"]
 
@@ -49,6 +50,7 @@ setup(
         "dmcontrol": dmcontrol,
         "video": video,
         "onnx": onnx,
+        "comparison": comparison,
         "test": test,
         "dev": dev,
     },
