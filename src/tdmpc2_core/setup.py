@@ -23,6 +23,7 @@ dmcontrol = ["dm_control==1.0.38", *sim]  # the line that goes with this MuJoCo;
 video = ["imageio>=2.34", "imageio-ffmpeg>=0.5", "matplotlib>=3.8"]
 meshes = ["trimesh>=4.6", "pycollada>=0.8"]  # collision meshes of a URDF that MuJoCo does not read
 onnx = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
+comparison = ["stable-baselines3>=2.3", *sim]  # benchmarks/against_sb3.py
 test = ["pytest>=7.4", "pytest-timeout>=2.2", *sim]  # colcon test runs pytest only for an extra of this name
 dev = [*test, *dmcontrol, *video, *meshes, *onnx, "ruff>=0.6", "mypy>=1.10", "types-PyYAML", "types-tqdm"]
 
@@ -51,6 +52,7 @@ setup(
         "video": video,
         "meshes": meshes,
         "onnx": onnx,
+        "comparison": comparison,
         "test": test,
         "dev": dev,
     },

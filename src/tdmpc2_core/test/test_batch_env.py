@@ -11,6 +11,7 @@ from tdmpc2_core.envs.robot.batch import PRIVILEGED, BatchEnv, BatchStep
 from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
 from tdmpc2_core.envs.robot.simulation import READERS
 from tdmpc2_core.robots import SOURCES, TERMS, Embodiment, Field, Source, Term
+from tdmpc2_core.robots.rotations import yaw
 from tdmpc2_core.robots.terms import measured
 
 ROBOTS = ["quadruped", "humanoid", "arm"]
@@ -26,6 +27,37 @@ def busy(name: str, **action: str) -> Embodiment:
     changes["command"] |= {"resample_seconds": 2.0 if name == "arm" else 0.5}
     changes["action"] |= action
     changes["episode_seconds"] = 2.1
+    return Embodiment.from_dict(changes, directory=embodiment.directory)
+
+
+def hard(name: str) -> Embodiment:
+    """A busy robot with all that can be drawn: payload, a weak joint, pushes of both kinds, levels that move,
+    and for those that walk slopes with blocks or waves."""
+    embodiment = busy(name)
+    changes = embodiment.to_dict()
+    changes["randomisation"] |= {
+        "payload": [0.0, 1.0],
+        "payload_offset": [0.0, 0.1],
+        "weak_joint": [0.3, 0.9],
+    }
+    # above and below what such actions earn, so that success and failure move the level
+    curriculum = {
+        "success": 1.0,
+        "failure": 0.8,
+        "start": 0.6,
+        "rise": 0.3,
+        "drop": 0.2,
+        "delay": [0.01, 0.1],
+    }
+    if name != "arm":
+        changes["randomisation"] |= {"push_force": 40.0, "slope": [0.0, 4.0], "step": [0.0, 0.01]}
+        curriculum |= {
+            "wave": [0.02, 0.06],
+            "step": [0.03, 0.05],
+            "friction": [0.2, 1.5],
+            "payload": [1.0, 3.0],
+        }
+    changes["randomisation"]["curriculum"] = curriculum
     return Embodiment.from_dict(changes, directory=embodiment.directory)
 
 
@@ -70,6 +102,27 @@ def test_robots_of_a_batch_are_single_robots_in_every_bit(name, threads):
     assert (fallen > 0 or name == "arm") and (over > 0 or name == "humanoid")
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ROBOTS)
+def test_so_are_robots_on_other_ground_with_payloads_weak_joints_and_levels(name, threads):
+    embodiment = hard(name)
+    batch = BatchEnv(embodiment, 5, 10, threads=threads)
+    singles = [RobotEnv(embodiment, seed) for seed in range(10, 15)]
+    np.testing.assert_array_equal(batch.reset(), [single.reset() for single in singles])
+    fallen, over, levels, grounds, forces = 0, 0, set(), set(), 0
+    for action in smooth_actions(300, 5, embodiment.action_dim):
+        ends = compare(batch, singles, action[None])
+        fallen, over = fallen + ends[0], over + ends[1]
+        np.testing.assert_array_equal(batch.level, [single.level for single in singles])
+        levels |= set(batch.level.tolist())
+        for single in singles:
+            terrain = single.simulation.terrain
+            grounds |= {terrain.state()[1] is None} if terrain else set()
+            forces += single.simulation.base_force.any()
+    assert len(levels) > 2 and (over if name == "arm" else fallen) > 0
+    assert name == "arm" or (forces > 0 and grounds)
+
+
 @pytest.mark.parametrize(
     ("kind", "interpolation"), [("delta", "step"), ("position", "step"), ("delta", "linear")]
 )
@@ -102,9 +155,10 @@ def test_also_without_noise_and_randomisation_and_with_commands_from_outside(nam
     compare(batch, singles, actions[40:])
 
 
+@pytest.mark.parametrize("kind", [busy, hard])
 @pytest.mark.parametrize("name", ROBOTS)
-def test_a_restored_batch_continues_as_before_in_every_bit_also_elsewhere(name):
-    embodiment = busy(name)
+def test_a_restored_batch_continues_as_before_in_every_bit_also_elsewhere(name, kind):
+    embodiment = kind(name)
     batch, other = BatchEnv(embodiment, 4), BatchEnv(embodiment, 4, 77, threads=2)
     actions = smooth_actions(130, 4, embodiment.action_dim)
     batch.reset()
@@ -188,6 +242,38 @@ def test_what_the_simulator_knows_is_the_truth_of_each_robot(name):
         truths = [r.simulation.tool_error(goal) for r, goal in zip(batch.robots, batch.command, strict=True)]
         np.testing.assert_allclose(np.linalg.norm(offset, axis=1), [t[0] for t in truths], atol=1e-5)
         np.testing.assert_allclose(np.linalg.norm(turn, axis=1), [t[1] for t in truths], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ROBOTS)
+def test_what_the_simulator_knows_of_loads_joints_ground_and_pushes(name):
+    embodiment = hard(name)
+    batch, plain = BatchEnv(embodiment, 4), BatchEnv(busy(name), 1)
+    batch.reset()
+    for action in smooth_actions(40, 4, embodiment.action_dim):
+        batch.step(action)
+    places, units = batch.privileged_layout(), {row.name: row.scale for row in PRIVILEGED}
+    known = {key: batch.privileged()[:, place] / units[key] for key, place in places.items()}
+    more = places.keys() - plain.privileged_layout().keys()
+    assert {"payload", "place of the payload", "effort of the joints, a factor"} <= more
+    assert len(more) == (3 if name == "arm" else 7)
+    for row, robot in enumerate(batch.robots):
+        world = robot.simulation
+        truth = {"payload": world.payload[:1], "place of the payload": world.payload[1:]}
+        truth["effort of the joints, a factor"] = world.effort
+        if world.terrain:
+            position, heading = world.base_pose()[0][:2], yaw(world.base_pose()[1])
+            turn = np.array([[np.cos(heading), np.sin(heading)], [-np.sin(heading), np.cos(heading)]])
+            truth["slope of the ground forward and to the left"] = turn @ world.terrain.slope
+            truth["force of a push forward and to the left"] = turn @ world.base_force[:2]
+            below = world.ground_height(position)
+            feet = world.data.geom_xpos[world.feet, :2]
+            truth["ground below the feet, from that below the base"] = world.ground_height(feet) - below
+            ahead = world.ground_height(position + turn.T @ (0.4, 0.0)) - below
+            np.testing.assert_allclose(
+                known["ground around, from that below the base"][row, 6], ahead, atol=1e-6
+            )
+        for key, values in truth.items():
+            np.testing.assert_allclose(known[key][row], values, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
 def test_privileged_values_before_a_reset_are_those_of_the_end():

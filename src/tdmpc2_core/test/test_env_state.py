@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -23,6 +24,30 @@ def busy(name: str) -> Embodiment:
     changes["randomisation"] |= {"delay": [0.0, 0.07], "push_interval": 0.2}
     changes["command"] |= {"resample_seconds": 2.0 if name == "arm" else 0.5}
     changes["episode_seconds"] = 1.2
+    return Embodiment.from_dict(changes, directory=embodiment.directory)
+
+
+def hard(name: str) -> Embodiment:
+    """A busy robot with payload, a weak joint, pushes as forces, levels and, where it walks, other ground."""
+    embodiment = busy(name)
+    changes = embodiment.to_dict()
+    changes["randomisation"] |= {
+        "payload": [0.5, 2.0],
+        "payload_offset": [0.0, 0.1],
+        "weak_joint": [0.3, 0.9],
+    }
+    curriculum = {
+        "success": 1.0,
+        "failure": 0.8,
+        "start": 0.5,
+        "rise": 0.3,
+        "drop": 0.2,
+        "delay": [0.01, 0.1],
+    }
+    if name != "arm":
+        changes["randomisation"] |= {"push_force": 40.0, "slope": [2.0, 6.0], "step": [0.01, 0.04]}
+        curriculum |= {"wave": [0.02, 0.06], "friction": [0.2, 1.5]}
+    changes["randomisation"]["curriculum"] = curriculum
     return Embodiment.from_dict(changes, directory=embodiment.directory)
 
 
@@ -47,17 +72,20 @@ def same(one: list[list[np.ndarray]], other: list[list[np.ndarray]]) -> bool:
     return [[p.tobytes() for p in row] for row in one] == [[p.tobytes() for p in row] for row in other]
 
 
-def started(name: str, steps: int = 30) -> tuple[RobotEnv, np.ndarray]:
+def started(
+    name: str, kind: Callable[[str], Embodiment] = busy, steps: int = 30
+) -> tuple[RobotEnv, np.ndarray]:
     """A robot in the middle of an episode, and 100 actions to go on with."""
-    env, rng = RobotEnv(busy(name), 3), np.random.default_rng(0)
+    env, rng = RobotEnv(kind(name), 3), np.random.default_rng(0)
     env.reset()
     run(env, rng.uniform(-0.4, 0.4, (steps, env.spec.action_dim)))
     return env, rng.uniform(-0.4, 0.4, (100, env.spec.action_dim))
 
 
+@pytest.mark.parametrize("kind", [busy, hard])
 @pytest.mark.parametrize("name", ROBOTS)
-def test_a_restored_robot_continues_as_before_in_every_bit(name):
-    env, actions = started(name)
+def test_a_restored_robot_continues_as_before_in_every_bit(name, kind):
+    env, actions = started(name, kind)
     state = env.state()
     first = run(env, actions)
     assert any(len(row) == 4 for row in first), "no episode ended: resets are not part of the test"
@@ -68,20 +96,22 @@ def test_a_restored_robot_continues_as_before_in_every_bit(name):
     assert same(first, run(env, actions))
 
 
+@pytest.mark.parametrize("kind", [busy, hard])
 @pytest.mark.parametrize("name", ROBOTS)
-def test_another_robot_of_the_embodiment_continues_from_a_state_that_went_through_a_file(name):
-    env, actions = started(name)
+def test_another_robot_of_the_embodiment_continues_from_a_state_that_went_through_a_file(name, kind):
+    env, actions = started(name, kind)
     state = pickle.loads(pickle.dumps(env.state()))
     first = run(env, actions)
-    other = RobotEnv(busy(name), 99)
+    other = RobotEnv(kind(name), 99)
     other.reset()
     other.restore(state)
     assert same(first, run(other, actions))
 
 
+@pytest.mark.parametrize("kind", [busy, hard])
 @pytest.mark.parametrize("name", ROBOTS)
-def test_a_deep_copy_is_a_robot_of_its_own_in_the_same_state(name):
-    env, actions = started(name)
+def test_a_deep_copy_is_a_robot_of_its_own_in_the_same_state(name, kind):
+    env, actions = started(name, kind)
     env.max_steps = 45
     twin = copy.deepcopy(env)
     assert twin.max_steps == 45

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -337,6 +337,54 @@ class TerminationSpec:
 
 
 @dataclass(frozen=True)
+class CurriculumSpec:
+    """Ranges at level 1, where those of `randomisation` itself are level 0; levels between mix both.
+
+    A range that is absent stays as it is. Every robot has a level of its own, which success moves.
+    """
+
+    success: float = setting(
+        why="reward per decision, mean of an episode without a fall, that raises the level"
+    )
+    failure: float | None = setting(
+        None, why="reward per decision, mean of an episode, below which the level sinks as after a fall"
+    )
+    start: float = setting(0.0, low=0, high=1, why="level of a robot's first episode")
+    rise: float = setting(0.05, low=0, high=1, why="of the level by a success")
+    drop: float = setting(0.1, low=0, high=1, why="of the level by a fall")
+    friction: Range | None = setting(None, low=0, why="sliding friction")
+    base_mass: Range | None = setting(None, unit="kg", why="added to the trunk")
+    gain: Range | None = setting(None, above=0, why="factor on kp and kd, per joint")
+    delay: Range | None = setting(None, unit="s", low=0, why="from decision to the command's arrival")
+    push_velocity: float | None = setting(None, unit="m/s", low=0, why="largest change of base velocity")
+    push_force: float | None = setting(None, unit="N", low=0, why="largest force")
+    payload: Range | None = setting(None, unit="kg", low=0, why="mass that is carried")
+    payload_offset: Range | None = setting(None, unit="m", low=0, why="its distance from the middle")
+    weak_joint: Range | None = setting(None, above=0, high=1, why="factor on the effort of one joint")
+    slope: Range | None = setting(None, unit="degrees", low=0, high=45, why="of the ground")
+    step: Range | None = setting(None, unit="m", low=0, why="height of blocks on the ground")
+    wave: Range | None = setting(None, unit="m", low=0, why="height of waves of the ground")
+
+    def __post_init__(self) -> None:
+        _ordered(self, RANGES)
+
+
+RANGES = (
+    *("friction", "base_mass", "gain", "delay"),
+    *("payload", "payload_offset", "weak_joint", "slope", "step", "wave"),
+)
+"""Ranges of `randomisation`, each [lowest, highest]."""
+
+
+def _ordered(spec: Any, names: tuple[str, ...]) -> None:
+    """Raise ValueError when one of these ranges is upside down."""
+    for name in names:
+        value = getattr(spec, name)
+        if value is not None and value[0] > value[1]:
+            raise ValueError(f"{name} must be [lowest, highest], got [{value[0]:g}, {value[1]:g}]")
+
+
+@dataclass(frozen=True)
 class RandomisationSpec:
     """Ranges drawn per episode, applied where training asks for them."""
 
@@ -348,14 +396,60 @@ class RandomisationSpec:
         None, unit="s", above=0, why="mean time between pushes; none if absent"
     )
     push_velocity: float = setting(0.0, unit="m/s", low=0, why="largest change of horizontal base velocity")
-    push_force: float = setting(0.0, unit="N", low=0, why="largest force on the tool of a robot with one")
+    push_force: float = setting(
+        0.0, unit="N", low=0, why="largest force: on the tool of a fixed robot, else horizontal on the base"
+    )
     push_seconds: float = setting(0.2, unit="s", above=0, why="how long that force lasts")
+    payload: Range = setting(
+        (0.0, 0.0), unit="kg", low=0, why="cube of 10 cm on the base, or at the tool where the base is fixed"
+    )
+    payload_offset: Range = setting(
+        (0.0, 0.0), unit="m", low=0, why="from the z axis of base or tool, in any direction across it"
+    )
+    payload_height: float = setting(0.0, unit="m", why="along that axis")
+    weak_joint: Range = setting((1.0, 1.0), above=0, high=1, why="factor on the effort of one drawn joint")
+    slope: Range = setting((0.0, 0.0), unit="degrees", low=0, high=45, why="of the ground, in any direction")
+    step: Range = setting((0.0, 0.0), unit="m", low=0, why="height of square blocks on half of the ground")
+    step_length: float = setting(0.4, unit="m", low=0.1, high=3.2, why="side of a block")
+    wave: Range = setting((0.0, 0.0), unit="m", low=0, why="height of waves, from lowest to highest")
+    wave_length: float = setting(1.6, unit="m", low=0.2, why="nearly: a whole number fits where it repeats")
+    curriculum: CurriculumSpec | None = setting(None, why="harder ranges, approached by success")
 
     def __post_init__(self) -> None:
-        for name in ("friction", "base_mass", "gain", "delay"):
-            value = getattr(self, name)
-            if value is not None and value[0] > value[1]:
-                raise ValueError(f"{name} must be [lowest, highest], got [{value[0]:g}, {value[1]:g}]")
+        _ordered(self, RANGES)
+        if self.curriculum and self.curriculum.friction and not self.friction:
+            raise ValueError("curriculum.friction needs friction, the range that it starts from")
+
+    def at(self, level: float) -> RandomisationSpec:
+        """The ranges at a level of the curriculum, from 0 to 1; the same everywhere without one."""
+        if self.curriculum is None or not level:
+            return self
+        mixed: dict[str, Any] = {}
+        for name in (*RANGES, "push_velocity", "push_force"):
+            easy, hard = getattr(self, name), getattr(self.curriculum, name)
+            if hard is not None:
+                value = (1.0 - level) * np.array(easy) + level * np.array(hard)
+                mixed[name] = tuple(value.tolist()) if value.ndim else float(value)
+        return replace(self, **mixed)
+
+    @cached_property
+    def hardest(self) -> RandomisationSpec:
+        """The widest of each range over all levels."""
+        ends = self, self.at(1.0)
+        spans = {name: [getattr(end, name) for end in ends] for name in RANGES}
+        widest: dict[str, Any] = {
+            name: (min(low for low, _ in both), max(high for _, high in both))
+            for name, both in spans.items()
+            if None not in both
+        }
+        for name in ("push_velocity", "push_force"):
+            widest[name] = max(getattr(end, name) for end in ends)
+        return replace(self, **widest)
+
+    @property
+    def terrain(self) -> bool:
+        """Whether some level has other ground than the robot model."""
+        return max(self.hardest.slope[1], self.hardest.step[1], self.hardest.wave[1]) > 0.0
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,8 @@ class MujocoSim(Node):
         change = self.robot.push()
         text = "base velocity changed by ({:.2f}, {:.2f}) m/s"
         if len(change) == 3:
-            text = "force of ({:.1f}, {:.1f}, {:.1f}) N on the tool"
+            text = "force of ({:.1f}, {:.1f}, {:.1f}) N on the "
+            text += "base" if self.robot.simulation.floating else "tool"
         response.success, response.message = True, text.format(*change)
         return response
 

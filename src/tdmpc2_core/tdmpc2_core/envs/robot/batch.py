@@ -21,6 +21,7 @@ from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.observation import GaitClock, ObservationLayout
 from tdmpc2_core.robots.reach import tool_error
 from tdmpc2_core.robots.rewards import StateTracker
+from tdmpc2_core.robots.rotations import yaw
 from tdmpc2_core.robots.sensors import ROUNDING
 from tdmpc2_core.robots.terms import SOURCES, OwnState
 
@@ -94,7 +95,7 @@ class _Drives:
         self._ramp = embodiment.action.interpolation == "linear"
         self._ahead, self._timestep = 1.0 / embodiment.physics_rate, timestep
         self._substeps, self._rows = embodiment.physics_steps, np.arange(count)
-        room = int(np.ceil(embodiment.randomisation.delay[1] / self._period)) + 2
+        room = int(np.ceil(embodiment.randomisation.hardest.delay[1] / self._period)) + 2
         self._arrival = np.full((count, room), np.inf)  # s, oldest first
         self._waiting = np.zeros((count, room, joints))
         self._count = np.zeros(count, dtype=int)
@@ -206,6 +207,7 @@ class BatchEnv:
         robots: N environments: worlds, generators and what starts an episode; they are not to be stepped.
         targets: (N, J) last joint targets, rad; the position at the start of an episode.
         delay, friction, extra_mass: (N,) of the episodes: s, sliding friction of contacts, kg on the trunk.
+        payload, effort: (N, 4) and (N, J) of the episodes, see `Simulation.set_payload` and `set_effort`.
         max_steps: decisions after which an episode is over.
     """
 
@@ -227,6 +229,8 @@ class BatchEnv:
         self._drives = _Drives(embodiment, count, float(self.fleet.model.opt.timestep))
         self.targets = np.zeros((count, embodiment.num_joints))
         self.delay, self.friction, self.extra_mass = np.zeros(count), np.zeros(count), np.zeros(count)
+        self.payload, self.effort = np.zeros((count, 4)), np.ones((count, embodiment.num_joints))
+        self._return, self._fell = np.zeros(count), np.zeros(count, dtype=bool)  # of the episodes so far
         self._tracker = StateTracker(embodiment, count)
         self._asked = np.zeros((count, embodiment.command_dim))  # commands as drawn or set
         self._renew = np.zeros(count, dtype=bool)  # a command was set since the last decision
@@ -246,6 +250,16 @@ class BatchEnv:
     def previous_action(self) -> Array:
         """Actions (N, A) of the last decision, zeros at the start of an episode."""
         return self._observations.action.copy()
+
+    @property
+    def level(self) -> Array:
+        """Of the curriculum (N,), 0 without one. Those that are set count from the next episodes on."""
+        return np.array([robot.level for robot in self.robots])
+
+    @level.setter
+    def level(self, level: ArrayLike) -> None:
+        for robot, one in zip(self.robots, np.asarray(level).tolist(), strict=True):
+            robot.level = one
 
     def set_command(self, command: ArrayLike | None) -> None:
         """Hold commands (N, C), or one (C,) for all, from the next decision on; None: drawn ones again."""
@@ -290,13 +304,17 @@ class BatchEnv:
     def _reset(self, rows: Rows) -> NDArray[np.float32]:
         for row in rows.tolist():
             robot = self.robots[row]
-            self.delay[row] = robot.begin()
+            fell, steps = bool(self._fell[row]), int(self._steps[row])
+            over = fell or steps >= self.max_steps
+            self.delay[row] = robot.begin(float(self._return[row]) / steps if over else None, fell)
             self.friction[row] = robot.simulation.sliding_friction
             self.extra_mass[row] = robot.simulation.extra_mass
+            self.payload[row], self.effort[row] = robot.simulation.payload, robot.simulation.effort
             self._asked[row] = self._command(row, 0)
         self.fleet.data.forget()
         position = self.fleet.joint_position()[rows]
         self._renew[rows], self._steps[rows] = False, 0
+        self._return[rows], self._fell[rows] = 0.0, False
         self._tracker.reset(rows)
         self._drives.reset(rows, position)
         self.targets[rows] = self._one.safety.inside(position)
@@ -332,6 +350,7 @@ class BatchEnv:
         self._renew_commands()
         observation = self._observe(self._all, self.targets)
         terminated = self.fleet.fallen()
+        self._return, self._fell = self._return + reward, terminated.copy()
         truncated = ~terminated & (self._steps >= self.max_steps)
         privileged = self.privileged()
         final, final_privileged = observation, privileged
@@ -398,7 +417,10 @@ class BatchEnv:
         return self._tracker.complete(truth, command, seen.phase)
 
 
-_EPISODES = ("targets", "delay", "friction", "extra_mass", "_asked", "_renew", "_steps")
+_EPISODES = (
+    *("targets", "delay", "friction", "extra_mass", "payload", "effort"),
+    *("_asked", "_renew", "_steps", "_return", "_fell"),
+)
 
 
 def _kept(holder: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -434,6 +456,58 @@ def _mean_velocity(batch: BatchEnv, truth: Truth) -> Array:
 
 def _tool(batch: BatchEnv, truth: Truth) -> Array:
     return np.concatenate(tool_error(batch.embodiment.chain, truth.joint_position, batch.command), axis=1)
+
+
+def _heading(batch: BatchEnv) -> Array:
+    """Unit vectors (N, 2) along which the bases point, in the world's plane."""
+    forward = batch.fleet.base_pose()[1]
+    angle = yaw(forward)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def _seen_by(batch: BatchEnv, vectors: Array) -> Array:
+    """Horizontal vectors (N, 2) of the world, forward and to the left of each robot."""
+    (x, y), (along, across) = _heading(batch).T, vectors.T
+    return np.stack([x * along + y * across, x * across - y * along], axis=1)
+
+
+def _ground_slope(batch: BatchEnv, truth: Truth) -> Array:
+    assert batch.fleet.terrains is not None
+    return _seen_by(batch, batch.fleet.terrains.slopes)
+
+
+def _ground_at_feet(batch: BatchEnv, truth: Truth) -> Array:
+    return _above_own_ground(batch, batch.fleet.data.geom_xpos[:, batch.fleet.feet, :2])
+
+
+def _ground_around(batch: BatchEnv, truth: Truth) -> Array:
+    forward = _heading(batch)
+    left = np.stack([-forward[:, 1], forward[:, 0]], axis=1)
+    offsets = _AROUND[:, :1] * forward[:, None] + _AROUND[:, 1:] * left[:, None]
+    return _above_own_ground(batch, batch.fleet.base_pose()[0][:, None, :2] + offsets)
+
+
+def _above_own_ground(batch: BatchEnv, points: Array) -> Array:
+    """Ground at points (N, K, 2) less that below the base."""
+    below = batch.fleet.ground_height(batch.fleet.base_pose()[0][:, None, :2])
+    return batch.fleet.ground_height(points) - below
+
+
+_AROUND = np.array([(x, y) for x in (-0.4, 0.0, 0.4) for y in (-0.3, 0.0, 0.3) if x or y])
+"""Points around a robot, m: forward and to the left."""
+
+
+def _force(batch: BatchEnv, truth: Truth) -> Array:
+    return _seen_by(batch, np.array([robot.simulation.base_force[:2] for robot in batch.robots]))
+
+
+def _randomised(name: str, neutral: float = 0.0) -> Callable[[BatchEnv], bool]:
+    """Whether some level of the curriculum has a range other than this single value."""
+    return lambda batch: getattr(batch.embodiment.randomisation.hardest, name) != (neutral, neutral)
+
+
+def _shaped(batch: BatchEnv) -> bool:
+    return batch.fleet.terrains is not None
 
 
 def _floats(batch: BatchEnv) -> bool:
@@ -487,8 +561,33 @@ PRIVILEGED = (
         "kg",
         0.5,
         lambda batch, _: batch.extra_mass[:, None],
-        lambda batch: any(batch.embodiment.randomisation.base_mass),
+        lambda batch: any(batch.embodiment.randomisation.hardest.base_mass),
     ),
     Quantity("delay of commands", "s", 50.0, lambda batch, _: batch.delay[:, None]),
+    Quantity("payload", "kg", 0.3, lambda batch, _: batch.payload[:, :1], _randomised("payload")),
+    Quantity(
+        "place of the payload",
+        "m",
+        5.0,
+        lambda batch, _: batch.payload[:, 1:] * (batch.payload[:, :1] > 0.0),
+        _randomised("payload"),
+    ),
+    Quantity(
+        "effort of the joints, a factor",
+        "",
+        1.0,
+        lambda batch, _: batch.effort,
+        _randomised("weak_joint", 1.0),
+    ),
+    Quantity("slope of the ground forward and to the left", "", 5.0, _ground_slope, _shaped),
+    Quantity("ground below the feet, from that below the base", "m", 10.0, _ground_at_feet, _shaped),
+    Quantity("ground around, from that below the base", "m", 10.0, _ground_around, _shaped),
+    Quantity(
+        "force of a push forward and to the left",
+        "N",
+        0.02,
+        _force,
+        lambda batch: batch.fleet.floating and batch.embodiment.randomisation.hardest.push_force > 0.0,
+    ),
 )
 """The blocks of `BatchEnv.privileged` in order."""

@@ -13,7 +13,7 @@ import numpy as np
 from tdmpc2_core.config import setting
 from tdmpc2_core.envs.protocol import EnvSpec, StepResult
 from tdmpc2_core.envs.robot.goals import GoalSampler
-from tdmpc2_core.envs.robot.randomisation import push, randomise, restore
+from tdmpc2_core.envs.robot.randomisation import next_level, push, randomise, restore
 from tdmpc2_core.envs.robot.simulation import Readings, Simulation, SimulationState
 from tdmpc2_core.robots.action import ActionMapper
 from tdmpc2_core.robots.embodiment import CommandSpec, Embodiment
@@ -31,7 +31,10 @@ class EnvOptions:
     sensor_noise: bool = setting(
         True, why="uniform noise of the embodiment's observation terms; off for a clean test"
     )
-    randomise: bool = setting(True, why="friction, mass, gains and delay drawn per episode, and pushes")
+    randomise: bool = setting(True, why="what the embodiment randomises is drawn per episode, and pushes")
+    level: float | None = setting(
+        None, low=0, high=1, why="of the embodiment's curriculum, held; success moves it if absent"
+    )
     random_reset: bool = setting(True, why="reset noise, random yaw; off starts from the default pose")
 
 
@@ -63,7 +66,10 @@ class RobotEnvState:
     episode: dict[str, Any]
 
 
-_EPISODE = ("_command", "_fixed_command", "_previous_action", "_steps", "_delay", "_under_way")
+_EPISODE = (
+    *("_command", "_fixed_command", "_previous_action", "_steps", "_delay", "_under_way"),
+    *("_level", "_return", "_fell"),
+)
 
 
 class RobotEnv:
@@ -99,6 +105,23 @@ class RobotEnv:
         self._steps = 0
         self._delay = 0.0
         self._under_way: deque[tuple[float, np.ndarray]] = deque()  # arrival, s, and joint targets
+        self._return, self._fell = 0.0, False  # of the episode so far
+        self._level, self._ranges = 0.0, embodiment.randomisation  # of the curriculum, and what it draws from
+        curriculum, level = embodiment.randomisation.curriculum, self.options.level
+        if curriculum:
+            self._set_level(curriculum.start if level is None else level)
+
+    @property
+    def level(self) -> float:
+        """Of the embodiment's curriculum, 0 without one. One that is set counts from the next episode on."""
+        return self._level
+
+    @level.setter
+    def level(self, level: float) -> None:
+        self._set_level(level)
+
+    def _set_level(self, level: float) -> None:
+        self._level, self._ranges = level, self.embodiment.randomisation.at(level)
 
     # ---- command ----
     def set_command(self, command: np.ndarray | None) -> None:
@@ -165,6 +188,7 @@ class RobotEnv:
         self._tracker.restore(state.tracker)
         self.player.restore(state.player)
         vars(self).update(copy.deepcopy(state.episode))
+        self._set_level(self._level)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RobotEnv:
         """Another environment in the same state; a copy of the parts would share MuJoCo's arrays."""
@@ -177,8 +201,9 @@ class RobotEnv:
     def reset(self) -> np.ndarray:
         """New episode; returns the first observation (O,) float32."""
         simulation = self.simulation
-        self._delay = self.begin()
-        self._steps = 0
+        over = self._fell or self._steps >= self.max_steps
+        self._delay = self.begin(self._return / self._steps if over else None, self._fell)
+        self._steps, self._return, self._fell = 0, 0.0, False
         self._previous_action = np.zeros(self.embodiment.action_dim)
         self._tracker.reset()
         self._under_way.clear()
@@ -189,11 +214,20 @@ class RobotEnv:
         self.assembler.reset(self.sensors, simulation.time)
         return self.assembler.assemble(self.sensors, simulation.time)
 
-    def begin(self) -> float:
-        """Start pose and physics of a new episode; returns its delay from decision to command, s."""
+    def begin(self, reward: float | None, fell: bool) -> float:
+        """Start pose and physics of a new episode; returns its delay from decision to command, s.
+
+        Args:
+            reward: per decision, mean of the episode before; None where there was none, or it was given up.
+            fell: whether that ended in a fall.
+        """
+        curriculum, draw = self.embodiment.randomisation.curriculum, self.options.randomise
+        if curriculum and draw and self.options.level is None and reward is not None:
+            self._set_level(next_level(curriculum, self._level, reward, fell))
         self.simulation.reset(randomise=self.options.random_reset)
-        draw = self.options.randomise
-        return randomise(self.simulation, self.rng) if draw else restore(self.simulation)
+        delay = randomise(self.simulation, self.rng, self._ranges) if draw else restore(self.simulation)
+        self.simulation.settle()
+        return delay
 
     def step(self, action: np.ndarray) -> StepResult:
         """Apply ``action`` (A,) for one control period."""
@@ -210,6 +244,7 @@ class RobotEnv:
         self.next_command(self._steps)
         self._measure()
         terminated = bool(self.simulation.fallen())
+        self._return, self._fell = self._return + reward, terminated
         truncated = not terminated and self._steps >= self.max_steps
         observation = self.assembler.assemble(self.sensors, self.simulation.time)
         return StepResult(observation, reward, terminated, truncated, info)
@@ -218,6 +253,7 @@ class RobotEnv:
     def _advance(self, targets: np.ndarray) -> None:
         """Physics of one control period. Commands under way longer than that arrive in a later one."""
         simulation, ramp = self.simulation, self.embodiment.action.interpolation == "linear"
+        simulation.follow()
         self._under_way.append((simulation.time + self._delay, targets))
         for _ in range(self.embodiment.physics_steps):
             now = simulation.time
@@ -249,7 +285,7 @@ class RobotEnv:
     def maybe_push(self) -> None:
         """Disturb the robot now and then."""
         if self.push_chance and self.rng.random() < self.push_chance:
-            push(self.simulation, self.rng)
+            push(self.simulation, self.rng, self._ranges)
 
 
 def robot_state(

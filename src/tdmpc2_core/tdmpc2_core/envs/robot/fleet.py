@@ -14,6 +14,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from tdmpc2_core.envs.robot.ground import Ground, Terrain, Terrains
 from tdmpc2_core.envs.robot.simulation import TOGETHER, Readings, Simulation
 
 
@@ -66,10 +67,14 @@ class Fleet(Readings):
     def play(self, targets: NDArray[np.float64]) -> None:
         """Physics steps of every robot under a row each of joint position targets (N, steps, J), rad."""
         rows = iter(range(len(self.simulations)))  # every thread takes the next one
+        shaped = self.terrains is not None
 
         def run() -> None:
             for row in rows:
-                self.simulations[row].play(targets[row])
+                simulation = self.simulations[row]
+                if shaped:
+                    simulation.follow()
+                simulation.play(targets[row])
 
         if self._helpers is None:
             run()
@@ -87,6 +92,15 @@ class Fleet(Readings):
             return super().read(source)
         readings = [simulation.read(source) for simulation in self.simulations]
         return {name: np.stack([reading[name] for reading in readings]) for name in readings[0]}
+
+    def _find_ground(self) -> Ground | Terrain | Terrains:
+        terrains = [simulation.terrain for simulation in self.simulations if simulation.terrain]
+        return Terrains(terrains) if terrains else super()._find_ground()
+
+    @property
+    def terrains(self) -> Terrains | None:
+        """The grounds that episodes shape, where the embodiment's ranges have some."""
+        return self._ground if isinstance(self._ground, Terrains) else None
 
     def _tool_frame(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         for simulation in self.simulations:

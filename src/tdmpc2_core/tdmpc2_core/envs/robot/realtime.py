@@ -33,7 +33,7 @@ class RobotOptions:
     """What varies between runs of the simulated robot."""
 
     sensor_noise: bool = True
-    randomise: bool = False  # friction, mass and gains drawn at every reset
+    randomise: bool = False  # what the embodiment randomises but the delay, drawn at every reset
     reset_noise: bool = False  # the embodiment's noise on pose, heading and velocity at every reset
     command_timeout: float = 0.06  # s from the end of the last command to the timeout action
     timeout_action: TimeoutAction = "auto"  # auto: stand for robots that can fall, hold for others
@@ -127,6 +127,7 @@ class SimulatedRobot:
             if not self._standing and not self.commanded:
                 self._on_timeout()
             self._steps += 1
+            self.simulation.follow()
             self.simulation.step(self._player.sample(self.time))
 
     def _on_timeout(self) -> None:

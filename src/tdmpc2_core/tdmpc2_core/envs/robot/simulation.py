@@ -21,6 +21,7 @@ from tdmpc2_core.envs.robot.drives import (
     make_position_drives,
     settle_couplings,
 )
+from tdmpc2_core.envs.robot.ground import Ground, Terrain, Terrains, TerrainState, add_terrain
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.rotations import (
@@ -37,6 +38,50 @@ from tdmpc2_core.robots.rotations import (
 from tdmpc2_core.robots.terms import SOURCES
 
 
+class Push:
+    """A force on a body that lasts for a time.
+
+    Args:
+        body: index of the body.
+        point: (3,) where the force acts, a view of mjData that moves with the body.
+    """
+
+    def __init__(self, data: mujoco.MjData, body: int, point: np.ndarray) -> None:
+        self._data, self._body, self._point = data, body, point
+        self._force, self._until = np.zeros(3), 0.0
+
+    def begin(self, force: np.ndarray, seconds: float) -> None:
+        """Force (3,), N, world frame, from now on for ``seconds``."""
+        self._force, self._until = np.array(force, dtype=np.float64), self._data.time + seconds
+
+    def state(self) -> tuple[np.ndarray, float]:
+        """The force (3,), N, and the time at which it ends, s; 0 without one."""
+        return self._force.copy(), self._until
+
+    def restore(self, state: tuple[np.ndarray, float] | None) -> None:
+        """Take a `state` over; None: no force."""
+        self._force, self._until = (state[0].copy(), state[1]) if state else (np.zeros(3), 0.0)
+
+    @property
+    def acts(self) -> bool:
+        """Whether a force acts."""
+        return bool(self._until)
+
+    @property
+    def force(self) -> np.ndarray:
+        """The force (3,), N, world frame; zero without one."""
+        return self._force if self._until else np.zeros(3)
+
+    def apply(self) -> None:
+        """Hand the present force to the next physics step; called before each."""
+        if not self._until:
+            return
+        if self._data.time >= self._until:
+            self._force, self._until = np.zeros(3), 0.0
+        arm = self._point - self._data.xipos[self._body]
+        self._data.xfrc_applied[self._body] = np.concatenate([self._force, cross(arm, self._force)])
+
+
 class Tool:
     """The site or body that the pose command of an embodiment names: forces on it, and the goal's marker.
 
@@ -46,38 +91,10 @@ class Tool:
 
     def __init__(self, model: mujoco.MjModel, data: mujoco.MjData, place: tuple[str, int]) -> None:
         prefix, index = place
-        self._data, self._position = data, getattr(data, f"{prefix}xpos")[index]
-        self._body = int(model.site_bodyid[index]) if prefix else index
+        body = int(model.site_bodyid[index]) if prefix else index
+        self._data, self.push = data, Push(data, body, getattr(data, f"{prefix}xpos")[index])
         goal = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, "goal")
         self._marker = int(model.body_mocapid[goal]) if goal >= 0 else -1
-        self._force, self._until = np.zeros(3), 0.0
-
-    def push(self, force: np.ndarray, seconds: float) -> None:
-        """Force (3,), N, world frame, at the tool's origin from now on for ``seconds``."""
-        self._force, self._until = np.array(force, dtype=np.float64), self._data.time + seconds
-
-    def state(self) -> tuple[np.ndarray, float]:
-        """The force (3,), N, and the time at which it ends, s; 0 without one."""
-        return self._force.copy(), self._until
-
-    def restore(self, state: tuple[np.ndarray, float]) -> None:
-        """Take a `state` over."""
-        self._force, self._until = state[0].copy(), state[1]
-
-    @property
-    def pushed(self) -> bool:
-        """Whether a force acts."""
-        return bool(self._until)
-
-    def apply_force(self) -> None:
-        """Hand the present force to the next physics step; called before each."""
-        if not self._until:
-            return
-        force = self._force
-        if self._data.time >= self._until:
-            force, self._until = np.zeros(3), 0.0
-        arm = self._position - self._data.xipos[self._body]
-        self._data.xfrc_applied[self._body] = np.concatenate([force, cross(arm, force)])
 
     def show_goal(self, pose: np.ndarray, base_position: np.ndarray, base_orientation: np.ndarray) -> None:
         """Move the mocap body `goal`, where the model has one, to a pose (7,) in the base frame."""
@@ -88,48 +105,6 @@ class Tool:
         self._data.mocap_quat[self._marker] = xyzw_to_wxyz(from_matrix(rotation))
 
 
-class Ground:
-    """What robots stand on: the colliding geoms of the world itself, such as planes and height fields."""
-
-    def __init__(self, model: mujoco.MjModel) -> None:
-        data = mujoco.MjData(model)
-        mujoco.mj_kinematics(model, data)  # places of the world's geoms, which never change
-        geoms = np.flatnonzero((model.geom_bodyid == 0) & ((model.geom_contype | model.geom_conaffinity) > 0))
-        plane = model.geom_type[geoms] == mujoco.mjtGeom.mjGEOM_PLANE
-        self._solids = geoms[~plane]
-        normal, origin = data.geom_xmat[geoms[plane]][:, [2, 5, 8]], data.geom_xpos[geoms[plane]]
-        floor = normal[:, 2] > 0.0  # others are walls
-        self._slope = -normal[floor, :2] / normal[floor, 2:]
-        self._offset = origin[floor, 2] - np.sum(origin[floor, :2] * self._slope, axis=1)
-        self._level = not len(self._solids) and not self._slope.any()
-        if len(self._solids):  # a megabyte for each of many robots else
-            self._model, self._data = model, data
-
-    def height(self, points: np.ndarray) -> np.ndarray:
-        """Of the highest surface at each of the points (N, 2) in the world, m; 0 where there is none."""
-        if self._level:
-            return np.full(len(points), self._offset.max() if len(self._offset) else 0.0)
-        found = (self._offset + points @ self._slope.T).max(axis=1, initial=-np.inf)  # planes have no end
-        if len(self._solids):
-            tops = [max(self._top(geom, point) for geom in self._solids) for point in points]
-            found = np.maximum(found, tops)
-        return np.where(np.isfinite(found), found, 0.0)
-
-    def _top(self, geom: int, point: np.ndarray) -> float:
-        """Where a ray that falls on a geom meets it; minus infinity beside it."""
-        model, data, start = self._model, self._data, np.append(point, _SKY)
-        kind = model.geom_type[geom]
-        if kind == mujoco.mjtGeom.mjGEOM_HFIELD:
-            distance = mujoco.mj_rayHfield(model, data, geom, start, -_UP)
-        elif kind == mujoco.mjtGeom.mjGEOM_MESH:
-            distance = mujoco.mj_rayMesh(model, data, geom, start, -_UP)
-        else:
-            pose = data.geom_xpos[geom], data.geom_xmat[geom]
-            distance = mujoco.mju_rayGeom(*pose, model.geom_size[geom], start, -_UP, kind)
-        return _SKY - distance if distance >= 0.0 else -np.inf
-
-
-_UP, _SKY = np.array([0.0, 0.0, 1.0]), 100.0  # m above every surface
 _IMU_SENSORS = ("imu_quat", "imu_gyro", "imu_accel")
 CONTACT_HEIGHT = 0.003  # m above touching: a foot closer than this to the ground counts as in contact
 
@@ -160,7 +135,7 @@ class Readings:
         feet = embodiment.clock.feet if embodiment.clock else ()
         self.feet, self.foot_starts = self._find_feet(feet)
         self.foot_radius = model.geom_size[self.feet, 0]
-        self._ground = Ground(model)
+        self._ground: Ground | Terrain | Terrains = self._find_ground()
         self._tool_place = self._find_tool() if embodiment.pose_command else None
         self.sources = tuple(name for name in READERS if SOURCES[name].present(embodiment))
 
@@ -236,7 +211,9 @@ class Readings:
 
     def ground_height(self, points: np.ndarray) -> np.ndarray:
         """Height (...,) of the ground at points (..., 2) in the world, m: 0 on a plane z = 0."""
-        return self._ground.height(points.reshape(-1, 2)).reshape(points.shape[:-1])
+        many = isinstance(self._ground, Terrains)  # each robot on a ground of its own
+        flat = points.reshape(len(points), -1, 2) if many else points.reshape(-1, 2)
+        return self._ground.height(flat).reshape(points.shape[:-1])
 
     def base_height(self) -> Any:
         """Height of the base above the ground below it, m."""
@@ -287,6 +264,9 @@ class Readings:
             )
         return bool(floating)
 
+    def _find_ground(self) -> Ground | Terrain | Terrains:
+        return Ground(self.model)
+
     def _find_tool(self) -> tuple[str, int]:
         """The tool of the pose command: what precedes `xpos` in the name of its array, and the index."""
         assert self.embodiment.pose_command is not None
@@ -332,7 +312,10 @@ class SimulationState:
     friction: float | None
     extra_mass: float
     gains: np.ndarray  # (J,)
-    push: tuple[np.ndarray, float] | None  # of the tool: N, and the time at which it ends, s
+    effort: np.ndarray  # (J,)
+    payload: np.ndarray  # (4,): kg, and m from base or tool
+    terrain: TerrainState | None
+    pushes: tuple[tuple[np.ndarray, float] | None, ...]  # N, and the time at which each ends, s
     generator: Mapping[str, Any]
 
 
@@ -388,6 +371,32 @@ class _Strip:
             mujoco.mj_step(model, data)
 
 
+_PAYLOAD, _PAYLOAD_SIDE = "payload", 0.1  # name of the body; m
+
+
+def load_model(embodiment: Embodiment) -> mujoco.MjModel:
+    """The robot's model, with what the ranges of its embodiment need beside it.
+
+    Raises:
+        UserError: MuJoCo cannot read it, or the ranges shape the ground and the model does not allow it.
+    """
+    ranges, model = embodiment.randomisation, compile_model(embodiment.model_path)
+    carries = ranges.hardest.payload[1] > 0.0
+    if not carries and not ranges.terrain:
+        return model
+    spec = mujoco.MjSpec.from_file(str(embodiment.model_path))
+    if ranges.terrain:
+        add_terrain(spec, embodiment)
+    if carries:
+        body, pose = spec.body(embodiment.base_frame), embodiment.pose_command
+        fixed = not any(joint.type == mujoco.mjtJoint.mjJNT_FREE for joint in body.joints)
+        if pose and fixed:
+            site = spec.site(pose.tool)
+            body = site.parent if site else spec.body(pose.tool)
+        body.add_body(name=_PAYLOAD, mass=0.0, inertia=[0.0, 0.0, 0.0], explicitinertial=True)
+    return spec.compile()
+
+
 class Simulation(Readings):
     """One robot in one MuJoCo world.
 
@@ -399,7 +408,7 @@ class Simulation(Readings):
     def __init__(self, embodiment: Embodiment, seed: int = 0) -> None:
         self.embodiment = embodiment
         self.rng = np.random.default_rng(seed)
-        self.model = compile_model(embodiment.model_path)
+        self.model = load_model(embodiment)
         self.model.opt.timestep = 1.0 / embodiment.physics_rate
         self.data = mujoco.MjData(self.model)
         self._strip = _Strip(self.model, self.data)
@@ -410,6 +419,8 @@ class Simulation(Readings):
         in_order = np.array_equal(self.actuators, np.arange(self.model.nu))
         self._some_actuators = None if in_order else self.actuators  # None: all, as the joints come
         self._tool = Tool(self.model, self.data, self._tool_place) if self._tool_place else None
+        self._base_push = Push(self.data, self.base, self.data.xipos[self.base])
+        self._pushes = (self._base_push, self._tool.push) if self._tool else (self._base_push,)
         self._nominal = {
             "mass": self.model.body_mass[self.base].copy(),
             "friction": self.model.geom_friction.copy(),
@@ -419,6 +430,10 @@ class Simulation(Readings):
         self.extra_mass = 0.0  # kg on the trunk
         self.gains = np.ones(embodiment.num_joints)  # factor on kp and kd
         self.set_gains(self.gains)
+        self.effort = np.ones(embodiment.num_joints)  # factor on the effort limits
+        self.set_effort(self.effort)
+        self.payload = np.zeros(4)  # kg, and m from the origin of base or tool, in its frame
+        self._payload = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_BODY, _PAYLOAD)
         self.reset()
 
     # ---- state ----
@@ -433,7 +448,10 @@ class Simulation(Readings):
             friction=self.friction,
             extra_mass=self.extra_mass,
             gains=self.gains.copy(),
-            push=self._tool.state() if self._tool else None,
+            effort=self.effort.copy(),
+            payload=self.payload.copy(),
+            terrain=self.terrain.state() if self.terrain else None,
+            pushes=tuple(push.state() if push.acts else None for push in self._pushes),
             generator=self.rng.bit_generator.state,
         )
 
@@ -442,11 +460,15 @@ class Simulation(Readings):
         self.set_friction(state.friction)
         self.set_extra_mass(state.extra_mass)
         self.set_gains(state.gains)
+        self.set_effort(state.effort)
+        self.set_payload(state.payload[0], state.payload[1:])
+        if self.terrain and state.terrain:
+            self.terrain.restore(state.terrain)
         mujoco.mj_setState(self.model, self.data, state.physics, _PHYSICS)
         for name, values in state.left.items():
             getattr(self.data, name)[:] = values
-        if self._tool and state.push:
-            self._tool.restore(state.push)
+        for push, kept in zip(self._pushes, state.pushes, strict=True):
+            push.restore(kept)
         self.rng.bit_generator.state = state.generator
 
     def reset(self, randomise: bool = False) -> None:
@@ -454,8 +476,8 @@ class Simulation(Readings):
         random yaw, the latter to a base that can move."""
         spec, rng = self.embodiment.reset, self.rng
         mujoco.mj_resetData(self.model, self.data)
-        if self._tool:
-            self._tool.restore((np.zeros(3), 0.0))
+        for push in self._pushes:
+            push.restore(None)
         position = self.embodiment.default_position.copy()
         if self.floating and spec.base_height is not None:
             self.data.qpos[2] = spec.base_height + self.ground_height(self.data.qpos[:2])
@@ -471,6 +493,25 @@ class Simulation(Readings):
         settle_couplings(self.model, self.data.qpos)
         self.data.ctrl[self.actuators] = position
         mujoco.mj_forward(self.model, self.data)
+        self.settle()
+
+    def settle(self) -> None:
+        """Raise or lower the base of a robot that is about to start, so that no foot is inside the ground.
+
+        Without `randomisation.slope`, `step` or `wave` there is nothing to do.
+        """
+        if self.terrain is None:
+            return
+        height, own = self.embodiment.reset.base_height, float(self.model.qpos0[2])
+        below = np.vstack([self.data.qpos[:2], self.data.geom_xpos[self.feet, :2]])
+        self.data.qpos[2] = (own if height is None else height) + self.ground_height(below).max()
+        mujoco.mj_forward(self.model, self.data)
+
+    def follow(self) -> None:
+        """Have the shaped ground below the robot, wherever it went; called between physics steps, as often as
+        decisions at least."""
+        if self.terrain is not None:
+            self.terrain.follow(self.data.qpos[:2])
 
     def place(self, position: np.ndarray, orientation_xyzw: np.ndarray, joints: np.ndarray) -> None:
         """Put base (m, xyzw; where it can move) and joints (J,), rad, into a pose, as for drawing it."""
@@ -486,8 +527,8 @@ class Simulation(Readings):
     def step(self, targets: np.ndarray) -> None:
         """One physics step under joint position targets (J,), rad."""
         self.data.ctrl[self.actuators] = targets
-        if self._tool:
-            self._tool.apply_force()
+        for push in self._pushes:
+            push.apply()
         mujoco.mj_step(self.model, self.data)
 
     def play(self, targets: np.ndarray) -> None:
@@ -495,11 +536,21 @@ class Simulation(Readings):
 
         They are one call of MuJoCo, so that other threads of the interpreter run meanwhile.
         """
-        if self._tool and self._tool.pushed:  # the force turns with the tool
+        tool = self._tool.push.acts if self._tool else False
+        if tool or self._base_push.acts:  # the force ends, and turns with a tool
             for row in targets:
                 self.step(row)
             return
         self._strip.play(np.ascontiguousarray(targets), self._some_actuators)
+
+    @property
+    def terrain(self) -> Terrain | None:
+        """The ground that episodes shape, where the embodiment's ranges have one."""
+        return self._ground if isinstance(self._ground, Terrain) else None
+
+    def _find_ground(self) -> Ground | Terrain | Terrains:
+        ranges = self.embodiment.randomisation
+        return Terrain(self.model, ranges) if ranges.terrain else super()._find_ground()
 
     def update_poses(self) -> None:
         """Poses of the present joint positions; a step leaves those from before it."""
@@ -529,7 +580,31 @@ class Simulation(Readings):
             return
         self.extra_mass = mass
         self.model.body_mass[self.base] = self._nominal["mass"] + mass
-        # without it the centre of mass of the robot is off in proportion to its distance from the origin
+        self._update_constants()
+
+    def set_payload(self, mass: float, offset: np.ndarray) -> None:
+        """A cube of this mass, kg, whose middle is ``offset`` (3,), m, from base or tool, in its frame.
+
+        Raises ValueError for a mass where the embodiment's ranges have no payload.
+        """
+        payload = np.array([mass, *offset])
+        if np.array_equal(payload, self.payload):
+            return
+        if self._payload < 0:
+            raise ValueError(f"{self.embodiment.name}: a payload needs a range randomisation.payload")
+        self.payload, model = payload, self.model
+        place, rotation = np.zeros(3), np.eye(3)
+        if self._tool_place and self._tool_place[0] and not self.floating:  # the frame of a site
+            site = self._tool_place[1]
+            place, rotation = model.site_pos[site], to_matrix(wxyz_to_xyzw(model.site_quat[site]))
+        model.body_mass[self._payload] = mass
+        model.body_inertia[self._payload] = mass * _PAYLOAD_SIDE**2 / 6.0
+        model.body_pos[self._payload] = place + rotation @ payload[1:]
+        self._update_constants()
+
+    def _update_constants(self) -> None:
+        """What MuJoCo derives from masses: without it the centre of mass of the robot is off in proportion to
+        its distance from the origin."""
         self._constants = self._constants or mujoco.MjData(self.model)  # dear to make
         mujoco.mj_setConst(self.model, self._constants)
 
@@ -540,7 +615,11 @@ class Simulation(Readings):
         self.model.actuator_gainprm[self.actuators, 0] = kp
         self.model.actuator_biasprm[self.actuators, 1] = -kp
         self.model.actuator_biasprm[self.actuators, 2] = -kd
-        limit = self.embodiment.effort_limit
+
+    def set_effort(self, factor: np.ndarray) -> None:
+        """Effort limits of the joint drives as a factor (J,) on the embodiment's."""
+        self.effort = np.array(factor, dtype=np.float64)
+        limit = self.embodiment.effort_limit * self.effort
         self.model.actuator_forcerange[self.actuators] = np.stack([-limit, limit], axis=1)
 
     def set_force(self, body: str, force: np.ndarray) -> None:
@@ -551,10 +630,19 @@ class Simulation(Readings):
         """Instant change of the base's horizontal velocity (2,), m/s, world frame."""
         self.data.qvel[:2] += velocity
 
+    def push_base(self, force: np.ndarray, seconds: float) -> None:
+        """Force (3,), N, world frame, at the trunk's centre of mass from now on for ``seconds``."""
+        self._base_push.begin(force, seconds)
+
+    @property
+    def base_force(self) -> np.ndarray:
+        """The force (3,), N, world frame, of `push_base`; zero where none acts."""
+        return self._base_push.force
+
     def push_tool(self, force: np.ndarray, seconds: float) -> None:
         """Force (3,), N, world frame, on the tool from now on for ``seconds``."""
         if self._tool:
-            self._tool.push(force, seconds)
+            self._tool.push.begin(force, seconds)
 
     def show_goal(self, pose: np.ndarray) -> None:
         """Put the model's goal marker at a pose (7,) in the base frame, where it has one; it is seen only."""
