@@ -17,9 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.rotations import rotate
 from tdmpc2_core.robots.terms import SOURCES, TERMS, Field, Source, quaternion_length
 
 Array = NDArray[np.float64]
+
+_GRAVITY = 9.80665  # m/s^2
+_AVERAGED = 1.0  # s, more than a stride
+_UPRIGHT = math.cos(math.radians(45.0))  # no robot accelerates sideways as hard as gravity pulls for long
 
 ROUNDING = 1e-9
 """Seconds by which an age may exceed its limit, so that whole control periods do not depend on rounding."""
@@ -178,6 +183,47 @@ def _merged(before: Sample | None, part: Sample) -> Sample:
             if known is not None:
                 known.setflags(write=False)
     return merged
+
+
+class GravityCheck:
+    """Whether an IMU's orientation agrees with its own accelerometer.
+
+    At rest, and on average also in motion, an accelerometer measures gravity's counterforce, upwards in the
+    world (REP-145). The mean over about `_AVERAGED` s, turned into the world by the orientation, must point
+    there; else quaternion or axes are in another convention and a robot that follows them falls.
+    """
+
+    def __init__(self) -> None:
+        self._mean, self._stamp = np.zeros(3), -math.inf
+
+    def check(self, stamp: float, orientation_xyzw: ArrayLike, acceleration: ArrayLike) -> None:
+        """Take up one sample: s, unit quaternion (4,), m/s^2 (3,). Raises SensorError, which says what would
+        fit. Says nothing where acceleration is zero or not finite, or its mean far from gravity."""
+        q, a = np.asarray(orientation_xyzw, np.float64), np.asarray(acceleration, np.float64)
+        if not (a.any() and np.isfinite(a).all() and np.isfinite(q).all()):
+            return
+        share = min(max((stamp - self._stamp) / _AVERAGED, 0.0), 1.0)
+        self._stamp = stamp
+        self._mean += share * (rotate(q, a) - self._mean)
+        size = float(np.linalg.norm(self._mean))
+        if not 0.5 < size / _GRAVITY < 1.5 or self._mean[2] >= _UPRIGHT * size:
+            return
+        x, y, z, w = q
+        fitting = [
+            what
+            for what, up in (
+                ("its components in the order x, y, z, w, not w, x, y, z", rotate([y, z, w, x], a)[2]),
+                ("its inverse: body to world", rotate([-x, -y, -z, w], a)[2]),
+                ("a world whose z axis points up (ENU, not NED)", -rotate(q, a)[2]),
+            )
+            if up >= _UPRIGHT * np.linalg.norm(a)
+        ]
+        angle = math.degrees(math.acos(self._mean[2] / size))
+        right = " or ".join(fitting) or "axes of the frame that imu_frame names (REP-145)"
+        raise SensorError(
+            f"imu: orientation contradicts the accelerometer, whose mean points {angle:.0f} deg away from "
+            f"up; right would be {right}"
+        )
 
 
 class _Places(NamedTuple):

@@ -24,7 +24,7 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.config import setting
-from tdmpc2_ros.messages import SOURCE_TOPICS
+from tdmpc2_ros.messages import SOURCE_TOPICS, type_name
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.process import Stop, run_node
 from tdmpc2_ros.recorder.bag import BagWriter
@@ -61,8 +61,7 @@ class Recorder(Node):
         self._inputs = {topic: self._subscribe(topic, ReliabilityPolicy.RELIABLE) for topic in self._kinds}
         self._numbers: dict[str, int] = {}
         for topic, kind in self._kinds.items():
-            name = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
-            self._numbers[topic] = self.bag.add_topic(self._inputs[topic].topic_name, name)
+            self._numbers[topic] = self.bag.add_topic(self._inputs[topic].topic_name, type_name(kind))
         self.bag.checkpoint()
         self.create_timer(_CHECKPOINT, self._checkpoint, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self.get_logger().info(f"recording into {self.bag.path}")
