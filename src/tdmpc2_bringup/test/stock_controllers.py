@@ -2,17 +2,37 @@
 
 Written after the rules of joint_trajectory_controller (positions only, splines, header stamp zero, joints in
 the controller's order) and of the joint limiter that enforce_command_limits puts behind every position
-command, so that the suite can be measured without a ROS installation.
+command, so that the suite can be measured without a ROS installation:
+
+    python src/tdmpc2_bringup/test/stock_controllers.py humanoid 60     # a table, planner as shipped
 """
 
 from __future__ import annotations
 
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
 import numpy as np
 from numpy.typing import NDArray
 
+from tdmpc2_bringup.robot_files import RobotFiles
+from tdmpc2_bringup.settings import Settings
+from tdmpc2_core.agent import Agent
+from tdmpc2_core.control.decision import Decider, DecisionOptions
+from tdmpc2_core.envs.robot.simulation import Simulation
+from tdmpc2_core.files import shipped_bundle
+from tdmpc2_core.robots import SensorState
 from tdmpc2_core.robots.trajectory import Trajectory
 
 Array = NDArray[np.float64]
+SHARE = Path(__file__).resolve().parents[1]
+SPEEDS = {"quadruped": 0.5, "humanoid": 0.3}
+"""m/s, forwards."""
 OUT_OF_BOUNDS = 0.0087
 """rad beyond a limit at which the limiter throws, which ends the controller."""
 
@@ -99,11 +119,87 @@ class ForwardController:
 
     def __init__(self, position: Array) -> None:
         self._command = position.copy()
+        self._before: Array | None = None
 
     def receive(self, trajectory: Trajectory) -> None:
-        """The first row is what the planner sends it."""
-        self._command = trajectory.points[0].copy()
+        """What the planner's output sends of the trajectory: the mean way of its first period."""
+        row = trajectory.points[0]
+        self._command = 0.5 * (row + (row if self._before is None else self._before))
+        self._before = row
 
     def update(self, now: float, measured: Array) -> Array:
         """The command of this update (J,)."""
         return self._command.copy()
+
+
+def limiter_of(description: ElementTree.Element, joints: Iterable[str]) -> Limiter:
+    """The limiter that ros2_control makes of a URDF."""
+    limits = [description.find(f"joint[@name='{name}']/limit") for name in joints]
+    rows = ([float(each.get(key)) for each in limits] for key in ("lower", "upper", "velocity"))
+    return Limiter(*map(np.array, rows))
+
+
+def launched_limiter(robot: str) -> Limiter:
+    """The limiter under a launch of a shipped robot."""
+    with tempfile.TemporaryDirectory() as made:
+        files = RobotFiles(robot, Settings(sim="mock"), SHARE, Path(made))
+        return limiter_of(ElementTree.fromstring(files.description()), files.embodiment.joint_names)
+
+
+class Walk(NamedTuple):
+    """What came of a walk straight ahead."""
+
+    covered: float  # share of the commanded distance
+    fell: float | None  # s
+    limited: int  # updates in which the limiter changed a command
+    throws: bool  # the limiter threw
+
+
+CONTROLLERS = ("from desired", "from measured", "forward")
+
+
+def walk(robot: str, controller: str, seconds: float, planner: str | None = None) -> Walk:
+    """A shipped robot under its bundle and a stock controller of `CONTROLLERS`, without noise.
+
+    The manager runs at the rate of physics. A command reaches the controller one update after its decision.
+    """
+    agent = Agent.load(shipped_bundle(robot), planner=planner, seed=0)
+    embodiment, speed = agent.embodiment, SPEEDS[robot]
+    assert embodiment is not None and embodiment.twist_command is not None
+    simulation, sensors = Simulation(embodiment, 0), SensorState(embodiment)
+    simulation.reset(randomise=False)
+    decider = Decider(agent, sensors, DecisionOptions(deadline=10.0))
+    period, limiter = 1.0 / embodiment.physics_rate, launched_limiter(robot)
+    start = simulation.joint_position()
+    stock: ForwardController | TrajectoryController = ForwardController(start)
+    if controller != "forward":
+        stock = TrajectoryController(start, period, from_desired=controller == "from desired")
+    command = [speed if name == "linear_x" else 0.0 for name in embodiment.twist_command.names]
+    distance, fell = 0.0, None
+    for tick in range(round(seconds * embodiment.control_rate)):
+        now = simulation.time
+        for source in simulation.sources:
+            sensors.store(source, now, simulation.read(source))
+        sensors.set_command(now, command)
+        targets = decider.decide(now, time.monotonic()).targets
+        assert targets is not None
+        for step in range(embodiment.physics_steps):
+            if step == 1:
+                stock.receive(Trajectory(targets, np.arange(1, len(targets) + 1) * embodiment.control_period))
+            measured = simulation.joint_position()
+            wanted = stock.update(now + step * period, measured)
+            simulation.step(limiter.enforce(wanted, measured, period))
+        distance += simulation.base_velocity()[0][0] * embodiment.control_period
+        if simulation.fallen():
+            fell = tick * embodiment.control_period
+            break
+    decider.stop()
+    return Walk(distance / (speed * seconds), fell, limiter.limited, limiter.throws)
+
+
+if __name__ == "__main__":
+    for kind in CONTROLLERS:
+        print(
+            f"{sys.argv[1]:10} {kind:14} {walk(sys.argv[1], kind, float(sys.argv[2]), *sys.argv[3:])}",
+            flush=True,
+        )
