@@ -79,10 +79,6 @@ class Gates:
         self._closed.add(gate)
         return gate
 
-    def close(self, gate: str) -> None:
-        """Note that it must happen again."""
-        self._closed.add(gate)
-
     def open(self, gate: str) -> bool:
         """Note that it has happened; True when it was the last."""
         self._closed.discard(gate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -228,10 +229,6 @@ class _PlannerGates:
 
         return ended
 
-    def close(self) -> None:
-        """A planner that is started again must be configured again."""
-        self.gates.close(CONFIGURED)
-
     def open(self, gate: str) -> Entities:
         """Note that something has happened; the activation when it was the last."""
         last = self.gates.open(gate)
@@ -267,9 +264,15 @@ class _Planner:
             return self._essentials.end(how, context)
         if choice == "ignore" or event.returncode == _MISTAKE:  # which another start would repeat
             return [LogInfo(msg=f"{how}; the controller holds its last target")]
-        self._gates.close()
-        again = OpaqueFunction(function=lambda _: self.start())
+        again = OpaqueFunction(function=lambda _: self._restart())
         return [LogInfo(msg=f"{how}; it is started again"), TimerAction(period=_PAUSE, actions=[again])]
+
+    def _restart(self) -> Entities:
+        """The process again. It brings itself to active: for a while DDS takes the services of the one that
+        was killed for its own, and what launch asks of them is lost."""
+        self._gates.activate = None
+        spec = replace(self._spec, parameters=(*self._spec.parameters, {"autostart": self._autostart}))
+        return [_node(spec, self._settings, self._ended)]
 
     def _refused(self, context: LaunchContext) -> Entities:
         refused = f"{self._name} refused its configuration, for the reason above"

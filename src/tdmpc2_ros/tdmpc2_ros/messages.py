@@ -296,7 +296,8 @@ def imu_encoder(robot: Embodiment) -> Encode:
 
 
 _ANOTHER_CLOCK = 86400.0  # s by which stamps of one clock never differ
-_EPOCH = 1e9  # s; system time is beyond it, simulated time and time since a start are below
+EPOCH = 1e9
+"""s; system time is beyond it, simulated time and time since a start are below."""
 
 
 def check_stamp(what: str, stamp: float, now: float) -> None:
@@ -305,12 +306,12 @@ def check_stamp(what: str, stamp: float, now: float) -> None:
         raise SensorError(f"{what}: the stamp is zero; the sender must stamp its messages when it measures")
     if abs(now - stamp) < _ANOTHER_CLOCK:
         return
-    if stamp < _EPOCH <= now:
+    if stamp < EPOCH <= now:
         raise SensorError(
             f"{what}: stamped {stamp:.0f} s, which is simulated time or time since a start, while this node "
             "takes system time; set its use_sim_time where /clock is published, or stamp with system time"
         )
-    if now < _EPOCH <= stamp:
+    if now < EPOCH <= stamp:
         raise SensorError(
             f"{what}: stamped with system time, while this node follows /clock; set use_sim_time of the "
             "sender too, or of no node"
