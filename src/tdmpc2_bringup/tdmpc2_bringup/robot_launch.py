@@ -205,7 +205,7 @@ class _Essentials:
         if self.ended or context.is_shutdown:
             return []
         self.ended = True
-        return [Shutdown(reason=reason)]
+        return [LogInfo(msg=f"{reason}; the launch ends"), Shutdown(reason=reason)]
 
 
 class _PlannerGates:
@@ -278,7 +278,7 @@ class _Planner:
         refused = f"{self._name} refused its configuration, for the reason above"
         if self._settings.sim == "none":  # on hardware the controllers go on to hold the robot
             return [LogInfo(msg=f"{refused}; it stays idle")]
-        return self._essentials.end(refused, context)
+        return [LogInfo(msg=refused), *self._essentials.end(f"{self._name} cannot start", context)]
 
     def _bring_to_active(self, node: Node) -> Entities:
         """Configure the node now, and activate it once it is configured and the gates are open."""

@@ -13,6 +13,7 @@ from workspace_support import SOURCE
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed: it has no wheel")
 
+from ament_index_python.packages import get_packages_with_prefixes  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
 from processes import domain, wait_until  # noqa: E402
 from random_agent import random_bundle  # noqa: E402
@@ -22,6 +23,7 @@ from tdmpc2_bringup.settings import arguments  # noqa: E402
 from tdmpc2_core.robots import Embodiment, shipped_names  # noqa: E402
 
 LAUNCH_FILES = SOURCE / "tdmpc2_bringup" / "launch"
+MUJOCO = "mujoco_ros2_control" in get_packages_with_prefixes()  # then it moves the robots
 START = 120.0  # s that a loaded machine may take to import torch in several processes
 pytestmark = pytest.mark.timeout(400)
 
@@ -71,7 +73,7 @@ def test_simulation_planner_and_recorder_start_and_stop(tmp_path, monkeypatch, r
         wait_until(lambda: len(sent) > 20, START, lambda: process.log)
         assert set(sent[-1].joint_names) == {f"a_{name}" for name in Embodiment.load(robot).joint_names}
         assert state(own, "/planner") == "active"
-        assert "stands in for ros2_control" in process.log
+        assert ("stands in for ros2_control" in process.log) is not MUJOCO
         stop(own, process)
     assert (tmp_path / "bag" / "metadata.yaml").is_file()
 

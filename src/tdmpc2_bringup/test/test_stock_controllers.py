@@ -13,10 +13,8 @@ def chunks(rng, count: int = 200, rows: int = 3):
     """Trajectories as a planner sends them, with the jitter of their arrival, in periods of the manager."""
     points = np.cumsum(rng.normal(0.0, 0.05, (count + rows, 2)), axis=0)
     due = np.cumsum(rng.integers(8, 13, count))
-    return [
-        (int(at), Trajectory(points[k : k + rows], CONTROL * np.arange(1, rows + 1)))
-        for k, at in enumerate(due)
-    ]
+    times = CONTROL * np.arange(1, rows + 1)
+    return [(int(at), Trajectory(points[k : k + rows], times)) for k, at in enumerate(due)]
 
 
 def played(from_desired: bool, sag: float) -> tuple[float, float]:

@@ -40,7 +40,7 @@ class SensorInput:
         self._oldest = float("-inf")
         self._simulated = bool(node.get_parameter("use_sim_time").value)
         self._clock_seen = (0.0, time.monotonic())
-        self._companion = Companion(node, "sensors")
+        self._companion = Companion(node, "sensors", clocked=True)
         self._rows = {node.resolve_topic_name(row.topic): row for row in source_topics(embodiment)}
         for name, row in self._rows.items():
             if row.command != "pose":  # goals are checked first, by `GoalInput`
