@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,8 @@ from small_robot import small_mapping, small_robot
 
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots import Embodiment, ObservationAssembler, SensorState
+from tdmpc2_core.robots.rotations import from_roll_pitch_yaw, rotate_inverse
+from tdmpc2_core.robots.sensors import GravityCheck
 
 ROBOT = small_robot()
 UPRIGHT = [0.0, 0.0, 0.0, 1.0]
@@ -179,3 +182,37 @@ def test_one_writer_and_one_reader_never_mix_samples():
     stop.set()
     reader.join()
     assert torn == []
+
+
+def turned(roll, yaw):
+    """What a right IMU says in this attitude: orientation xyzw, and acceleration at rest."""
+    orientation = from_roll_pitch_yaw(roll, 0.2, yaw)
+    return orientation, rotate_inverse(orientation, [0.0, 0.0, 9.81])
+
+
+@pytest.mark.parametrize("yaw", [0.0, 1.0, -2.0])
+@pytest.mark.parametrize(
+    ("spoil", "text"),
+    [
+        (lambda q, a: (q[[3, 0, 1, 2]], a), "x, y, z, w, not w, x, y, z"),
+        (lambda q, a: (q * [-1, -1, -1, 1], a), "body to world"),
+        (lambda q, a: (q, -a), "z axis points up"),
+    ],
+)
+def test_an_orientation_in_another_convention_is_refused_and_named(yaw, spoil, text):
+    right = turned(0.9, yaw)
+    GravityCheck().check(0.0, *right)
+    with pytest.raises(SensorError, match="contradicts the accelerometer") as caught:
+        GravityCheck().check(0.0, *spoil(*right))
+    assert text in str(caught.value)
+
+
+def test_bumps_and_missing_accelerometers_are_no_contradiction():
+    check, (orientation, still) = GravityCheck(), turned(0.1, 0.5)
+    rng = np.random.default_rng(0)
+    for k in range(500):
+        bump = 40.0 * rng.normal(size=3) if k % 50 in (1, 2) else np.zeros(3)  # footfalls
+        check.check(0.004 * k, orientation, still + bump)
+    upside_down = [1.0, 0.0, 0.0, 0.0]
+    for nothing in ([0.0, 0.0, 0.0], [math.nan] * 3):
+        GravityCheck().check(0.0, upside_down, nothing)
