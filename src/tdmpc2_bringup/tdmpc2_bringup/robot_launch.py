@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -48,10 +51,12 @@ from tdmpc2_bringup.settings import (
     settings_from,
     unknown_arguments,
 )
+from tdmpc2_ros.quickstart.processes import PRIORITY
 
 Entities = list[LaunchDescriptionEntity]
 OnExit = Callable[[ProcessExited, LaunchContext], Entities]
 _MISTAKE = 2  # exit code of a user's mistake
+_TIMED = ("planner", "mujoco_sim")  # programs whose ticks must not wait for others
 _PAUSE = 1.0  # s before a planner that has ended is started again
 
 
@@ -172,7 +177,19 @@ def _node(spec: NodeSpec, settings: Settings, on_exit: OnExit | None) -> Node:
         ros_arguments=log,
         on_exit=on_exit,
         additional_env=threads if spec.ours else {},
+        prefix=_before_others() if spec.executable in _TIMED else None,
     )
+
+
+@functools.cache
+def _before_others() -> str | None:
+    """What starts a process before ordinary ones; None where the system does not allow it (root,
+    CAP_SYS_NICE or the limit rtprio of limits.conf), and latencies depend on what else runs."""
+    start = ("chrt", "--rr", str(PRIORITY))
+    if shutil.which(start[0]) is None:
+        return None
+    allowed = subprocess.run([*start, "true"], stderr=subprocess.DEVNULL).returncode == 0
+    return " ".join(start) if allowed else None
 
 
 def _typed(parameters: str | Mapping[str, Any]) -> str | dict[str, Any]:
