@@ -54,8 +54,10 @@ def test_two_robots_have_namespaces_joints_clocks_and_bags_of_their_own(tmp_path
         for name, sent in all_command(own, process, "robot1", "robot2").items():
             assert set(sent[-1].joint_names) == {f"{name}_{joint}" for joint in ROBOT.joint_names}
             assert state(own, f"/{name}/planner") == "active"
-            there = {n for n, space in own.node.get_node_names_and_namespaces() if space == f"/{name}"}
-            assert {"mujoco_sim", "planner", "recorder"} <= there
+            wanted = {(node, f"/{name}") for node in ("mujoco_sim", "planner", "recorder")}
+            wait_until(
+                lambda w=wanted: w <= {*own.node.get_node_names_and_namespaces()}, START, lambda: process.log
+            )
             clock = f"/{name}/clock"
             assert own.node.count_publishers(clock) == 1 and own.node.count_subscribers(clock) >= 3
         assert own.node.count_publishers("/clock") == own.node.count_subscribers("/clock") == 0
