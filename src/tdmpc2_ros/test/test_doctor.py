@@ -11,7 +11,7 @@ from fake_robot import FakeRobot
 from geometry_msgs.msg import TwistStamped
 from processes import Domain, domain
 from random_agent import random_bundle
-from rosgraph_msgs.msg import Clock
+from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import Imu, JointState
 from trajectory_msgs.msg import JointTrajectory
 
@@ -114,33 +114,40 @@ def test_stamps_of_another_clock_are_pointed_out():
     assert found["joint_states"]["level"] == "warn" and "clock" in found["joint_states"]["advice"]
 
 
-def test_simulated_time_is_healthy_where_the_clock_is_and_named_where_it_is_not():
+def looked(own: Domain, monkeypatch) -> dict:
+    """Findings about the running robot, by check."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(own.id))
+    with RunningRobot(doctor.Embodiment.load("quadruped"), "", 10.0) as there:
+        return {finding.check: finding for finding in [*there.sensors(), *there.commands()]}
+
+
+def test_simulated_time_is_healthy_where_the_clock_is_and_named_where_it_is_not(monkeypatch):
     """Stamps of a simulation are 1.8e9 s behind system time."""
     names = list(doctor.Embodiment.load("quadruped").joint_names)
     with domain() as own:
         joints = own.node.create_publisher(JointState, "joint_states", qos.SENSOR_OUTPUT)
-        clock = own.node.create_publisher(Clock, "/clock", qos.CLOCK)
+        clock = own.node.create_publisher(ClockMessage, "/clock", qos.CLOCK)
         running, started = threading.Event(), time.monotonic()
         running.set()
 
         def publish():
             now = 100.0 + time.monotonic() - started
             if running.is_set():
-                clock.publish(Clock(clock=to_time(now)))
+                clock.publish(ClockMessage(clock=to_time(now)))
             joints.publish(joint_state_message(now, names, [0.0] * 12, [0.0] * 12))
 
         own.node.create_timer(0.02, publish)
-        _, with_clock = examine(own, "--timeout", "10")
+        with_clock = looked(own, monkeypatch)
         running.clear()
-        _, without = examine(own, "--timeout", "10")
-    assert with_clock["joint_states"]["level"] == "ok", with_clock["joint_states"]
-    assert "simulated time" in with_clock["joint_states"]["found"] and "clock" not in with_clock
-    assert without["joint_states"]["level"] == "fail" and "simulated time" in without["joint_states"]["found"]
-    assert without["clock"]["level"] == "fail" and "/clock" in without["clock"]["found"]
+        without = looked(own, monkeypatch)
+    assert with_clock["joint_states"].level == "ok" and "clock" not in with_clock, with_clock
+    assert "simulated time" in with_clock["joint_states"].found
+    assert without["joint_states"].level == "fail" and "simulated time" in without["joint_states"].found
+    assert without["clock"].level == "fail" and "/clock" in without["clock"].found
 
 
-def test_what_drivers_get_wrong_is_named():
-    """Zero stamps, an IMU with w first, stamped velocities, a gripper and halves that are no fault."""
+def test_what_drivers_get_wrong_is_named(monkeypatch):
+    """Zero stamps, an IMU with w first, stamped velocities; a gripper and halves are no fault."""
     names = list(doctor.Embodiment.load("quadruped").joint_names)
     with domain() as own:
         joints = own.node.create_publisher(JointState, "joint_states", qos.SENSOR_OUTPUT)
@@ -156,15 +163,14 @@ def test_what_drivers_get_wrong_is_named():
             imu.publish(imu_message(time.time(), "imu_link", (1, 0, 0, 0), (0, 0, 0), (0, 0, 9.81)))
 
         own.node.create_timer(0.02, publish)
-        twist = own.run(["-c", LISTENER])
-        twist.wait_for_log("ready")
-        _, found = examine(own, "--timeout", "10")
-        assert "stamp is zero" in found["joint_states"]["found"]
-        assert "contradicts the accelerometer" in found["imu_sensor_broadcaster/imu"]["found"]
-        assert "TwistStamped" in found["cmd_vel"]["found"] and "cmd_vel_stamped" in found["cmd_vel"]["advice"]
+        listener = own.run(["-c", LISTENER])
+        listener.wait_for_log("ready")
+        found = looked(own, monkeypatch)
+        assert "stamp is zero" in found["joint_states"].found
+        assert "contradicts the accelerometer" in found["imu_sensor_broadcaster/imu"].found
+        assert "TwistStamped" in found["cmd_vel"].found and "cmd_vel_stamped" in found["cmd_vel"].advice
         stamped.set()
-        _, found = examine(own, "--timeout", "10")
-        assert found["joint_states"]["level"] == "ok", found["joint_states"]
+        assert looked(own, monkeypatch)["joint_states"].level == "ok"
 
 
 def test_middleware_that_is_not_there():
