@@ -393,14 +393,15 @@ class SourceTopic:
         """
         reading = self.decode(message, sensors.embodiment)
         stamp = now() if reading.stamp is None else reading.stamp
-        if reading.stamp is not None:
-            check_stamp(self.source, stamp, now())
-            self._check_command(stamp, now(), sensors.embodiment)
         check(reading)
         return stamp if sensors.store(self.source, stamp, reading.fields, reading.names) else None
 
-    def _check_command(self, stamp: float, now: float, robot: Embodiment) -> None:
-        """Raise SensorError for a command that the timeout has ended before it came."""
+    def check_time(self, stamp: float | None, now: float, robot: Embodiment) -> None:
+        """Raise SensorError when a reading's stamp (s), where it has one, cannot be of the clock that says
+        `now` (s), or is that of a command that its timeout ended before it came."""
+        if stamp is None:
+            return
+        check_stamp(self.source, stamp, now)
         if self.command != "twist" or robot.twist_command is None:
             return
         most = robot.twist_command.timeout

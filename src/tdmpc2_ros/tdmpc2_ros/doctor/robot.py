@@ -102,6 +102,8 @@ class RunningRobot:
         first: list[float] = []  # steady s of the first that was taken
 
         def check(reading: Reading) -> None:
+            if reading.stamp is not None:
+                row.check_time(reading.stamp, self._now_as(reading.stamp), self._embodiment)
             if reading.stamp is not None and "acceleration" in reading.fields:
                 gravity.check(reading.stamp, reading.fields["orientation"], reading.fields["acceleration"])
 

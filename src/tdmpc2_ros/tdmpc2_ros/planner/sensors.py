@@ -114,7 +114,7 @@ class SensorInput:
         if self._simulated and now == 0.0:
             return  # before the first /clock no stamp can be judged
         try:
-            stamp = row.store(message, self.state, lambda: now, self._check)
+            stamp = row.store(message, self.state, lambda: now, partial(self._check, row, now))
         except SensorError as problem:
             self._refuse(row, problem)
             return
@@ -129,7 +129,8 @@ class SensorInput:
             self._oldest = oldest
             self.fresh()
 
-    def _check(self, reading: Reading) -> None:
+    def _check(self, row: SourceTopic, now: float, reading: Reading) -> None:
+        row.check_time(reading.stamp, now, self._embodiment)
         acceleration = reading.fields.get("acceleration")
         if acceleration is not None and reading.stamp is not None:
             self._gravity.check(reading.stamp, reading.fields["orientation"], acceleration)
