@@ -17,6 +17,13 @@ COMMAND_CONTROLLERS: dict[str, CommandInterface] = {
 """What the planner can drive, and the command interface that each needs."""
 
 
+_FROM_DESIRED = (
+    "    # A chunk goes on from the target of the moment, as in training. By default it goes on from the",
+    "    # measured position, 50 times a second: the drives lose the offset that carries the robot, it sags.",
+    "    interpolate_from_desired_state: true",
+)
+
+
 def broadcasters(embodiment: Embodiment) -> tuple[str, ...]:
     """Those that the robot has sensors for."""
     return BROADCASTERS if embodiment.imu_frame else BROADCASTERS[:1]
@@ -59,6 +66,7 @@ def controllers_text(embodiment: Embodiment, prefix: str = "") -> str:
         "  ros__parameters:",
         "    command_interfaces: [position]",
         "    state_interfaces: [position, velocity]",
+        *_FROM_DESIRED,
         *joints,
         "",
         "# Alternative. It has no timeout: the last command acts for ever.",
@@ -72,6 +80,7 @@ def controllers_text(embodiment: Embodiment, prefix: str = "") -> str:
         "  ros__parameters:",
         "    command_interfaces: [effort]",
         "    state_interfaces: [position, velocity]",
+        *_FROM_DESIRED,
         *joints,
         "    gains:",
         *(

@@ -70,6 +70,7 @@ def xacro_text(embodiment: Embodiment, shared: str = SHARED, links: list[Element
     SubElement(root, f"{_XACRO}include", filename=shared)
     if links is None:
         links = urdf_elements(read_tree(embodiment), "${prefix}")
+    _widen(links, embodiment)
     root.extend(links)
     stance = read_stance(embodiment)
     followers = [joint.get("name", "") for joint in links if joint.find("mimic") is not None]
@@ -132,6 +133,29 @@ def hardware_parameters(text: str) -> dict[str, str]:
         if not equals or not name:
             raise UserError(f"hardware_parameters: {name!r} is no name=value; separate pairs by spaces")
     return {name: value for name, _, value in pairs}
+
+
+OVERTRAVEL = 0.1
+"""rad by which URDF limits lie outside those that the planner keeps. Joints run past a stop that gives under
+load, and ros2_control ends the controller of a joint that is measured 0.0087 rad outside its URDF limits."""
+SPEED_MARGIN = 2.0
+"""URDF velocity limits over the joints'. A trajectory controller that goes on from its last target covers the
+way of two periods in the first, which enforce_command_limits would cut off."""
+
+
+def _widen(links: list[Element], embodiment: Embodiment) -> None:
+    """Move the limits of the embodiment's joints outwards, in place, where they are closer."""
+    limits = {f"${{prefix}}{joint.name}": joint for joint in embodiment.joints}
+    for element in links:
+        joint, limit = limits.get(element.get("name", "")), element.find("limit")
+        if element.tag != "joint" or joint is None or limit is None:
+            continue
+        if element.get("type") != "continuous":
+            lower, upper = joint.lower - OVERTRAVEL, joint.upper + OVERTRAVEL
+            limit.set("lower", f"{min(float(limit.get('lower', 0.0)), lower):.10g}")
+            limit.set("upper", f"{max(float(limit.get('upper', 0.0)), upper):.10g}")
+        velocity = max(float(limit.get("velocity", 0.0)), SPEED_MARGIN * joint.velocity)
+        limit.set("velocity", f"{velocity:.10g}")
 
 
 def _control(embodiment: Embodiment, free_joint: str, followers: list[str]) -> Element:

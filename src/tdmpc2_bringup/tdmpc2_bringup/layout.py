@@ -5,19 +5,25 @@ No launch imports.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tdmpc2_bringup.controllers import COMMAND_CONTROLLERS, broadcasters
 from tdmpc2_bringup.robot_files import RobotFiles
 from tdmpc2_bringup.settings import Settings
+from tdmpc2_core.config import closest
 from tdmpc2_core.descriptions import read_stance
 from tdmpc2_core.errors import UserError
 
 Installed = Callable[[str], bool]
 """Whether a ROS package is there."""
 Role = Literal["", "essential", "gate", "planner"]
+
+
+THREADS = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+"""Of OpenMP, where the user has not set them: by default its idle threads spin on every core."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class NodeSpec:
     arguments: tuple[str, ...] = ()
     remappings: tuple[tuple[str, str], ...] = ()
     role: Role = ""
-    ours: bool = True  # takes --log-level
+    ours: bool = True  # takes --log-level, and `THREADS` into its environment
 
 
 @dataclass(frozen=True)
@@ -79,18 +85,21 @@ class Gates:
         return not self._closed
 
 
-def layout(robot: RobotFiles, installed: Installed) -> Layout:
+def layout(robot: RobotFiles, installed: Installed, plugins: Collection[str] = ()) -> Layout:
     """All nodes for a robot and its settings.
 
     Args:
         robot: the robot, its files and settings.
         installed: whether a ROS package is there; optional ones are done without, with a note.
+        plugins: hardware plug-ins of ros2_control that are installed; empty where they are not known.
 
     Raises:
         UserError: a package that the backend needs is missing, or settings and files do not fit.
     """
     settings = robot.settings
     _check_controller(robot)
+    _check_model(robot)
+    _check_plugin(settings.hardware_plugin if settings.sim == "none" else "", plugins)
     backend = _backend(robot, installed)
     sim_time = settings.use_sim_time == "true" or (settings.use_sim_time == "auto" and backend.clock)
     base = backend.layout(robot, sim_time)
@@ -299,9 +308,13 @@ def _state_publisher(robot: RobotFiles, sim_time: bool) -> NodeSpec:
     return NodeSpec("robot_state_publisher", "robot_state_publisher", "robot_state_publisher", (parameters,))
 
 
+_MANAGER_SECONDS = "120"
+"""Longest start of a manager and its hardware; without a limit the spawner waits for ever."""
+
+
 def _spawner(robot: RobotFiles) -> NodeSpec:
     names = (*broadcasters(robot.embodiment), robot.settings.controller)
-    arguments = (*names, "--param-file", robot.controllers)
+    arguments = (*names, "--param-file", robot.controllers, "--controller-manager-timeout", _MANAGER_SECONDS)
     return NodeSpec(
         "controller_manager",
         "spawner",
@@ -309,6 +322,22 @@ def _spawner(robot: RobotFiles) -> NodeSpec:
         role="gate",
         ours=False,
     )
+
+
+def _check_model(robot: RobotFiles) -> None:
+    """Raise UserError when there is no bundle: the planner would stay idle."""
+    if not Path(robot.model).exists():
+        which = "model" if robot.settings.model else f"robot {robot.embodiment.name}"
+        raise UserError(f"{which}: no checkpoint bundle {robot.model!r}; give its folder as model:=FOLDER")
+
+
+def _check_plugin(name: str, known: Collection[str]) -> None:
+    """Raise UserError when no package offers the plug-in: the manager would wait for it for ever."""
+    if name and known and name not in known:
+        raise UserError(
+            f"hardware_plugin: no installed package offers {name!r}{closest(name, known)}; installed: "
+            f"{', '.join(sorted(known))}"
+        )
 
 
 def _check_controller(robot: RobotFiles) -> None:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from tdmpc2_bringup.description import Sim
-from tdmpc2_core.config import from_mapping, setting
+from tdmpc2_core.config import closest, from_mapping, setting
 from tdmpc2_core.errors import UserError
 from tdmpc2_ros.naming import MAX_ROBOTS, robot_name
 
 Choice = Literal["auto", "true", "false"]
+OnExit = Literal["respawn", "shutdown", "ignore"]
 Controller = Literal[
     "joint_trajectory_controller", "forward_position_controller", "effort_trajectory_controller"
 ]
@@ -51,6 +52,11 @@ class Settings:
         "", why='sim:=none: parameters of the plug-in, "robot_ip=10.0.0.2 ..."'
     )
     autostart: Choice = setting("auto", why="bring the planner to active; auto: not on hardware")
+    on_planner_exit: OnExit = setting(
+        "respawn",
+        why="when the planner ends by itself: respawn (started again, and brought to active as autostart "
+        "says), shutdown (the launch ends), ignore (the controller holds its last target)",
+    )
     record: str = setting("", why="folder for a rosbag2, which must not exist; empty records nothing")
     log_level: Literal["debug", "info", "warn", "error", "fatal"] = setting(
         "info", why="severity from which nodes log"
@@ -90,6 +96,16 @@ def settings_from(given: Mapping[str, str]) -> Settings:
         if name in given
     }
     return from_mapping(Settings, values, "launch arguments")
+
+
+def unknown_arguments(given: Iterable[str], known: Iterable[str]) -> str:
+    """A sentence about arguments that a launch file does not have, which launch passes over; else empty.
+
+    Those of a launch file that includes it are among them, so they are no mistake as such.
+    """
+    accepted = list(known)
+    strange = [f"{name}{closest(name, accepted)}" for name in sorted(set(given) - set(accepted))]
+    return f"launch arguments that have no effect here: {', '.join(strange)}" if strange else ""
 
 
 def _text(value: bool | str) -> str:

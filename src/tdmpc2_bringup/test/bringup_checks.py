@@ -61,6 +61,8 @@ def controller_problems(file: Path, embodiment: Embodiment, prefix: str = "") ->
         given = [*commands, *parameters.get("state_interfaces", [])]
         given += [parameters["interface_name"]] if "interface_name" in parameters else []
         problems += [f"{name}: unknown interface {each}" for each in given if each not in interfaces]
+        if commands and parameters.get("interpolate_from_desired_state") is not True:
+            problems.append(f"{name}: interpolate_from_desired_state is not on")
         if commands == ["effort"]:
             gains = {joint: (each["p"], each["d"]) for joint, each in parameters["gains"].items()}
             wanted = {prefix + joint.name: (joint.kp, joint.kd) for joint in embodiment.joints}

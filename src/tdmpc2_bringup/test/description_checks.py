@@ -52,15 +52,15 @@ def _structure(root: Element, links: dict, joints: dict) -> list[str]:
 
 
 def _limits(joints: dict, embodiment: Embodiment, model: mujoco.MjModel, prefix: str) -> list[str]:
-    """Limits of the URDF, the YAML and the MJCF are the same; gains of the YAML and the MJCF are."""
+    """Limits of the YAML and the MJCF are the same, those of the URDF by their margins wider; gains too."""
     problems = []
     for joint in embodiment.joints:
         given = joints[prefix + joint.name].find("limit")
-        for key in ("lower", "upper", "effort", "velocity"):
-            if abs(float(given.get(key)) - getattr(joint, key)) > CLOSE:
-                problems.append(
-                    f"{joint.name}: {key} is {given.get(key)}, the embodiment has {getattr(joint, key)}"
-                )
+        wanted = {"lower": joint.lower - 0.1, "upper": joint.upper + 0.1}
+        wanted |= {"effort": joint.effort, "velocity": 2.0 * joint.velocity}
+        for key, value in wanted.items():
+            if abs(float(given.get(key)) - value) > CLOSE:
+                problems.append(f"{joint.name}: {key} is {given.get(key)}, must be {value}")
         index = model.joint(joint.name).id
         if np.abs(model.jnt_range[index] - (joint.lower, joint.upper)).max() > CLOSE:
             problems.append(f"{joint.name}: range of the MJCF is not that of the embodiment")

@@ -36,6 +36,12 @@ def make_prefix(folder: Path, stand_ins: bool) -> Path:
     (index / "tdmpc2_bringup").touch()
     (folder / "share/tdmpc2_bringup").symlink_to(SOURCE / "tdmpc2_bringup")
     _programs(folder, index, "tdmpc2_ros", {name: ["-m", module] for name, module in NODES.items()})
+    plugins = folder / "share/ament_index/resource_index/hardware_interface__pluginlib__plugin"
+    plugins.mkdir()
+    (plugins / "mock_hardware").write_text("share/mock_hardware.xml\n")
+    (folder / "share/mock_hardware.xml").write_text(
+        '<library path="mock"><class name="mock_components/GenericSystem" type="mock::System"/></library>\n'
+    )
     script = str(Path(__file__).with_name("stand_in_control.py"))
     for package, names in CONTROL.items() if stand_ins else ():
         _programs(folder, index, package, {name: [script, name] for name in names})

@@ -40,6 +40,7 @@ def test_controllers_fit_the_robot(file):
     [
         ("      - RR_calf_joint", "      - RR_calf", "joints are not those of quadruped"),
         ("enforce_command_limits: true", "enforce_command_limits: false", "enforce_command_limits"),
+        ("desired_state: true", "desired_state: false", "interpolate_from_desired_state is not on"),
         ("update_rate: 250", "update_rate: 200", "update_rate 200"),
         ("interface_name: position", "interface_name: posture", "unknown interface posture"),
         ("p: 60.0", "p: 61.0", "gains are not those of quadruped"),

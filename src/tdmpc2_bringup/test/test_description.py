@@ -7,14 +7,17 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import mujoco
+import numpy as np
 import pytest
 from description_checks import description_problems
+from stock_controllers import Limiter, limiter_of
 from workspace_support import SOURCE
 
 from tdmpc2_bringup.description import Backend, hardware_parameters, robot_description
 from tdmpc2_bringup.generate import files
 from tdmpc2_bringup.robot_files import RobotFiles
 from tdmpc2_bringup.settings import Settings
+from tdmpc2_core.descriptions import urdf_text
 from tdmpc2_core.descriptions.from_urdf import import_urdf
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment, shipped_names
@@ -71,7 +74,7 @@ def test_mujoco_reads_the_urdf(robot, tmp_path):
     ("text", "broken", "problem"),
     [
         ('joint name="RR_calf_joint" type', 'joint name="RR_calf" type', "no joint RR_calf_joint"),
-        ('lower="-2.7227"', 'lower="-2.8"', "lower is -2.8"),
+        ('lower="-2.8227"', 'lower="-2.9"', "lower is -2.9"),
         ('axis xyz="1 0 0"', 'axis xyz="-1 0 0"', "forward kinematics differ"),
         ('xyz="0.1934 0.0465 0"', 'xyz="0.1934 0.0465 0.00001"', "forward kinematics differ"),
         ('mass value="0.154"', 'mass value="0.155"', "mass, centre of mass or inertia"),
@@ -91,6 +94,23 @@ def test_a_difference_is_noticed(text, broken, problem):
     assert text in original
     problems = description_problems(original.replace(text, broken), Embodiment.load("quadruped"))
     assert any(problem in each for each in problems), problems
+
+
+@pytest.mark.parametrize("maker", [False, True])
+def test_a_joint_past_its_stop_does_not_end_the_controller(tmp_path, maker):
+    """A knee was measured at -0.098 rad with its limit at -0.087; the limiter throws 0.0087 rad outside."""
+    robot, settings = Embodiment.load("humanoid"), Settings(sim="mock")
+    if maker:  # a URDF of the robot's maker, with the limits that the planner keeps
+        (tmp_path / "maker.urdf").write_text(urdf_text(robot))
+        settings = Settings(sim="mock", description_file=str(tmp_path / "maker.urdf"))
+    root = ElementTree.fromstring(RobotFiles("humanoid", settings, SHARE, tmp_path).description())
+    knee = robot.joint_names.index("left_knee_joint")
+    measured = np.array(robot.default_position)
+    measured[knee] = -0.098
+    narrow = Limiter(robot.lower, robot.upper, np.array([joint.velocity for joint in robot.joints]))
+    for limiter, throws in ((narrow, True), (limiter_of(root, robot.joint_names), False)):
+        limiter.enforce(measured, measured, 0.002)
+        assert limiter.throws is throws
 
 
 def test_mock_hardware_measures_a_level_robot_at_rest():

@@ -166,11 +166,12 @@ def test_health_check_finds_the_node(name, code):
             probe.kill()
 
 
-def test_entrypoint_runs_a_command_in_the_environment():
+def test_entrypoint_runs_a_command_in_the_environment(tmp_path):
     entrypoint = DOCKER / "entrypoint.sh"
     shown = subprocess.run([entrypoint, "--help"], capture_output=True, text=True, timeout=30, check=True)
     assert shown.stdout.startswith("usage: ")
-    environment = {**os.environ, "TDMPC2_VENV": os.environ.get("VIRTUAL_ENV", str(ROOT / ".venv"))}
-    command = [entrypoint, "python", "-c", "import os; print(os.environ['RMW_IMPLEMENTATION'])"]
+    (tmp_path / "env.sh").write_text("export FROM_THE_ENVIRONMENT=yes\n")
+    environment = {**os.environ, "TDMPC2_VENV": str(tmp_path)}
+    command = [entrypoint, "sh", "-c", "echo $FROM_THE_ENVIRONMENT $0", "argument"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
-    assert result.stdout == "rmw_fastrtps_cpp\n", result.stderr
+    assert result.stdout == "yes argument\n", result.stderr

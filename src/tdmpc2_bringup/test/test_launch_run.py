@@ -2,7 +2,9 @@
 
 import os
 import signal
+import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from launch_support import LAUNCH, make_prefix, processes_of
@@ -11,15 +13,17 @@ from workspace_support import SOURCE
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed: it has no wheel")
 
-from fake_robot import random_bundle  # noqa: E402
+from ament_index_python.packages import get_packages_with_prefixes  # noqa: E402
 from lifecycle_msgs.srv import GetState  # noqa: E402
 from processes import domain, wait_until  # noqa: E402
+from random_agent import random_bundle  # noqa: E402
 from trajectory_msgs.msg import JointTrajectory  # noqa: E402
 
 from tdmpc2_bringup.settings import arguments  # noqa: E402
 from tdmpc2_core.robots import Embodiment, shipped_names  # noqa: E402
 
 LAUNCH_FILES = SOURCE / "tdmpc2_bringup" / "launch"
+MUJOCO = "mujoco_ros2_control" in get_packages_with_prefixes()  # then it moves the robots
 START = 120.0  # s that a loaded machine may take to import torch in several processes
 pytestmark = pytest.mark.timeout(400)
 
@@ -69,7 +73,7 @@ def test_simulation_planner_and_recorder_start_and_stop(tmp_path, monkeypatch, r
         wait_until(lambda: len(sent) > 20, START, lambda: process.log)
         assert set(sent[-1].joint_names) == {f"a_{name}" for name in Embodiment.load(robot).joint_names}
         assert state(own, "/planner") == "active"
-        assert "stands in for ros2_control" in process.log
+        assert ("stands in for ros2_control" in process.log) is not MUJOCO
         stop(own, process)
     assert (tmp_path / "bag" / "metadata.yaml").is_file()
 
@@ -101,6 +105,7 @@ def test_without_its_controllers_the_planner_stays_inactive(tmp_path, monkeypatc
         ("sim:=gazebo", "sim:=gazebo needs packages that are not installed: gz_ros2_control"),
         ("params_file:=nowhere.yaml", "params_file: no file 'nowhere.yaml'"),
         ("sim:=isaac", "Valid options are"),
+        ("model:=/nope", "no checkpoint bundle '/nope'"),
     ],
 )
 def test_a_mistake_ends_the_launch_with_one_sentence(tmp_path, monkeypatch, given, sentence):
@@ -109,6 +114,65 @@ def test_a_mistake_ends_the_launch_with_one_sentence(tmp_path, monkeypatch, give
         assert sentence in process.log
         assert "Traceback" not in process.log
         assert not processes_of(own.id)
+
+
+def test_a_plug_in_that_nobody_offers_ends_the_launch_with_one_sentence(tmp_path, monkeypatch):
+    given = "sim:=none", "hardware_plugin:=mock_components/GenericSytem"
+    with launched(tmp_path, monkeypatch, "quadruped", *given, stand_ins=True) as (own, process):
+        assert process.wait(60.0) != 0
+        assert "did you mean 'mock_components/GenericSystem'" in process.log
+        assert "Traceback" not in process.log and not processes_of(own.id)
+
+
+def planner_of(own) -> int:
+    """Id of the planner's process; the oldest where launch's shell is another."""
+    return min(number for number, command in processes_of(own.id).items() if "tdmpc2_ros.planner" in command)
+
+
+def test_a_killed_planner_comes_back_and_walks_on(tmp_path, monkeypatch):
+    given = "sim:=mock", "hedless:=true"
+    with launched(tmp_path, monkeypatch, "quadruped", *given, stand_ins=True) as (own, process):
+        sent = commands(own, "joint_trajectory_controller/joint_trajectory")
+        wait_until(lambda: len(sent) > 20, START, lambda: process.log)
+        assert "hedless (did you mean 'headless'?)" in process.log
+        number = planner_of(own)
+        variables = Path(f"/proc/{number}/environ").read_bytes().split(b"\0")
+        assert b"OMP_WAIT_POLICY=PASSIVE" in variables and b"OMP_NUM_THREADS=1" in variables
+        os.kill(number, signal.SIGKILL)
+        process.wait_for_log("planner ended with code -9; it is started again", 20.0)
+        sent.clear()
+        wait_until(lambda: len(sent) > 20, START, lambda: process.log)
+        assert planner_of(own) != number and state(own, "/planner") == "active"
+        stop(own, process)
+
+
+@pytest.mark.parametrize(("choice", "ends"), [("shutdown", True), ("ignore", False)])
+def test_what_a_killed_planner_leads_to_is_an_argument(tmp_path, monkeypatch, choice, ends):
+    given = "sim:=mock", f"on_planner_exit:={choice}"
+    with launched(tmp_path, monkeypatch, "quadruped", *given, stand_ins=True) as (own, process):
+        sent = commands(own, "joint_trajectory_controller/joint_trajectory")
+        wait_until(lambda: len(sent) > 5, START, lambda: process.log)
+        os.kill(planner_of(own), signal.SIGKILL)
+        process.wait_for_log("planner ended with code -9", 20.0)
+        if ends:
+            process.wait(60.0)
+            assert "Traceback" not in process.log and not processes_of(own.id)
+            return
+        assert "holds its last target" in process.log
+        time.sleep(2.0)
+        assert not any("tdmpc2_ros.planner" in each for each in processes_of(own.id).values())
+        stop(own, process)
+
+
+def test_the_managers_end_ends_the_launch_in_order(tmp_path, monkeypatch):
+    with launched(tmp_path, monkeypatch, "quadruped", "sim:=mock", stand_ins=True) as (own, process):
+        sent = commands(own, "joint_trajectory_controller/joint_trajectory")
+        wait_until(lambda: len(sent) > 5, START, lambda: process.log)
+        managers = [n for n, command in processes_of(own.id).items() if "ros2_control_node" in command]
+        os.kill(min(managers), signal.SIGKILL)
+        process.wait(60.0)
+        wait_until(lambda: not processes_of(own.id), 10.0, lambda: f"left behind: {processes_of(own.id)}")
+        assert "ros2_control_node ended" in process.log and "Traceback" not in process.log, process.log
 
 
 def test_launch_knows_the_arguments():

@@ -11,6 +11,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 pytest.importorskip("tdmpc2_msgs", reason="tdmpc2_msgs is missing: no C++ compiler, or env.sh not sourced")
 
+from processes import patience  # noqa: E402
 from rclpy.action import ActionClient  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from tdmpc2_msgs.action import FineTune  # noqa: E402
@@ -64,7 +65,7 @@ def client():
             client.node.destroy_node()
             client.context.shutdown()
             server.terminate()
-            assert server.wait(timeout=10) == 0
+            assert server.wait(timeout=patience(20.0)) == 0
         finally:
             server.kill()
 

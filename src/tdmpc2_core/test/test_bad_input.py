@@ -8,6 +8,7 @@ import torch
 from parity import SHIPPED
 from planning_support import small_model
 
+from tdmpc2_core import cli
 from tdmpc2_core.agent import Agent, ObservationError
 from tdmpc2_core.checkpoint import Bundle
 from tdmpc2_core.checkpoint.official import to_current
@@ -79,3 +80,11 @@ def test_official_file_without_a_network() -> None:
         rest = {k: v for k, v in state.items() if isinstance(v, torch.Tensor) and not k.startswith(part)}
         with pytest.raises(UserError, match=f"lacks {part}.2.weight"):
             to_current(rest, "file.pt")
+
+
+@pytest.mark.parametrize("task", ["mw-push", "mt30", "walker-wak", "quadruped"])
+def test_training_on_a_task_that_is_not_there_names_tasks(task, capsys, tmp_path) -> None:
+    assert cli.main(["train", f"task={task}", f"out={tmp_path / 'run'}"]) == 2
+    message = capsys.readouterr().err
+    assert f"no benchmark task '{task}'" in message and "walker-walk" in message
+    assert "humanoid," not in message and not (tmp_path / "run").exists()

@@ -177,6 +177,20 @@ def test_emergency_stop_holds_one_pose(bench):
     assert here.tick().mode == "plan"
 
 
+def test_a_controller_that_does_not_listen_is_sent_nothing_and_returned_to_from_the_measured_pose(bench):
+    here = bench(1.0, 1.0, 1.0)
+    here.tick()
+    for _ in range(3):
+        decision = here.tick(unheard="it is inactive")
+        assert (decision.mode, decision.reason, decision.targets) == ("no_controller", "it is inactive", None)
+    assert here.tick(unheard="it is inactive", estop=True).mode == "estop"
+    moved = ROBOT.default_position - 0.3
+    decision = here.tick(position=moved)
+    step = ROBOT.safety.max_target_rate * PERIOD
+    assert decision.mode == "plan"
+    assert np.abs(decision.targets[0] - moved).max() <= step + 1e-9
+
+
 def test_every_row_keeps_rate_and_limits(bench):
     here = bench(1.0)
     decision = here.tick()

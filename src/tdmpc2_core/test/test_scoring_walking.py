@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.scoring.course import Course
-from tdmpc2_core.scoring.evaluation import WalkEvaluation, evaluate_robot, evaluation_table, summary
+from tdmpc2_core.scoring.evaluation import evaluate_robot, evaluation_table
 from tdmpc2_core.scoring.walking import Motion, score_walk, tracking_errors
 
 ROBOT = Embodiment.load("quadruped")
@@ -98,12 +100,29 @@ def test_training_and_quickstart_judge_alike(monkeypatch):
     assert score_walk(motion, course, ROBOT).velocity_error == pytest.approx(expected, abs=0.01)
 
 
-def test_a_robot_without_commands_has_no_columns_of_following():
-    nothing = float("nan")
-    still = WalkEvaluation(-0.1, nothing, nothing, nothing, falls=0, episodes=2)
-    assert "nan" not in evaluation_table({"mppi": still}) + summary(still)
-    assert summary(still) == "reward/step -0.100, falls 0/2"
-    turning = WalkEvaluation(-0.1, 0.05, 0.02, nothing, falls=0, episodes=2)
-    assert summary(turning) == (
-        "reward/step -0.100, velocity error 0.050 m/s, yaw-rate error 0.020 rad/s, falls 0/2"
-    )
+def without_command(folder: Path) -> Embodiment:
+    """The robot as one that nobody tells where to go, in files of its own."""
+    mapping = ROBOT.to_dict()
+    for key in ("command", "clock"):
+        mapping.pop(key)
+    terms = mapping["observation"]["terms"]
+    mapping["observation"]["terms"] = [t for t in terms if t["name"] not in ("command", "gait_phase")]
+    mapping["reward"] = {"terms": [{"name": "stand_pose", "weight": -1.0}]}
+    mapping.pop("demonstrator", None)
+    shutil.copytree(ROBOT.directory, folder)
+    (folder / "embodiment.yaml").write_text(json.dumps(mapping))
+    return Embodiment.load(str(folder))
+
+
+def test_a_robot_without_commands_has_no_columns_of_following(tmp_path):
+    robot = without_command(tmp_path / "robot")
+    agent = Agent(small_model(robot.observation_dim, robot.action_dim, seed=0), "policy", embodiment=robot)
+    table = evaluation_table({"policy": evaluate_robot(agent, robot, seconds=0.1, episodes=2)})
+    assert table.splitlines()[0].split() == ["planner", "reward/step", "falls"]
+    assert "nan" not in table and "0/2" in table
+
+
+def test_an_episode_too_short_to_follow_shows_dashes():
+    agent = Agent(small_model(ROBOT.observation_dim, ROBOT.action_dim, seed=0), "policy", embodiment=ROBOT)
+    table = evaluation_table({"policy": evaluate_robot(agent, ROBOT, seconds=0.1, episodes=1)})
+    assert "nan" not in table and table.splitlines()[1].split().count("-") == 3

@@ -18,6 +18,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from numpy.typing import ArrayLike, NDArray
+from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray
@@ -70,7 +71,7 @@ def decode_joint_state(message: JointState, robot: Embodiment) -> Reading:
 
 
 def decode_imu(message: Imu, robot: Embodiment) -> Reading:
-    """Orientation xyzw and angular velocity, rad/s.
+    """Orientation xyzw and angular velocity, rad/s; acceleration, m/s^2, where it is measured.
 
     Raises SensorError when a covariance of -1 says that a part is not measured (REP-145).
     """
@@ -79,8 +80,10 @@ def decode_imu(message: Imu, robot: Embodiment) -> Reading:
             raise SensorError(
                 f"imu: {part} is marked as not measured ({part}_covariance[0] is -1); it is needed"
             )
-    q, w = message.orientation, message.angular_velocity
+    q, w, a = message.orientation, message.angular_velocity, message.linear_acceleration
     fields = {"orientation": (q.x, q.y, q.z, q.w), "angular_velocity": (w.x, w.y, w.z)}
+    if message.linear_acceleration_covariance[0] != -1.0:
+        fields["acceleration"] = (a.x, a.y, a.z)
     return Reading(to_seconds(message.header.stamp), fields)
 
 
@@ -292,6 +295,45 @@ def imu_encoder(robot: Embodiment) -> Encode:
     return encode
 
 
+_ANOTHER_CLOCK = 86400.0  # s by which stamps of one clock never differ
+EPOCH = 1e9
+"""s; system time is beyond it, simulated time and time since a start are below."""
+
+
+def check_stamp(what: str, stamp: float, now: float) -> None:
+    """Raise SensorError when a stamp (s) cannot be of the clock that says `now` (s)."""
+    if stamp == 0.0:
+        raise SensorError(f"{what}: the stamp is zero; the sender must stamp its messages when it measures")
+    if abs(now - stamp) < _ANOTHER_CLOCK:
+        return
+    if stamp < EPOCH <= now:
+        raise SensorError(
+            f"{what}: stamped {stamp:.0f} s, which is simulated time or time since a start, while this node "
+            "takes system time; set its use_sim_time where /clock is published, or stamp with system time"
+        )
+    if now < EPOCH <= stamp:
+        raise SensorError(
+            f"{what}: stamped with system time, while this node follows /clock; set use_sim_time of the "
+            "sender too, or of no node"
+        )
+    where = "ahead of" if stamp > now else "behind"
+    raise SensorError(
+        f"{what}: stamped {abs(now - stamp) / _ANOTHER_CLOCK:.0f} days {where} this clock; synchronise the "
+        "clocks of both machines (chrony)"
+    )
+
+
+def other_types(node: Node, topic: str, kind: type, publishers: bool = True) -> list[str]:
+    """Types other than `kind` that publishers, or else subscriptions, of a topic have: DDS joins neither."""
+    look = node.get_publishers_info_by_topic if publishers else node.get_subscriptions_info_by_topic
+    return sorted({info.topic_type for info in look(topic)} - {type_name(kind)})
+
+
+def type_name(kind: type) -> str:
+    """A message type as ROS names it, such as geometry_msgs/msg/Twist."""
+    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+
+
 @dataclass(frozen=True)
 class SourceTopic:
     """How a source of `tdmpc2_core.robots.SOURCES` travels.
@@ -314,15 +356,61 @@ class SourceTopic:
         """Type of its messages."""
         return self.stamped if stamped and self.stamped else self.message
 
-    def store(self, message: Any, sensors: SensorState, now: Callable[[], float]) -> float:
-        """Store what a message says under its stamp (s), which is returned; `now` is asked where it has none.
+    def mismatch(self, node: Node, topic: str, stamped: bool = False) -> str:
+        """What is wrong when somebody publishes the source as another type, under the resolved name `topic`;
+        else empty."""
+        kind = self.kind(stamped)
+        others = other_types(node, topic, kind)
+        if not others:
+            return ""
+        advice = "remap one of them, or mend the sender"
+        if self.stamped is not None and {type_name(self.message), type_name(self.stamped)} >= set(others):
+            advice = (
+                f"set the parameter cmd_vel_stamped to {'false' if stamped else 'true'}, or mend the sender"
+            )
+        return (
+            f"{topic}: somebody sends {', '.join(others)}, which is not heard: {type_name(kind)} is taken; "
+            f"{advice}"
+        )
 
-        Raises SensorError, and nothing is stored then.
+    def store(
+        self,
+        message: Any,
+        sensors: SensorState,
+        now: Callable[[], float],
+        check: Callable[[Reading], None] = lambda reading: None,
+    ) -> float | None:
+        """Store what a message says under its stamp (s); `now` is asked where it has none.
+
+        Args:
+            check: a further look at the reading before it is stored; raises SensorError.
+
+        Returns:
+            The stamp; None where the message says nothing about the robot.
+
+        Raises:
+            SensorError: the message cannot be used; nothing is stored.
         """
         reading = self.decode(message, sensors.embodiment)
         stamp = now() if reading.stamp is None else reading.stamp
-        sensors.store(self.source, stamp, reading.fields, reading.names)
-        return stamp
+        check(reading)
+        return stamp if sensors.store(self.source, stamp, reading.fields, reading.names) else None
+
+    def check_time(self, stamp: float | None, now: float, robot: Embodiment) -> None:
+        """Raise SensorError when a reading's stamp (s), where it has one, cannot be of the clock that says
+        `now` (s), or is that of a command that its timeout ended before it came."""
+        if stamp is None:
+            return
+        check_stamp(self.source, stamp, now)
+        if self.command != "twist" or robot.twist_command is None:
+            return
+        most = robot.twist_command.timeout
+        if abs(now - stamp) > most:
+            when = "ago" if stamp < now else "ahead of this clock"
+            raise SensorError(
+                f"command: stamped {abs(now - stamp):.3g} s {when}, at most {most:g} s; synchronise the "
+                "clocks, or send zero stamps"
+            )
 
 
 SOURCE_TOPICS: dict[str, SourceTopic] = {

@@ -72,12 +72,19 @@ class Companion:
     For what must not wait for the first node's callbacks, or be slowed by its size: before every callback
     rclpy lists all that a node has. Topics and services are made on `node` under names that the first node
     resolved (`Node.resolve_topic_name`), as remappings are its alone.
+
+    Args:
+        clocked: the node follows the first one's clock, /clock under its name there, by a subscription of
+            its own; else system time.
     """
 
-    def __init__(self, first: Node, suffix: str) -> None:
+    def __init__(self, first: Node, suffix: str, clocked: bool = False) -> None:
+        clock = first.resolve_topic_name("/clock")
         self.node = rclpy.create_node(
             f"{first.get_name()}_{suffix}",
             namespace=first.get_namespace(),
+            cli_args=["--ros-args", "-r", f"/clock:={clock}"],
+            parameter_overrides=[first.get_parameter("use_sim_time")] if clocked else [],
             use_global_arguments=False,
             start_parameter_services=False,
             enable_rosout=False,

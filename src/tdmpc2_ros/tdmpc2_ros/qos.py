@@ -11,8 +11,9 @@ def _profile(reliability: ReliabilityPolicy, durability: DurabilityPolicy, depth
     )
 
 
-SENSOR_INPUT = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 1)
-"""Subscribing to sensors (REP-2003): only the newest sample counts. Matches reliable publishers too."""
+SENSOR_INPUT = _profile(ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE, 10)
+"""Subscribing to sensors (REP-2003). Matches reliable publishers too. Several may share a topic, as an arm
+and its gripper do: one of them must not push out the message that the other sent with it."""
 
 SENSOR_OUTPUT = _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 1)
 """Publishing sensors as ros2_control's broadcasters do, so that reliable subscribers match too."""

@@ -46,10 +46,16 @@ def test_joint_state_is_mapped_by_name_and_keeps_its_stamp():
     assert np.array_equal(sample.position, position) and np.array_equal(sample.velocity, velocity)
 
 
+def test_a_joint_that_is_left_out_is_waited_for_by_name():
+    sensors = SensorState(ROBOT)
+    some = conversions.joint_state_message(1.0, NAMES[:-1], np.zeros(11), np.zeros(11))
+    assert JOINTS.store(some, sensors, never) == 1.0
+    assert sensors.snapshot().joints is None and f"joints: missing {NAMES[-1]}" in sensors.stale(1.0)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"name": NAMES[:-1], "position": [0.0] * 11, "velocity": [0.0] * 11}, NAMES[-1]),
         ({"position": [math.nan] + [0.0] * 11}, "nan"),
         ({"position": [0.0] * 3}, "3 values"),
         ({"velocity": []}, "velocity"),

@@ -8,18 +8,29 @@ import time
 
 import pytest
 from fake_robot import FakeRobot
+from geometry_msgs.msg import TwistStamped
 from processes import Domain, domain
 from random_agent import random_bundle
-from sensor_msgs.msg import JointState
+from rosgraph_msgs.msg import Clock as ClockMessage
+from sensor_msgs.msg import Imu, JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_ros import qos
 from tdmpc2_ros.doctor import __main__ as doctor
 from tdmpc2_ros.doctor import checks as doctor_checks
 from tdmpc2_ros.doctor.robot import RunningRobot
-from tdmpc2_ros.messages import joint_state_message
+from tdmpc2_ros.messages import imu_message, joint_state_message, to_time
 
 DOCTOR = "tdmpc2_ros.doctor"
+LISTENER = """
+import rclpy
+from geometry_msgs.msg import Twist
+rclpy.init()
+node = rclpy.create_node("listener")
+node.create_subscription(Twist, "cmd_vel", print, 1)
+print("ready", flush=True)
+rclpy.spin(node)
+"""
 
 
 def examine(own: Domain, *arguments: str, **environment: str) -> tuple[int, dict[str, dict]]:
@@ -101,6 +112,65 @@ def test_stamps_of_another_clock_are_pointed_out():
         code, found = examine(own, "--timeout", "10", "--namespace", "a")
     assert code == 1, "no IMU and no controller"
     assert found["joint_states"]["level"] == "warn" and "clock" in found["joint_states"]["advice"]
+
+
+def looked(own: Domain, monkeypatch) -> dict:
+    """Findings about the running robot, by check."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(own.id))
+    with RunningRobot(doctor.Embodiment.load("quadruped"), "", 10.0) as there:
+        return {finding.check: finding for finding in [*there.sensors(), *there.commands()]}
+
+
+def test_simulated_time_is_healthy_where_the_clock_is_and_named_where_it_is_not(monkeypatch):
+    """Stamps of a simulation are 1.8e9 s behind system time."""
+    names = list(doctor.Embodiment.load("quadruped").joint_names)
+    with domain() as own:
+        joints = own.node.create_publisher(JointState, "joint_states", qos.SENSOR_OUTPUT)
+        clock = own.node.create_publisher(ClockMessage, "/clock", qos.CLOCK)
+        running, started = threading.Event(), time.monotonic()
+        running.set()
+
+        def publish():
+            now = 100.0 + time.monotonic() - started
+            if running.is_set():
+                clock.publish(ClockMessage(clock=to_time(now)))
+            joints.publish(joint_state_message(now, names, [0.0] * 12, [0.0] * 12))
+
+        own.node.create_timer(0.02, publish)
+        with_clock = looked(own, monkeypatch)
+        running.clear()
+        without = looked(own, monkeypatch)
+    assert with_clock["joint_states"].level == "ok" and "clock" not in with_clock, with_clock
+    assert "simulated time" in with_clock["joint_states"].found
+    assert without["joint_states"].level == "fail" and "simulated time" in without["joint_states"].found
+    assert without["clock"].level == "fail" and "/clock" in without["clock"].found
+
+
+def test_what_drivers_get_wrong_is_named(monkeypatch):
+    """Zero stamps, an IMU with w first, stamped velocities; a gripper and halves are no fault."""
+    names = list(doctor.Embodiment.load("quadruped").joint_names)
+    with domain() as own:
+        joints = own.node.create_publisher(JointState, "joint_states", qos.SENSOR_OUTPUT)
+        imu = own.node.create_publisher(Imu, "imu_sensor_broadcaster/imu", qos.SENSOR_OUTPUT)
+        own.node.create_publisher(TwistStamped, "cmd_vel", qos.COMMAND)
+        stamped = threading.Event()
+
+        def publish():
+            now = time.time() if stamped.is_set() else 0.0
+            joints.publish(joint_state_message(now, ["finger"], [0.0], [0.0]))
+            for part in (names[:5], names[5:]):
+                joints.publish(joint_state_message(now, part, [0.0] * len(part), [0.0] * len(part)))
+            imu.publish(imu_message(time.time(), "imu_link", (1, 0, 0, 0), (0, 0, 0), (0, 0, 9.81)))
+
+        own.node.create_timer(0.02, publish)
+        listener = own.run(["-c", LISTENER])
+        listener.wait_for_log("ready")
+        found = looked(own, monkeypatch)
+        assert "stamp is zero" in found["joint_states"].found
+        assert "contradicts the accelerometer" in found["imu_sensor_broadcaster/imu"].found
+        assert "TwistStamped" in found["cmd_vel"].found and "cmd_vel_stamped" in found["cmd_vel"].advice
+        stamped.set()
+        assert looked(own, monkeypatch)["joint_states"].level == "ok"
 
 
 def test_middleware_that_is_not_there():

@@ -122,7 +122,7 @@ def test_malformed_joint_states_hold_the_robot_until_good_ones_come(bundle):
         robot = FakeRobot(own)
         process = own.start(PLANNER, {"model": bundle, "autostart": True, "method": "policy"})
         robot.wait_for_commands(10, process=process)
-        for spoil, reason in ((_not_a_number, "is nan"), (_short, "11 values"), (_twice, "missing")):
+        for spoil, reason in ((_not_a_number, "is nan"), (_short, "11 values"), (_twice, "more than once")):
             robot.spoil = spoil
             wait_until(lambda: robot.is_hold(robot.trajectories[-1][1]), 10.0, lambda: process.log)
             wait_until(

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from geometry_msgs.msg import Twist
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Twist, TwistStamped
 from processes import domain, wait_until
 from rosbags.highlevel import AnyReader
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 
 from tdmpc2_ros import qos
@@ -97,6 +99,38 @@ def test_best_effort_publishers_are_recorded(tmp_path):
         time.sleep(0.3)
         assert process.stop(signal.SIGTERM) == 0, process.log
     assert _count(tmp_path / "bag", "/joint_states")[0] >= 90
+
+
+def test_the_planners_own_topics_and_the_clock_are_recorded(tmp_path):
+    """~/status is latched: it is in the bag although it was published before the recorder came."""
+    messages = pytest.importorskip("tdmpc2_msgs.msg", reason="tdmpc2_msgs is not built")
+    with domain() as own:
+        status = own.node.create_publisher(messages.PlannerStatus, "planner/status", qos.LATCHED)
+        status.publish(messages.PlannerStatus(robot="dog", mode=3))
+        process = own.start(RECORDER, {"output": str(tmp_path / "bag")})
+        plan = own.node.create_publisher(messages.PlanChunk, "planner/plan", qos.COMMAND)
+        clock = own.node.create_publisher(Clock, "/clock", qos.CLOCK)
+        for publisher in (plan, status, clock):
+            wait_until(lambda p=publisher: p.get_subscription_count() > 0, 20.0, lambda: process.log)
+        time.sleep(1.5)  # by now /clock is heard as best effort
+        for k in range(20):
+            plan.publish(messages.PlanChunk(names=list(NAMES), horizon=1, values=[0.1, k]))
+            clock.publish(Clock(clock=Time(sec=k)))
+            time.sleep(0.02)
+        time.sleep(0.3)
+        assert process.stop(signal.SIGINT) == 0, process.log
+    (first, *_) = _count(tmp_path / "bag", "/planner/status")[1]
+    assert (first.robot, first.mode) == ("dog", 3)
+    assert _count(tmp_path / "bag", "/planner/plan")[1][-1].values[1] == 19.0
+    assert _count(tmp_path / "bag", "/clock")[1][-1].clock.sec == 19
+
+
+def test_a_topic_of_another_type_is_named(tmp_path):
+    with domain() as own:
+        process = own.start(RECORDER, {"output": str(tmp_path / "bag")})
+        own.node.create_publisher(TwistStamped, "cmd_vel", qos.COMMAND)
+        process.wait_for_log("geometry_msgs/msg/TwistStamped is not recorded", 20.0)
+        assert process.stop(signal.SIGINT) == 0, process.log
 
 
 def test_existing_folder_is_refused_and_left_alone(tmp_path):

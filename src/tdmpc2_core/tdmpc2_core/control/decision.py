@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 NO_GOAL = "no goal"
 """Why a robot with a pose command holds before it is given one."""
 
-MODES = ("idle", "plan", "replay", "policy", "hold", "estop")
+MODES = ("idle", "plan", "replay", "policy", "hold", "estop", "no_controller")
 
 
 @dataclass
@@ -127,11 +127,13 @@ class Decider:
         """Forget history and plan: the next observation is the first of an episode."""
         self._fresh_start, self._plan, self._sent = True, None, None
 
-    def decide(self, now: float, started: float, estop: bool = False) -> Decision:
+    def decide(self, now: float, started: float, estop: bool = False, unheard: str = "") -> Decision:
         """Decide at `now` (s, on the clock of the sensors' stamps); `started` is the same instant of
         `time.monotonic()`, from which deadlines count.
 
-        Stale sensors give one hold, then decisions without targets until all are fresh again.
+        Stale sensors give one hold, then decisions without targets until all are fresh again. So does a
+        controller that does not listen, for the reason `unheard`, but without the hold: nobody would hear it.
+        Afterwards targets start from the measured position, at the safety filter's rate.
         """
         if self._successor is not None:
             self._take_over(self._successor)
@@ -141,6 +143,9 @@ class Decider:
             if self.embodiment.pose_command:  # a goal would set the arm going again when the stop is cleared
                 self._sensors.clear_command()
             return self._hold(snapshot, "emergency stop", "estop")
+        if unheard:
+            self.restart()
+            return Decision(None, "no_controller", unheard)
         try:
             observation = self._observe(snapshot, now)
         except StaleSource as problem:

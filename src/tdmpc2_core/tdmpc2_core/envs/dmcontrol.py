@@ -30,6 +30,14 @@ TASKS = (
 )
 """The 28 stock tasks among the 39 that TD-MPC2 was published on, by its names."""
 
+
+def known_task(name: str) -> str:
+    """The name of a task. Raises UserError when it is none of `TASKS`."""
+    if name not in TASKS:
+        raise UserError(f"no benchmark task {name!r}{closest(name, TASKS)}; accepted: {', '.join(TASKS)}")
+    return name
+
+
 _EPISODE = ("_step_count", "_reset_next_step")  # of dm_control's environment
 _DOMAINS = {"cup": "ball_in_cup"}
 
@@ -67,9 +75,7 @@ class DMControlEnv:
     """
 
     def __init__(self, task: str, seed: int = 0) -> None:
-        if task not in TASKS:
-            raise UserError(f"no DMControl task {task!r}{closest(task, TASKS)}; accepted: {', '.join(TASKS)}")
-        domain, name = task.replace("-", "_").split("_", 1)
+        domain, name = known_task(task).replace("-", "_").split("_", 1)
         self._env = _suite(task).load(_DOMAINS.get(domain, domain), name, task_kwargs={"random": seed})
         bounds = self._env.action_spec()
         self._low, self._range = bounds.minimum, bounds.maximum - bounds.minimum

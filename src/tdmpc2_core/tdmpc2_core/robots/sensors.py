@@ -10,24 +10,31 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.rotations import rotate
 from tdmpc2_core.robots.terms import SOURCES, TERMS, Field, Source, quaternion_length
 
 Array = NDArray[np.float64]
+
+_GRAVITY = 9.80665  # m/s^2
+_AVERAGED = 1.0  # s, more than a stride
+_UPRIGHT = math.cos(math.radians(45.0))  # no robot accelerates sideways as hard as gravity pulls for long
 
 ROUNDING = 1e-9
 """Seconds by which an age may exceed its limit, so that whole control periods do not depend on rounding."""
 
 
 class Sample(SimpleNamespace):
-    """One reading of a source: an attribute per field, such as `position` (J,), rad, of joints."""
+    """The newest values of a source: an attribute per field, such as `position` (J,), rad, of joints."""
 
-    stamp: float  # s
+    stamp: float  # s, of the oldest entry
+    stamps: Array | None  # (J,) s, of each, where they came in several messages; NaN: never
 
 
 class Snapshot(SimpleNamespace):
@@ -42,23 +49,44 @@ class SensorState:
         self._slots = {row.name: _Slot(row, embodiment) for row in SOURCES.values() if row.fields}
         self._max_ages = tuple(embodiment.observation.max_ages.items())
         self._samples: dict[str, Sample | None] = {}
+        self._parts: dict[str, Sample] = {}  # what came so far of sources that are not whole yet
+        self._strangers: dict[str, Sequence[str]] = {}  # names in a message without any of the robot's
         self.clear()
 
     def clear(self) -> None:
         """Forget every sample, as at activation or after the clock jumped."""
         self._samples = dict.fromkeys(self._slots)
+        self._parts.clear()
+        self._strangers.clear()
 
     def store(
         self, source: str, stamp: float, fields: Mapping[str, ArrayLike], names: Sequence[str] | None = None
-    ) -> None:
-        """Store a sample: an array per field of the source's row in `terms.SOURCES`, other keys are ignored.
+    ) -> bool:
+        """Store a reading: an array per field of the source's row in `terms.SOURCES`, other keys are ignored.
 
         `names` of joints say which values stand for which: in any order, others than the robot's are ignored.
-        Without them the values are in the robot's order.
-        Raises SensorError when a field or an entry is missing, a length is wrong, one of the robot's values
-        is not finite or a quaternion not of length 1; the sample is then not stored.
+        A reading of some of them renews these alone; each keeps its own stamp. Without names the values are
+        in the robot's order.
+
+        Returns:
+            Whether the reading says anything about the robot: a gripper's joints beside an arm's do not.
+
+        Raises:
+            SensorError: a field is missing, a length is wrong, an entry is there twice, one of the robot's
+                values is not finite where it is needed, or a quaternion not of length 1; nothing is stored.
         """
-        self._samples[source] = self._slots[source].sample(stamp, fields, names)
+        part = self._slots[source].sample(stamp, fields, names)
+        if part is None:
+            self._strangers[source] = list(names or ())
+            return False
+        if part.stamps is not None:
+            part = _merged(self._parts.get(source) or self._samples[source], part)
+            if math.isnan(part.stamp):
+                self._parts[source] = part
+                return True
+        self._samples[source] = part
+        self._parts.pop(source, None)
+        return True
 
     def set_joints(
         self, stamp: float, names: Sequence[str], position: ArrayLike, velocity: ArrayLike
@@ -87,6 +115,7 @@ class SensorState:
     def restore(self, snapshot: Snapshot) -> None:
         """Hold the samples of a snapshot again."""
         self._samples = dict(vars(snapshot))
+        self._parts.clear()
 
     def stale(self, now: float) -> list[str]:
         """One text per source that an observation needs and that is missing, too old or from the future."""
@@ -98,14 +127,25 @@ class SensorState:
         for source, max_age in self._max_ages:
             sample = samples[source]
             if sample is None:
-                problems.append(f"{source}: never received")
+                problems.append(self._never(source))
                 continue
             age = now - sample.stamp
             if age > max_age + ROUNDING:
-                problems.append(f"{source}: {age:.3g} s old, at most {max_age:g} s")
+                which = self._slots[source].named(sample.stamps, now - max_age - ROUNDING)
+                problems.append(f"{source}: {which}{age:.3g} s old, at most {max_age:g} s")
             elif age < -max_age - ROUNDING:
                 problems.append(f"{source}: stamped {-age:.3g} s in the future, at most {max_age:g} s")
         return problems
+
+    def _never(self, source: str) -> str:
+        """Why there is no sample of a source."""
+        part, strangers = self._parts.get(source), self._strangers.get(source)
+        if part is not None:
+            assert part.stamps is not None
+            return f"{source}: missing {self._slots[source].never(part.stamps)}"
+        if strangers is not None:
+            return f"{source}: never received; messages name none of them, but {_some(strangers)}"
+        return f"{source}: never received"
 
     def oldest_in(self, snapshot: Snapshot) -> float:
         """Stamp (s) of the oldest sample that an observation needs: -inf while one is missing, inf where the
@@ -119,6 +159,81 @@ class SensorState:
         return oldest
 
 
+def _some(names: Sequence[str], most: int = 4) -> str:
+    """The first names of a list, as text."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "") or "nothing"
+
+
+def _merged(before: Sample | None, part: Sample) -> Sample:
+    """`before` with the entries that came in `part`; its values elsewhere, NaN where there are none."""
+    assert part.stamps is not None
+    came = np.isfinite(part.stamps)
+    stamps = part.stamps
+    if before is not None:
+        older = np.full(came.shape, before.stamp) if before.stamps is None else before.stamps
+        stamps = np.where(came, stamps, older)
+    merged = Sample(stamp=float(stamps.min()), stamps=stamps)
+    for name, values in vars(part).items():
+        if name not in ("stamp", "stamps"):
+            other = getattr(before, name, None)
+            known = values if other is None or values is None else np.where(came, values, other)
+            if known is not None and not np.isfinite(known[np.isfinite(stamps)]).all():
+                known = None  # an optional field that one of the senders does not measure
+            setattr(merged, name, known)
+            if known is not None:
+                known.setflags(write=False)
+    return merged
+
+
+class GravityCheck:
+    """Whether an IMU's orientation agrees with its own accelerometer.
+
+    At rest, and on average also in motion, an accelerometer measures gravity's counterforce, upwards in the
+    world (REP-145). The mean over about `_AVERAGED` s, turned into the world by the orientation, must point
+    there; else quaternion or axes are in another convention and a robot that follows them falls.
+    """
+
+    def __init__(self) -> None:
+        self._mean, self._stamp = np.zeros(3), -math.inf
+
+    def check(self, stamp: float, orientation_xyzw: ArrayLike, acceleration: ArrayLike) -> None:
+        """Take up one sample: s, unit quaternion (4,), m/s^2 (3,). Raises SensorError, which says what would
+        fit. Says nothing where acceleration is zero or not finite, or its mean far from gravity."""
+        q, a = np.asarray(orientation_xyzw, np.float64), np.asarray(acceleration, np.float64)
+        if not (a.any() and np.isfinite(a).all() and np.isfinite(q).all()):
+            return
+        share = min(max((stamp - self._stamp) / _AVERAGED, 0.0), 1.0)
+        self._stamp = stamp
+        self._mean += share * (rotate(q, a) - self._mean)
+        size = float(np.linalg.norm(self._mean))
+        if not 0.5 < size / _GRAVITY < 1.5 or self._mean[2] >= _UPRIGHT * size:
+            return
+        x, y, z, w = q
+        fitting = [
+            what
+            for what, up in (
+                ("its components in the order x, y, z, w, not w, x, y, z", rotate([y, z, w, x], a)[2]),
+                ("its inverse: body to world", rotate([-x, -y, -z, w], a)[2]),
+                ("a world whose z axis points up (ENU, not NED)", -rotate(q, a)[2]),
+            )
+            if up >= _UPRIGHT * np.linalg.norm(a)
+        ]
+        angle = math.degrees(math.acos(self._mean[2] / size))
+        right = " or ".join(fitting) or "axes of the frame that imu_frame names (REP-145)"
+        raise SensorError(
+            f"imu: orientation contradicts the accelerometer, whose mean points {angle:.0f} deg away from "
+            f"up; right would be {right}"
+        )
+
+
+class _Places(NamedTuple):
+    """Which of the given values stand for which of the robot's entries."""
+
+    given: NDArray[np.intp]  # places in the message
+    own: NDArray[np.intp]  # and in the robot's order
+    whole: bool  # all of the robot's entries are there
+
+
 class _Slot:
     """One source of one robot: the type of its samples, and the checks before one is made."""
 
@@ -130,45 +245,67 @@ class _Slot:
             _CheckedField(row, field, embodiment, needed=not field.optional or field.name in read)
             for field in row.fields
         ]
-        self._order: tuple[Sequence[str], NDArray[np.intp]] = ((), np.empty(0, np.intp))
+        nowhere = np.empty(0, np.intp)
+        self._order: tuple[Sequence[str], _Places] = ((), _Places(nowhere, nowhere, whole=False))
 
-    def sample(self, stamp: float, fields: Mapping[str, ArrayLike], names: Sequence[str] | None) -> Sample:
-        """The sample of one reading. Raises SensorError."""
-        index = None if names is None else self._places(names)
+    def sample(
+        self, stamp: float, fields: Mapping[str, ArrayLike], names: Sequence[str] | None
+    ) -> Sample | None:
+        """The sample of one reading; with `stamps` where it holds some of the entries, None where it holds
+        none. Raises SensorError."""
+        places = None if names is None else self._places(names)
+        if places is not None and not len(places.given):
+            return None
         count = None if names is None else len(names)
         stamp = float(stamp)
         if not math.isfinite(stamp):
             raise SensorError(f"{self._row.name}: stamp is {stamp}; seconds of the node's clock are needed")
-        arrays = {part.name: part.array(fields.get(part.name), count, index) for part in self._fields}
+        arrays = {part.name: part.array(fields.get(part.name), count, places) for part in self._fields}
         if self._row.check:
             self._row.check(self._embodiment, arrays)
+        stamps = None
+        if places is not None and not places.whole:
+            stamps = np.full(len(self._fields[0].entries), np.nan)
+            stamps[places.own] = stamp
         for array in arrays.values():
             if array is not None:
                 array.setflags(write=False)
-        return Sample(stamp=stamp, **arrays)
+        return Sample(stamp=stamp, stamps=stamps, **arrays)
 
-    def _places(self, names: Sequence[str]) -> NDArray[np.intp]:
-        """Where each of the robot's entries stands in `names`."""
-        known, index = self._order
+    def named(self, stamps: Array | None, since: float) -> str:
+        """Names of the entries stamped before `since`, and a colon; empty where all are."""
+        old = [] if stamps is None else self._older(stamps, since)
+        return f"{', '.join(old)}: " if stamps is not None and len(old) < len(stamps) else ""
+
+    def never(self, stamps: Array) -> str:
+        """Names of the entries that never came."""
+        return ", ".join(self._older(stamps, -math.inf))
+
+    def _older(self, stamps: Array, since: float) -> list[str]:
+        return [
+            name for name, stamp in zip(self._fields[0].entries, stamps, strict=True) if not stamp >= since
+        ]
+
+    def _places(self, names: Sequence[str]) -> _Places:
+        """Where the robot's entries stand in `names`."""
+        known, places = self._order
         if not isinstance(names, (list, tuple)):
             names = list(names)
         if known != names:
-            index = self._find(names)
-            self._order = (names[:], index)
-        return index
+            places = self._find(names)
+            self._order = (names[:], places)
+        return places
 
-    def _find(self, names: Sequence[str]) -> NDArray[np.intp]:
-        source, entry, wanted = self._row.name, self._row.named, self._fields[0].entries
-        places = {name: i for i, name in enumerate(names)}
-        missing = [name for name in wanted if name not in places]
-        if missing:
-            received = ", ".join(names) or f"no {entry}s"
-            raise SensorError(f"{source}: missing {', '.join(missing)}; received {received}")
+    def _find(self, names: Sequence[str]) -> _Places:
+        wanted = self._fields[0].entries
+        at = {name: i for i, name in enumerate(names)}
         twice = [name for name in wanted if list(names).count(name) > 1]
         if twice:
             twice_given = f"{', '.join(twice)} given more than once"
-            raise SensorError(f"{source}: {twice_given}; each {entry} may appear once")
-        return np.array([places[name] for name in wanted], dtype=np.intp)
+            raise SensorError(f"{self._row.name}: {twice_given}; each {self._row.named} may appear once")
+        own = np.array([k for k, name in enumerate(wanted) if name in at], dtype=np.intp)
+        given = np.array([at[wanted[k]] for k in own], dtype=np.intp)
+        return _Places(given, own, whole=len(own) == len(wanted))
 
 
 class _CheckedField:
@@ -180,26 +317,31 @@ class _CheckedField:
         self._needed, self._quaternion, self._named = needed, field.quaternion, row.named
         self._what = f"{row.name}: {field.name.replace('_', ' ')}" if len(row.fields) > 1 else row.name
 
-    def array(
-        self, given: ArrayLike | None, count: int | None, index: NDArray[np.intp] | None
-    ) -> Array | None:
-        """The robot's values, taken at `index` from `count` given ones, or all in the robot's order; None
-        where the field may be empty and is."""
+    def array(self, given: ArrayLike | None, count: int | None, places: _Places | None) -> Array | None:
+        """The robot's values, taken at `places` from `count` given ones, NaN where they hold none, or all in
+        the robot's order; None where the field may be missing, and is empty or not finite."""
         given = () if given is None else given
         if not self._needed and not np.size(given):
             return None
         count = self._count if count is None else count
-        array = np.array(given, np.float64) if index is None else np.asarray(given, np.float64)
+        array = np.array(given, np.float64) if places is None else np.asarray(given, np.float64)
         if array.shape != (count,):
             entries = f", one per {self._named} name" if self._named else f" ({', '.join(self.entries)})"
             raise SensorError(f"{self._what} has {array.size} values, {count} are needed{entries}")
-        if index is not None:
-            array = array[index]
+        if places is not None:
+            array = array[places.given]
         if not np.logical_and.reduce(np.isfinite(array)):
-            pairs = zip(self.entries, array, strict=True)
+            if not self._needed:  # hardware that does not measure it sends NaN
+                return None
+            own = range(self._count) if places is None else places.own
+            pairs = zip((self.entries[k] for k in own), array, strict=True)
             bad = ", ".join(f"{name} is {value}" for name, value in pairs if not math.isfinite(value))
             joint = " of " if self._named else ": "
             raise SensorError(f"{self._what}{joint}{bad}; finite values are needed")
         if self._quaternion:
             quaternion_length(array, self._what)
+        if places is not None and not places.whole:
+            whole = np.full(self._count, np.nan)
+            whole[places.own] = array
+            return whole
         return array

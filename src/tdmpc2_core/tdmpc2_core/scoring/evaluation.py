@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tdmpc2_core.agent import Agent
+from tdmpc2_core.envs.dmcontrol import known_task
 from tdmpc2_core.envs.protocol import StepResult
 from tdmpc2_core.envs.registry import make_env
 from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
@@ -42,6 +43,15 @@ class WalkEvaluation:
 
 
 @dataclass(frozen=True)
+class PoseEvaluation:
+    """Of a robot without commands, such as an arm that keeps a pose."""
+
+    return_per_step: float
+    falls: int
+    episodes: int
+
+
+@dataclass(frozen=True)
 class ReachEvaluation:
     """Over all goals of the evaluation episodes; errors are means while holding."""
 
@@ -66,7 +76,7 @@ class TaskEvaluation:
     episodes: int
 
 
-AnyEvaluation = WalkEvaluation | ReachEvaluation | TaskEvaluation
+AnyEvaluation = WalkEvaluation | PoseEvaluation | ReachEvaluation | TaskEvaluation
 
 
 def evaluate_agent(
@@ -104,7 +114,7 @@ def evaluate_robot(
     episodes: int = 8,
     seed: int = 0,
     randomise: bool = True,
-) -> WalkEvaluation | ReachEvaluation:
+) -> WalkEvaluation | PoseEvaluation | ReachEvaluation:
     """Run ``episodes`` robots side by side; no exploration noise.
 
     Each has one command of `evaluation_commands`. A robot with a pose command is sent to random goals
@@ -125,6 +135,8 @@ def evaluate_robot(
         velocity[step, index] = linear[0], linear[1], angular[2]
 
     rewards, alive = play(acting(agent), environments, steps, watch)
+    if embodiment.twist_command is None:
+        return PoseEvaluation(float(rewards.mean()), falls=int((~alive).sum()), episodes=episodes)
     errors, travelled, commanded = [], 0.0, 0.0
     settle, twist = round(_SETTLE * embodiment.control_rate), embodiment.twist_command
     for index, command in enumerate(commands):
@@ -245,7 +257,7 @@ def evaluate_task(agent: Agent, task: str, episodes: int = 10, seed: int = 0) ->
     Raises:
         UserError: there is no such task, or its package is not installed.
     """
-    environments = [make_env(task, seed + index) for index in range(episodes)]
+    environments = [make_env(known_task(task), seed + index) for index in range(episodes)]
     steps, lengths = environments[0].spec.episode_length, np.zeros(episodes)
 
     def watch(step: int, index: int, _: StepResult) -> None:
@@ -287,9 +299,13 @@ def _cells(result: AnyEvaluation) -> dict[str, str]:
         cells["position error"] = f"{1000 * result.position_error:.1f} mm"
         cells["rotation error"] = f"{result.rotation_error:.3f} rad"
         return cells
-    if np.isfinite(result.velocity_error):
-        cells["velocity error"] = f"{result.velocity_error:.3f} m/s"
-        cells["yaw-rate error"] = f"{result.yaw_rate_error:.3f} rad/s"
-    if np.isfinite(result.distance_ratio):
-        cells["distance"] = f"{100 * result.distance_ratio:.0f} %"
+    if isinstance(result, WalkEvaluation):
+        cells["velocity error"] = _measured(result.velocity_error, ".3f", "m/s")
+        cells["yaw-rate error"] = _measured(result.yaw_rate_error, ".3f", "rad/s")
+        cells["distance"] = _measured(100 * result.distance_ratio, ".0f", "%")
     return cells | {"falls": f"{result.falls}/{result.episodes}"}
+
+
+def _measured(value: float, form: str, unit: str) -> str:
+    """A value with its unit; a dash where nothing was measured, as when no robot was told to move."""
+    return f"{value:{form}} {unit}" if np.isfinite(value) else "-"

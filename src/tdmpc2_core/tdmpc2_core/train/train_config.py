@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from tdmpc2_core.config import setting
+from tdmpc2_core.envs.dmcontrol import known_task
 from tdmpc2_core.envs.registry import env_spec
 from tdmpc2_core.envs.robot.env import EnvOptions
 from tdmpc2_core.errors import UserError
@@ -125,8 +126,8 @@ class TrainConfig:
 
     @property
     def environment(self) -> str:
-        """What `make_env` takes: the robot or the task."""
-        return self.task or self.robot or ""
+        """What `make_env` takes: the robot or the task. Raises UserError when there is no such task."""
+        return known_task(self.task) if self.task else self.robot or ""
 
 
 PRESETS = ("robot", "dmcontrol", "paper")

@@ -36,7 +36,7 @@ def _robot(robot: str, namespace: str, timeout: float) -> list[Finding]:
     from tdmpc2_ros.doctor.robot import RunningRobot  # with rclpy, once it is known to load
 
     with RunningRobot(embodiment, namespace, timeout) as there:
-        return run([there.sensors, there.controllers, there.planner])
+        return run([there.sensors, there.commands, there.controllers, there.planner])
 
 
 def _examine(given: Any) -> int:

@@ -9,18 +9,25 @@ from typing import Any
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
 
 from tdmpc2_core.doctor import Finding, fail, ok, warn
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots import SOURCES, Embodiment, SensorState
-from tdmpc2_ros.messages import SourceTopic, source_topics
+from tdmpc2_core.robots.sensors import GravityCheck
+from tdmpc2_ros import qos
+from tdmpc2_ros.messages import EPOCH, Reading, SourceTopic, source_topics, to_seconds, type_name
 
 try:
     from controller_manager_msgs.srv import ListControllers
 except ImportError:  # not among the wheels
     ListControllers = None
 
-_CONTROLLERS = ("joint_trajectory_controller/joint_trajectory", "forward_position_controller/commands")
+_CONTROLLERS = {
+    "joint_trajectory_controller/joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
+    "forward_position_controller/commands": "std_msgs/msg/Float64MultiArray",
+}
+_PARTS = 1.0  # s in which every part of a source that comes in several messages has come
 _SETTLED = 3.5  # s; a DDS participant whose first announcements were lost makes itself known within 3
 
 
@@ -34,6 +41,12 @@ class RunningRobot:
         self._node: Node = rclpy.create_node("doctor", namespace=namespace, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
+        self._clock: list[float] = []  # s, what came on /clock
+        self._stamps: dict[str, tuple[float, bool]] = {}  # by topic: the newest, and whether it is simulated
+        self._node.create_subscription(Clock, "/clock", self._on_clock, qos.CLOCK)
+
+    def _on_clock(self, message: Clock) -> None:
+        self._clock[:] = [to_seconds(message.clock)]
 
     def __enter__(self) -> RunningRobot:
         return self
@@ -67,49 +80,114 @@ class RunningRobot:
         return most
 
     def sensors(self) -> list[Finding]:
-        """Whether every source of the observation is published, whole and recent."""
-        return [self._sensor(row) for row in source_topics(self._embodiment) if SOURCES[row.source].measured]
+        """Whether every source of the observation is published, whole and recent, by one clock."""
+        rows = [row for row in source_topics(self._embodiment) if SOURCES[row.source].measured]
+        findings = [self._sensor(row) for row in rows]
+        clocks = {is_simulated for _, is_simulated in self._stamps.values()}
+        if len(clocks) > 1:
+            named = {True: "simulated", False: "system"}
+            told = ", ".join(f"{topic} {named[sim]} time" for topic, (_, sim) in self._stamps.items())
+            advice = "give all nodes the same use_sim_time"
+            findings.append(fail("clock", f"stamps are of two clocks: {told}", advice))
+        elif clocks == {True} and not self._clock:
+            found = "stamps are of simulated time, but nothing comes on /clock"
+            advice = "start what publishes /clock, or set use_sim_time of no node"
+            findings.append(fail("clock", found, advice))
+        return findings
 
     def _sensor(self, row: SourceTopic) -> Finding:
-        topic, max_age = row.topic, self._embodiment.observation.max_ages.get(row.source)
-        received: list[tuple[float, Any]] = []
+        topic, state, gravity = row.topic, SensorState(self._embodiment), GravityCheck()
+        ages: list[float] = []
+        refusals: list[str] = []
+        first: list[float] = []  # steady s of the first that was taken
 
-        def now() -> float:
-            return self._node.get_clock().now().nanoseconds * 1e-9
+        def check(reading: Reading) -> None:
+            if reading.stamp is not None:
+                row.check_time(reading.stamp, self._now_as(reading.stamp), self._embodiment)
+            if reading.stamp is not None and "acceleration" in reading.fields:
+                gravity.check(reading.stamp, reading.fields["orientation"], reading.fields["acceleration"])
 
         def take(message: Any) -> None:
-            received.append((now(), message))
+            given = to_seconds(message.header.stamp)
+            now = self._now_as(given)
+            self._stamps[topic] = given, 0.0 < given < EPOCH
+            try:
+                stamp = row.store(message, state, lambda: now, check)
+            except SensorError as problem:
+                refusals.append(str(problem))
+                return
+            if stamp is not None:
+                ages.append(now - stamp)
+                first[1:] = [time.monotonic()]
+
+        def enough() -> bool:
+            patient = not first or time.monotonic() - first[0] < _PARTS
+            whole = vars(state.snapshot())[row.source] is not None
+            return len(refusals) >= 3 or (len(ages) >= 3 and (whole or not patient))
 
         subscription = self._node.create_subscription(row.message, topic, take, row.profile)
         name = subscription.topic_name
-        try:
-            if not self._until(lambda: len(received) >= 3):
-                publishers = self._node.count_publishers(name)
-                found = f"{name}: {publishers} publishers, {len(received)} messages in {self._timeout:g} s"
-                advice = (
-                    "start the robot's drivers or the simulation, in this ROS_DOMAIN_ID; "
-                    "--namespace names the robot's, --offline leaves the robot out"
-                )
-                return fail(topic, found, advice)
-        finally:
-            self._node.destroy_subscription(subscription)
-        try:
-            row.store(received[-1][1], SensorState(self._embodiment), now)
-            stamps = [row.decode(message, self._embodiment).stamp for _, message in received]
-        except SensorError as problem:
-            return fail(topic, str(problem), "the planner refuses such messages: mend the driver, or --robot")
-        ages = [
-            arrival - stamp for (arrival, _), stamp in zip(received, stamps, strict=True) if stamp is not None
-        ]
-        if ages and max_age is not None and not -max_age <= min(ages) <= max_age:
+        self._until(enough)
+        problem = row.mismatch(self._node, name)
+        publishers = self._node.count_publishers(name)
+        self._node.destroy_subscription(subscription)
+        if problem:
+            return fail(topic, problem, "publisher and planner must use the same type")
+        if refusals:
+            return fail(topic, refusals[-1], "the planner refuses such messages: mend the driver, or --robot")
+        missing = [each for each in state.stale(0.0) if each.startswith(f"{row.source}: ")]
+        if vars(state.snapshot())[row.source] is None and (ages or "name none" in missing[0]):
+            return fail(topic, missing[0], "mend the driver, or name the robot that runs with --robot")
+        if len(ages) < 3:
+            found = f"{name}: {publishers} publishers, {len(ages)} messages in {self._timeout:g} s"
+            advice = (
+                "start the robot's drivers or the simulation, in this ROS_DOMAIN_ID; "
+                "--namespace names the robot's, --offline leaves the robot out"
+            )
+            return fail(topic, found, advice)
+        return self._judged(row, name, ages)
+
+    def _judged(self, row: SourceTopic, name: str, ages: list[float]) -> Finding:
+        """What the ages (s) of messages on arrival say."""
+        max_age = self._embodiment.observation.max_ages.get(row.source)
+        if max_age is not None and not -max_age <= min(ages) <= max_age:
             found = (
                 f"{name}: stamps are {min(ages):.3g} s behind this clock, at most {max_age:g} s is accepted"
             )
-            advice = (
-                "synchronise the clocks (chrony), or set use_sim_time of planner where /clock is published"
-            )
-            return warn(topic, found, advice)
-        return ok(topic, f"{name}, {1e3 * min(ages):.1f} ms old on arrival" if ages else name)
+            return warn(row.topic, found, "synchronise the clocks of sender and planner (chrony)")
+        simulated = ", of simulated time" if self._stamps[row.topic][1] else ""
+        return ok(row.topic, f"{name}, {1e3 * min(ages):.1f} ms old on arrival{simulated}")
+
+    def _now_as(self, stamp: float) -> float:
+        """The clock that a stamp (s) is of: the simulation's where it is small and /clock runs."""
+        if stamp < EPOCH and self._clock:
+            return self._clock[-1]
+        return float(self._node.get_clock().now().nanoseconds * 1e-9)
+
+    def commands(self) -> list[Finding]:
+        """Whether those who send commands, to the planner and from it, and those who listen use one type."""
+        names = {topic: self._node.resolve_topic_name(topic) for topic in self._inputs()}
+        self._most(lambda: sum(map(self._node.count_publishers, names.values())))
+        findings = []
+        for topic, kinds in self._inputs().items():
+            name = names[topic]
+            sent = {info.topic_type for info in self._node.get_publishers_info_by_topic(name)}
+            heard = {info.topic_type for info in self._node.get_subscriptions_info_by_topic(name)}
+            deaf = sent - (heard or kinds)
+            if deaf:
+                listened = ", ".join(sorted(heard or kinds))
+                found = f"{name} is sent as {', '.join(sorted(deaf))}, and heard as {listened}"
+                advice = "send the type that is heard"
+                if topic == "cmd_vel":
+                    advice += ", or set the parameter cmd_vel_stamped of the planner"
+                findings.append(fail(topic, found, advice))
+        return findings
+
+    def _inputs(self) -> dict[str, set[str]]:
+        """Topics of commands and the types that they may have."""
+        rows = [row for row in source_topics(self._embodiment) if not SOURCES[row.source].measured]
+        kinds = {row.topic: {type_name(k) for k in (row.message, row.stamped) if k} for row in rows}
+        return kinds | {topic: {kind} for topic, kind in _CONTROLLERS.items()}
 
     def controllers(self) -> Finding:
         """A controller that takes commands: asked of the controller manager where one runs, else of DDS."""

@@ -21,6 +21,7 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.files import check_writable, write_json
 from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
+from tdmpc2_ros.planner.controllers import ControllerWatch
 from tdmpc2_ros.planner.goal import GoalInput
 from tdmpc2_ros.planner.model import DYNAMIC, ModelSlot, PlannerParameters, load_agent
 from tdmpc2_ros.planner.output import CommandOutput
@@ -50,6 +51,7 @@ class PlannerNode(LifecycleNode):
         self._sensors: SensorInput | None = None
         self._goals: GoalInput | None = None
         self._output: CommandOutput | None = None
+        self._controllers: ControllerWatch | None = None
         self._estop = False
         self._state = "unconfigured"
         self._reporter = Reporter(self, self.statistics, self.cause)
@@ -61,8 +63,9 @@ class PlannerNode(LifecycleNode):
         self.create_timer(1.0, self._report, clock=steady)
 
     def now(self) -> float:
-        """The node's clock, s: system time, or /clock with use_sim_time."""
-        return self.get_clock().now().nanoseconds * 1e-9
+        """The clock of sensors' stamps, s: system time, or /clock with use_sim_time."""
+        sensors = self._sensors
+        return sensors.now() if sensors is not None else self.get_clock().now().nanoseconds * 1e-9
 
     # ---- lifecycle ----
 
@@ -79,10 +82,11 @@ class PlannerNode(LifecycleNode):
         except UserError as problem:
             self.get_logger().error(str(problem))
             return FAILURE
-        self._sensors = SensorInput(self, robot, self.now, values.cmd_vel_stamped)
+        self._sensors = SensorInput(self, robot, values.cmd_vel_stamped)
         if robot.pose_command:
             self._goals = GoalInput(self, agent.embodiment, robot.base_frame, self.now, self._sensors)
         self._output = CommandOutput(self, values.output, robot)
+        self._controllers = ControllerWatch(self, self._output.controller)
         if calibration:
             self.get_logger().info(f"calibrated: {calibration}")
         self.get_logger().info(
@@ -98,6 +102,8 @@ class PlannerNode(LifecycleNode):
             return FAILURE
         slot = self._slot
         assert self._sensors is not None and self._output is not None and slot.telemetry is not None
+        assert self._controllers is not None
+        self._controllers.ask()
         self.cause.clear()
         self.statistics.clear()
         self._sensors.clear()
@@ -121,6 +127,8 @@ class PlannerNode(LifecycleNode):
                 cause=self.cause,
                 telemetry=slot.telemetry,
                 changed=self._mode_changed.trigger,
+                age=self._sensors.latency,
+                unheard=self._controllers.problem,
             )
             self._sensors.fresh = ticker.arrived
             slot.thread.start()
@@ -170,10 +178,10 @@ class PlannerNode(LifecycleNode):
             self._write_report(self.parameters.values.report)
 
     def _release(self) -> None:
-        for part in (self._goals, self._sensors, self._output):
+        for part in (self._goals, self._sensors, self._output, self._controllers):
             if part is not None:
                 part.destroy()
-        self._goals = self._sensors = self._output = None
+        self._goals = self._sensors = self._output = self._controllers = None
         self._slot.clear()
 
     def _write_report(self, path: str) -> None:
@@ -192,6 +200,9 @@ class PlannerNode(LifecycleNode):
             self.get_logger().error(self.cause.text)
             self.trigger_deactivate()  # here, as the faulty thread cannot join itself
             return
+        if self._sensors is not None and self._controllers is not None:
+            self._sensors.look_around()
+            self._controllers.look_around()
         now = self._situation()
         if self._state == "active" and self.statistics.ticks == 0 and now.stale:
             self.get_logger().info(f"waiting for sensors: {'; '.join(now.stale)}", throttle_duration_sec=2.0)
@@ -203,7 +214,9 @@ class PlannerNode(LifecycleNode):
     def _situation(self) -> Situation:
         slot, stale, refused = self._slot, list[str](), dict[str, str]()
         if self._sensors is not None:
-            stale, refused = self._sensors.state.stale(self.now()), dict(self._sensors.refused)
+            stale, refused = self._sensors.stale(), self._sensors.problems()
+        if self._output is not None and (problem := self._output.mismatch()):
+            refused["output"] = problem
         return Situation(
             state=self._state,
             deadline=slot.options.deadline,

@@ -10,7 +10,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_ros import qos
-from tdmpc2_ros.messages import Array, position_message, trajectory_message
+from tdmpc2_ros.messages import Array, other_types, position_message, trajectory_message, type_name
 
 
 class CommandOutput:
@@ -21,24 +21,50 @@ class CommandOutput:
 
     def __init__(self, node: Node, kind: str, embodiment: Embodiment) -> None:
         self._node, self._embodiment = node, embodiment
+        self._before: Array | None = None  # first row sent before, to a forward controller
         self._trajectory = kind == "joint_trajectory"
         if self._trajectory:
             topic = "joint_trajectory_controller/joint_trajectory"
-            self._publisher = node.create_publisher(JointTrajectory, topic, qos.COMMAND)
+            self._kind: type = JointTrajectory
         else:
             topic = "forward_position_controller/commands"
-            self._publisher = node.create_publisher(Float64MultiArray, topic, qos.COMMAND)
+            self._kind = Float64MultiArray
+        self._publisher = node.create_publisher(self._kind, topic, qos.COMMAND)
 
-    def publish(self, targets: Array) -> None:
+    @property
+    def topic(self) -> str:
+        """Where the targets go, resolved."""
+        return str(self._publisher.topic_name)
+
+    @property
+    def controller(self) -> str:
+        """Name of the controller that the topic belongs to."""
+        return self.topic.split("/")[-2]
+
+    def mismatch(self) -> str:
+        """What is wrong when somebody listens for another type; else empty."""
+        others = other_types(self._node, self.topic, self._kind, publishers=False)
+        if not others:
+            return ""
+        return f"{self.topic}: somebody listens for {', '.join(others)}, {type_name(self._kind)} is sent"
+
+    def publish(self, targets: Array, still: bool = False) -> None:
         """Send targets (H, J), rad, to be reached 1, 2, ... H control periods from now.
 
-        A trajectory controller gets all rows, a forward controller the first one.
+        A trajectory controller gets all rows. A forward controller jumps at once to what it gets, where a
+        trajectory controller takes a period: it gets the mean of that period's straight way, from the first
+        row before to this one. Jumping to the row itself is half a period early, which fells a humanoid.
+
+        Args:
+            still: the robot is to be held; no further command may follow, so it gets the row itself.
         """
         if self._trajectory:
             embodiment = self._embodiment
             message = trajectory_message(embodiment.joint_names, targets, embodiment.control_period)
         else:
-            message = position_message(targets[0])
+            before = targets[0] if still or self._before is None else self._before
+            self._before = targets[0]
+            message = position_message(0.5 * (before + targets[0]))
         self._publisher.publish(message)
 
     def flush(self, seconds: float = 0.3) -> None:

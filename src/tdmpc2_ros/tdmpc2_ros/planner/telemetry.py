@@ -216,6 +216,8 @@ class Reporter:
         problems = "; ".join([*now.refused.values(), *now.stale])
         if mode == "estop":
             return DiagnosticStatus.ERROR, "emergency stop; call ~/clear_estop to go on"
+        if mode == "no_controller":
+            return DiagnosticStatus.ERROR, f"not commanding: {reason}"
         if mode == "hold" and reason == NO_GOAL and not problems:
             return DiagnosticStatus.OK, f"holding: {NO_GOAL}"
         if mode == "hold":

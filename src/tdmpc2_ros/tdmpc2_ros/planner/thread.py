@@ -26,7 +26,9 @@ class ControlThread:
     """Runs while the node is active.
 
     Args:
-        now: the node's clock, s, on which sensors are stamped.
+        now: the clock on which sensors are stamped, s.
+        age: seconds since the sample with a stamp was measured, see `SensorInput.latency`.
+        unheard: why the controller does not listen; empty while it does.
         cause: where a fault is recorded; the thread then ends after a last safe action.
         telemetry: told of every decision once its command is out.
         changed: called after every change of mode; cheap.
@@ -43,10 +45,12 @@ class ControlThread:
         cause: StopCause,
         telemetry: Telemetry,
         changed: Callable[[], None],
+        age: Callable[[float], float],
+        unheard: Callable[[], str],
     ) -> None:
         self._node, self._decider, self._output = node, decider, output
         self._ticker, self._statistics, self._now, self._cause = ticker, statistics, now, cause
-        self._telemetry, self._notify = telemetry, changed
+        self._telemetry, self._notify, self._age, self._unheard = telemetry, changed, age, unheard
         self._latency_publisher = node.create_publisher(Float64MultiArray, "~/latency", qos.STATUS)
         self._latency = Float64MultiArray()
         self._latency.layout.dim = [MultiArrayDimension(label="latency, planning; s", size=2, stride=2)]
@@ -88,12 +92,13 @@ class ControlThread:
         now, started = self._now(), time.monotonic()
         statistics = self._statistics
         statistics.ticks += 1
-        decision = self._decider.decide(now, started, self.estop)
+        decision = self._decider.decide(now, started, self.estop, self._unheard())
         if decision.targets is not None:
-            self._output.publish(decision.targets)
-            latency = self._now() - decision.stamp
+            self._output.publish(decision.targets, still=decision.mode in ("hold", "estop"))
+            latency = self._age(decision.stamp)
             if decision.mode in ("plan", "replay", "policy"):
-                if statistics.commands and self.mode != "hold":  # periods of a hold go without by intent
+                # periods of a hold, and those in which nobody listens, go without by intent
+                if statistics.commands and self.mode not in ("hold", "no_controller"):
                     statistics.missed += tick.missed
                 statistics.command(started, latency, decision.planning)
                 statistics.late_plans += bool(decision.reason)
@@ -117,10 +122,12 @@ class ControlThread:
         if before != decision.mode:
             self._notify()
         log = self._node.get_logger()
-        if before in ("hold", "estop", "idle") and decision.mode in ("plan", "policy"):
+        if before in ("hold", "estop", "idle", "no_controller") and decision.mode in ("plan", "policy"):
             log.info(f"planning: {decision.mode}")
         elif decision.mode == "estop":
             log.warning("holding: emergency stop")
+        elif decision.mode == "no_controller":
+            log.error(f"not commanding: {decision.reason}")
         elif decision.mode == "hold" and decision.reason == NO_GOAL:
             log.info("holding: no goal on goal_pose yet")
         elif decision.mode == "hold" and before != "hold":
@@ -131,7 +138,7 @@ class ControlThread:
     def _safe_action(self) -> None:
         decision = self._decider.hold("stopping")
         if decision.targets is not None:
-            self._output.publish(decision.targets)
+            self._output.publish(decision.targets, still=True)
             self._output.flush()  # the process may end next, and what DDS has not sent by then is lost
         self.mode, self.reason = "idle", "stopped"
 

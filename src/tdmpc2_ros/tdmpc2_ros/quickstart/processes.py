@@ -23,7 +23,8 @@ _DOMAINS = range(215, 232)  # above the domains of other users, outside Linux' e
 _LOCKS = "tdmpc2_domains"
 _STOP_SECONDS = 10.0
 _LINES = 10
-_PRIORITY = 5  # of SCHED_RR: above everything ordinary, below the drivers that ros2_control runs at 50
+PRIORITY = 5
+"""Of SCHED_RR: above everything ordinary, below the drivers that ros2_control runs at 50."""
 _LOG_MARK = re.compile(r"^\[(?:ERROR|FATAL)\] \[[^\]]*\] \[[^\]]*\]: (.*)$")
 
 
@@ -147,7 +148,7 @@ def _before_exec() -> None:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGTERM)
         with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_PRIORITY))
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.files import write_text
@@ -70,8 +70,13 @@ class BagWriter:
         self._guarded(lambda: self._database.executescript(_SCHEMA))
         self.checkpoint()
 
-    def add_topic(self, name: str, kind: str) -> int:
-        """Register a topic (`kind` such as sensor_msgs/msg/Imu); returns the number for `write`."""
+    def add_topic(self, name: str, kind: str, own_definition: str = "") -> int:
+        """Register a topic (`kind` such as sensor_msgs/msg/Imu); returns the number for `write`.
+
+        Types that do not come with ROS 2 need their definition, the content of the .msg file.
+        """
+        if own_definition and kind not in self._types.types:
+            self._types.register(get_types_from_msg(own_definition, kind))
         definition, _ = self._types.generate_msgdef(kind, ros_version=2)
         digest = self._types.hash_rihs01(kind)
         if kind not in {topic.kind for topic in self._topics}:

@@ -1,8 +1,9 @@
 """Recorder node `recorder`: writes a rosbag2 of all that learning from a run needs.
 
 Subscribes, as raw CDR, to the sensors, the command from the operator, the commands to the controllers, the
-ground truth of a simulation and the diagnostics. Ends the bag at SIGINT or SIGTERM. Every second makes all
-that came before a complete bag on disk, so that a killed recorder loses a second at most.
+ground truth of a simulation, the clock, the diagnostics, and what the planner says of itself. Ends the bag at
+SIGINT or SIGTERM. Every second makes all that came before a complete bag on disk, so that a killed recorder
+loses a second at most.
 """
 
 from __future__ import annotations
@@ -11,26 +12,44 @@ import sys
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
+from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock as SteadyClock
+from rclpy.clock import ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
+from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.config import setting
-from tdmpc2_ros.messages import SOURCE_TOPICS
+from tdmpc2_ros.messages import SOURCE_TOPICS, other_types, type_name
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.process import Stop, run_node
 from tdmpc2_ros.recorder.bag import BagWriter
 
+try:
+    from tdmpc2_msgs.msg import PlanChunk, PlannerStatus
+except ImportError:
+    PlanChunk = PlannerStatus = None
+
 _DEPTH = 500  # messages per topic that may wait while the disk is busy
 _CHECKPOINT = 1.0  # s
+_LATCHED = ("planner/status",)
+
+
+def _definition(kind: str) -> str:
+    """Content of the .msg file of this suite's own types; empty for others, which every reader knows."""
+    package, _, name = kind.split("/")
+    if package != "tdmpc2_msgs":
+        return ""
+    return (Path(get_package_share_directory(package)) / "msg" / f"{name}.msg").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -57,18 +76,25 @@ class Recorder(Node):
             "forward_position_controller/commands": Float64MultiArray,
             "simulator/floating_base_state": Odometry,
             "/diagnostics": DiagnosticArray,
+            "/clock": Clock,
         }
+        if PlannerStatus is not None:
+            self._kinds |= {"planner/status": PlannerStatus, "planner/plan": PlanChunk}
         self._inputs = {topic: self._subscribe(topic, ReliabilityPolicy.RELIABLE) for topic in self._kinds}
         self._numbers: dict[str, int] = {}
+        self._warned: set[str] = set()
         for topic, kind in self._kinds.items():
-            name = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
-            self._numbers[topic] = self.bag.add_topic(self._inputs[topic].topic_name, name)
+            name = type_name(kind)
+            self._numbers[topic] = self.bag.add_topic(self._inputs[topic].topic_name, name, _definition(name))
         self.bag.checkpoint()
-        self.create_timer(_CHECKPOINT, self._checkpoint, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = SteadyClock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_CHECKPOINT, self._checkpoint, clock=steady)
         self.get_logger().info(f"recording into {self.bag.path}")
 
     def _subscribe(self, topic: str, reliability: ReliabilityPolicy) -> Subscription:
         profile = QoSProfile(depth=_DEPTH, history=HistoryPolicy.KEEP_LAST, reliability=reliability)
+        if topic in _LATCHED:
+            profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
         return self.create_subscription(
             self._kinds[topic], topic, partial(self._store, topic), profile, raw=True
         )
@@ -78,7 +104,14 @@ class Recorder(Node):
 
     def _checkpoint(self) -> None:
         self.bag.checkpoint()
-        for topic, subscription in self._inputs.items():
+        for topic, subscription in list(self._inputs.items()):
+            others = other_types(self, subscription.topic_name, self._kinds[topic])
+            if others and topic not in self._warned:
+                self._warned.add(topic)
+                wanted = type_name(self._kinds[topic])
+                self.get_logger().warning(
+                    f"{subscription.topic_name}: {', '.join(others)} is not recorded, {wanted} is"
+                )
             self._match_best_effort(topic, subscription)
 
     def _match_best_effort(self, topic: str, subscription: Subscription) -> None:
