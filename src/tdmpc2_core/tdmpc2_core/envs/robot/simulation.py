@@ -44,40 +44,43 @@ class Push:
     Args:
         body: index of the body.
         point: (3,) where the force acts, a view of mjData that moves with the body.
+
+    Attributes:
+        until: time at which the force ends, s; 0 where none acts.
     """
 
     def __init__(self, data: mujoco.MjData, body: int, point: np.ndarray) -> None:
         self._data, self._body, self._point = data, body, point
-        self._force, self._until = np.zeros(3), 0.0
+        self._force, self.until = np.zeros(3), 0.0
 
     def begin(self, force: np.ndarray, seconds: float) -> None:
         """Force (3,), N, world frame, from now on for ``seconds``."""
-        self._force, self._until = np.array(force, dtype=np.float64), self._data.time + seconds
+        self._force, self.until = np.array(force, dtype=np.float64), self._data.time + seconds
 
     def state(self) -> tuple[np.ndarray, float]:
         """The force (3,), N, and the time at which it ends, s; 0 without one."""
-        return self._force.copy(), self._until
+        return self._force.copy(), self.until
 
     def restore(self, state: tuple[np.ndarray, float] | None) -> None:
         """Take a `state` over; None: no force."""
-        self._force, self._until = (state[0].copy(), state[1]) if state else (np.zeros(3), 0.0)
+        self._force, self.until = (state[0].copy(), state[1]) if state else (np.zeros(3), 0.0)
 
     @property
     def acts(self) -> bool:
         """Whether a force acts."""
-        return bool(self._until)
+        return bool(self.until)
 
     @property
     def force(self) -> np.ndarray:
         """The force (3,), N, world frame; zero without one."""
-        return self._force if self._until else np.zeros(3)
+        return self._force if self.until else np.zeros(3)
 
     def apply(self) -> None:
         """Hand the present force to the next physics step; called before each."""
-        if not self._until:
+        if not self.until:
             return
-        if self._data.time >= self._until:
-            self._force, self._until = np.zeros(3), 0.0
+        if self._data.time >= self.until:
+            self._force, self.until = np.zeros(3), 0.0
         arm = self._point - self._data.xipos[self._body]
         self._data.xfrc_applied[self._body] = np.concatenate([self._force, cross(arm, self._force)])
 
@@ -419,6 +422,7 @@ class Simulation(Readings):
         in_order = np.array_equal(self.actuators, np.arange(self.model.nu))
         self._some_actuators = None if in_order else self.actuators  # None: all, as the joints come
         self._tool = Tool(self.model, self.data, self._tool_place) if self._tool_place else None
+        self._tool_push = self._tool.push if self._tool else None
         self._base_push = Push(self.data, self.base, self.data.xipos[self.base])
         self._pushes = (self._base_push, self._tool.push) if self._tool else (self._base_push,)
         self._nominal = {
@@ -536,8 +540,8 @@ class Simulation(Readings):
 
         They are one call of MuJoCo, so that other threads of the interpreter run meanwhile.
         """
-        tool = self._tool.push.acts if self._tool else False
-        if tool or self._base_push.acts:  # the force ends, and turns with a tool
+        tool = self._tool_push
+        if self._base_push.until or (tool and tool.until):  # the force ends, and turns with a tool
             for row in targets:
                 self.step(row)
             return
