@@ -39,6 +39,17 @@ def test_bursts_and_pauses_have_the_lengths_and_strengths_of_the_config():
         assert sent[active[:, row], row].std() == pytest.approx(noise.std[row], rel=0.15)
 
 
+@pytest.mark.parametrize("kept", [0.0, 0.9])
+def test_noise_of_a_burst_is_held_as_much_as_asked_for(kept: float):
+    config = BurstConfig(std=(0.1, 0.1), on=(60, 60), off=(1, 1), clean_share=0.0, correlation=(kept, kept))
+    noise = BurstNoise(200, config, seed=3)
+    noise.disturb(np.zeros((200, 4)))
+    sent = np.array([noise.disturb(np.zeros((200, 4))) for _ in range(60)])
+    np.testing.assert_allclose(sent.std(axis=(1, 2)), 0.1, rtol=0.12)  # from the first decision on
+    following = (sent[1:] * sent[:-1]).mean() / (sent * sent).mean()
+    assert following == pytest.approx(kept, abs=0.03)
+
+
 def test_an_episode_begins_with_a_pause_and_another_strength():
     noise = BurstNoise(50, BurstConfig(on=(500, 500), off=(10, 10), clean_share=0.0))
     action = np.full((50, 2), 0.5)

@@ -107,7 +107,9 @@ class StudentConfig:
     eval_episodes: int = setting(16, low=1, why="evaluated side by side")
     checkpoint_every: int = setting(1_000, above=0, unit="updates", why="what a kill can cost")
     critic: CriticConfig = field(default_factory=CriticConfig)
-    bursts: BurstConfig = field(default_factory=BurstConfig)
+    bursts: BurstConfig = field(
+        default_factory=lambda: BurstConfig(std=(0.02, 0.6), on=(5, 50), off=(5, 80), clean_share=0.05)
+    )
     learner: LearnerConfig = field(default_factory=student_learner)
     planner: PlannerConfig = field(default_factory=student_planner)
 

@@ -24,12 +24,18 @@ class BurstConfig:
     )
     on: tuple[int, int] = setting((1, 50), unit="decisions", low=1, why="length of a burst")
     off: tuple[int, int] = setting((25, 500), unit="decisions", low=1, why="from a burst to the next")
+    correlation: tuple[float, float] = setting(
+        (0.0, 0.95),
+        low=0,
+        below=1,
+        why="of the noise from decision to decision, drawn per burst: what is held moves a robot further",
+    )
     clean_share: float = setting(
         0.025, low=0, high=1, why="episodes without noise: what the policy does alone"
     )
 
     def __post_init__(self) -> None:
-        for name in ("std", "on", "off"):
+        for name in ("std", "on", "off", "correlation"):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name} must be [lowest, highest], got [{low:g}, {high:g}]")
@@ -51,6 +57,8 @@ class BurstNoise:
         self._std = np.zeros(count)  # of the episode; 0: it stays clean
         self._active = np.zeros(count, dtype=bool)
         self._left = np.zeros(count, dtype=np.int64)  # decisions until this burst or pause ends
+        self._kept = np.zeros(count)  # correlation of the present burst
+        self._noise: NDArray[np.float64] | None = None  # (N, A) of the last decision, unit variance
         self.restart(np.ones(count, dtype=bool))
 
     @property
@@ -75,11 +83,18 @@ class BurstNoise:
         """What is sent for actions (N, A): clipped to [-1, 1], with Gaussian noise in a burst. Counts a
         decision."""
         sent = np.array(action, dtype=np.float64)
+        if self._noise is None:
+            self._noise = np.zeros_like(sent)
         rows = np.flatnonzero(self.active)
-        sent[rows] += self._std[rows, None] * self._rng.normal(size=(len(rows), sent.shape[1]))
+        kept, fresh = self._kept[rows, None], self._rng.normal(size=(len(rows), sent.shape[1]))
+        self._noise[rows] = kept * self._noise[rows] + np.sqrt(1.0 - kept**2) * fresh
+        sent[rows] += self._std[rows, None] * self._noise[rows]
         self._left -= 1
         over = self._left == 0
         self._active ^= over
+        rows = np.flatnonzero(over & self._active)
+        self._kept[rows] = self._rng.uniform(*self.config.correlation, len(rows))
+        self._noise[rows] = self._rng.normal(size=(len(rows), sent.shape[1]))
         rows = np.flatnonzero(over)
         low, high = np.where(self._active[rows, None], self.config.on, self.config.off).T
         self._left[rows] = self._rng.integers(low, high, endpoint=True)
@@ -94,4 +109,4 @@ class BurstNoise:
         vars(self).update(copy.deepcopy(state))
 
 
-_CHANGES = ("_rng", "_std", "_active", "_left")
+_CHANGES = ("_rng", "_std", "_active", "_left", "_kept", "_noise")
