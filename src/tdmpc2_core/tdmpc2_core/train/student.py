@@ -236,6 +236,9 @@ class StudentTrainer:
         keep_freed_memory()
         self.expert = self._expert()
         self.log = RunLog(self.folder)
+        self._newest = manifest.whole(
+            self.folder / "checkpoint"
+        )  # a kill may have left it under another name
         self.progress, state = Progress(), self._stored()
         if state:
             self.progress = Progress(**state["progress"])
@@ -258,7 +261,7 @@ class StudentTrainer:
         if state:
             self.critic.load_state_dict(state["critic"])
         self._warm_up()
-        self.agent = self._agent(bool(state))
+        self.agent = self._agent()
         self.learner = self._learner()
         if state:
             self.learner.load_state_dict(state["learner"])
@@ -276,8 +279,7 @@ class StudentTrainer:
         return load_expert(folder, self.embodiment)
 
     def _stored(self) -> dict[str, Any]:
-        newest = manifest.whole(self.folder / "checkpoint")
-        return {} if newest is None else torch.load(newest / "learner.pt", weights_only=True)
+        return {} if self._newest is None else torch.load(self._newest / "learner.pt", weights_only=True)
 
     def _warm_up(self) -> None:
         config = self.config
@@ -289,10 +291,10 @@ class StudentTrainer:
                 done += config.robots * config.decisions
                 bar.update(config.robots * config.decisions)
 
-    def _agent(self, resumed: bool) -> Agent:
+    def _agent(self) -> Agent:
         config, robot = self.config, self.embodiment
-        if resumed:
-            return Agent.load(self.folder / "checkpoint", embodiment=robot, planner=config.planner)
+        if self._newest is not None:
+            return Agent.load(self._newest, embodiment=robot, planner=config.planner)
         size = int(config.model_size) if config.model_size.isdigit() else config.model_size
         sample = self.replay.sample(20_000, 1)
         assert sample.privileged is not None
