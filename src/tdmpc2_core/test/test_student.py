@@ -82,6 +82,16 @@ def test_the_critic_learns_the_value_of_the_policy_that_acts() -> None:
     assert abs(float(found.mean()) - 2.0) < 0.1 and found.std() < 0.2
 
 
+def test_the_critic_is_left_alone_where_nothing_was_the_policys() -> None:
+    critic = Critic(ObservationNormaliser(P, False), P, (16,))
+    learner = CriticLearner(critic, CriticConfig(), torch.Generator().manual_seed(3))
+    followed = torch.zeros(4, 3, dtype=torch.bool)
+    followed[0, 0] = True
+    before = [p.clone() for p in critic.state_dict().values()]
+    assert learner.update(experience(4, 3), followed) == 0.0
+    assert all(torch.equal(a, b) for a, b in zip(before, critic.state_dict().values(), strict=True))
+
+
 def test_decisions_of_all_lanes_at_once_equal_those_one_by_one() -> None:
     rng = np.random.default_rng(0)
     one, many = ReplayBuffer(3, 12, OBS, ACT), ReplayBuffer(3, 12, OBS, ACT, privileged_dim=P)

@@ -311,6 +311,9 @@ class CriticConfig:
         check_fields(self)
 
 
+_FEWEST = 2  # returns that have a spread
+
+
 class CriticLearner:
     """Fits a `Critic` to the policy that acts, by lambda-returns of its rollouts."""
 
@@ -321,9 +324,12 @@ class CriticLearner:
     def update(self, experience: Experience, followed: Tensor) -> float:
         """Epochs over one rollout; `followed` as in `generalised_advantages`.
 
-        Returns the share of the returns' variance that the values explained beforehand.
+        Returns the share of the returns' variance that the values explained beforehand; 0, and nothing is
+        learned, where hardly any action was the policy's.
         """
         critic, config = self.critic, self.config
+        if int(followed.sum()) < _FEWEST:
+            return 0.0
         advantage = generalised_advantages(experience, config.discount, config.trace, followed)
         kept = followed.flatten()
         returns = (advantage + experience.value).flatten()[kept]
