@@ -16,8 +16,10 @@ import pytest
 import torch
 
 from tdmpc2_core.agent import Agent
+from tdmpc2_core.envs.robot.batch import BatchEnv
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.learning.batch import Batch
+from tdmpc2_core.learning.branches import BranchBuffer, Branches, branch_error, predicted_worth
 from tdmpc2_core.learning.expert import (
     Critic,
     CriticConfig,
@@ -28,10 +30,11 @@ from tdmpc2_core.learning.expert import (
 )
 from tdmpc2_core.learning.learner import Learner, LearnerConfig, PrivilegedTargets
 from tdmpc2_core.learning.replay import ReplayBuffer
-from tdmpc2_core.model import WorldModel, WorldModelConfig
+from tdmpc2_core.model import WorldModel, WorldModelConfig, world_model_config
 from tdmpc2_core.model.encoder import ObservationNormaliser
-from tdmpc2_core.train.expert import ExpertRunConfig, ExpertTrainer
-from tdmpc2_core.train.student import StudentConfig, StudentTrainer
+from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.train.expert import ExpertRunConfig, ExpertTrainer, load_expert
+from tdmpc2_core.train.student import BranchingConfig, Collector, StudentConfig, StudentTrainer
 
 OBS, ACT, P = 5, 2, 4
 
@@ -154,6 +157,35 @@ def test_latents_learn_to_tell_the_state() -> None:
         learner.update(replace(batch, privileged=None))
 
 
+def branches(worth: torch.Tensor) -> Branches:
+    g = torch.Generator().manual_seed(8)
+    groups, count = worth.shape
+    return Branches(
+        torch.randn(groups, OBS, generator=g), torch.rand(groups, count, 3, ACT, generator=g) * 2 - 1, worth
+    )
+
+
+def test_what_is_learned_of_branches_is_their_difference() -> None:
+    learner, batch = learner_and_batch()
+    some = branches(torch.zeros(4, 5))
+    with torch.no_grad():
+        said = predicted_worth(learner.model, some.obs, some.action, 0.9)
+        other = said + 100.0 * torch.randn(4, 1, generator=torch.Generator().manual_seed(3))
+        assert float(branch_error(learner.model, some._replace(worth=other), 0.9)) < 1e-6
+    wanted = some._replace(worth=some.action[:, :, 0, 0] - some.action[:, :, 1, 1] + 50.0)
+    errors = [float(learner.update(batch, branches=wanted)["branch_error"]) for _ in range(250)]
+    assert errors[-1] < 0.2 * errors[0]
+
+
+def test_the_newest_branches_are_kept() -> None:
+    buffer = BranchBuffer(6, (5, 3, ACT), OBS, torch.Generator().manual_seed(0))
+    for worth in (1.0, 2.0, 3.0):
+        buffer.add(branches(torch.full((4, 5), worth)))
+    drawn = buffer.sample(200)
+    assert len(buffer) == 6 and set(drawn.worth.unique().tolist()) == {2.0, 3.0}
+    assert drawn.action.shape == (200, 5, 3, ACT)
+
+
 @pytest.fixture(scope="module")
 def expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("expert")
@@ -165,7 +197,8 @@ def expert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(folder: Path, expert: Path) -> list[str]:
     small = "robots=4 decisions=8 warm_up=64 updates_per_cycle=2 updates=60 model_size=tiny threads=1"
     often = "checkpoint_every=2 eval_every=1000 learner.batch_size=8 learner.horizon=3 capacity=4000"
-    return [f"out={folder}", f"expert={expert}", *small.split(), *often.split()]
+    few = "branches.count=2 branches.decisions=2"
+    return [f"out={folder}", f"expert={expert}", *small.split(), *often.split(), *few.split()]
 
 
 def test_a_killed_run_goes_on_and_its_bundle_drives_the_robot(tmp_path: Path, expert: Path) -> None:
@@ -187,6 +220,34 @@ def test_a_killed_run_goes_on_and_its_bundle_drives_the_robot(tmp_path: Path, ex
     assert np.isfinite(action).all()
 
 
+def test_branches_leave_the_robots_where_they_were_and_are_worth_what_they_earn(expert: Path) -> None:
+    robot = Embodiment.load("quadruped")
+    config = StudentConfig(robots=4, threads=1, branches=BranchingConfig(count=2, decisions=3))
+    known = load_expert(expert, robot)
+    critic = Critic(known.normaliser, known.observation_dim, (8,))
+    model = WorldModel(world_model_config("tiny", robot.observation_dim, robot.action_dim)).eval()
+    collector = Collector(config, robot, known, critic, seed=3)
+    plain = BatchEnv(robot, 4, 3)
+    observed = plain.reset()
+    found = collector.branch(model)
+    starts = [int((observed == one.numpy()).all(1).argmax()) for one in found.obs]
+    worth = np.zeros(4)
+    for t in range(3):
+        with torch.no_grad():
+            action = model.policy(model.encode(torch.from_numpy(observed))).mean.numpy()
+        np.testing.assert_allclose(found.action[:, 0, t], action[starts], atol=1e-6)
+        step = plain.step(action)
+        worth, observed = worth + 0.97**t * step.reward, step.observation
+    with torch.no_grad():
+        worth += 0.97**3 * critic(torch.from_numpy(step.privileged)).numpy()
+    np.testing.assert_allclose(found.worth[:, 0], worth[starts], rtol=1e-5)
+    assert (found.worth[:, 0] != found.worth[:, 1]).all()
+    again = BatchEnv(robot, 4, 3)
+    np.testing.assert_array_equal(again.reset(), collector.observed.numpy())
+    still = np.zeros((4, robot.action_dim))
+    np.testing.assert_array_equal(collector.env.step(still).observation, again.step(still).observation)
+
+
 def test_an_expert_is_trained_first_where_there_is_none(tmp_path: Path) -> None:
     small = [text for text in settings(tmp_path, tmp_path) if not text.startswith("expert=")]
     command = [sys.executable, "-m", "tdmpc2_core.cli", "student", *small, "updates=2", "expert_decisions=1"]
@@ -194,6 +255,11 @@ def test_an_expert_is_trained_first_where_there_is_none(tmp_path: Path) -> None:
     assert (tmp_path / "expert" / "expert.safetensors").exists() and Agent.load(tmp_path / "checkpoint")
     with open(tmp_path / "expert" / "train.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 1
+
+
+def test_more_branches_than_robots_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"branches.count is 8, must be at most robots \(4\)"):
+        StudentTrainer(StudentConfig(robots=4, out=tmp_path))
 
 
 def test_an_expert_of_another_robot_is_refused(tmp_path: Path, expert: Path) -> None:

@@ -16,6 +16,7 @@ from torch.autograd.graph import increment_version
 from tdmpc2_core.config import check_fields, setting
 from tdmpc2_core.learning.actor import OBJECTIVES, ActorInputs, ActorOptions, RunningScale, plan_divergence
 from tdmpc2_core.learning.batch import Batch, UpdateDraws, draw_update
+from tdmpc2_core.learning.branches import Branches, branch_error
 from tdmpc2_core.learning.losses import (
     LossWeights,
     WorldModelLosses,
@@ -54,6 +55,9 @@ class LearnerConfig:
     value_coef: float = setting(0.1, unit="dimensionless", why="weight of the value cross entropy")
     termination_coef: float = setting(
         1.0, unit="dimensionless", why="weight of the termination cross entropy"
+    )
+    branch_coef: float = setting(
+        1.0, low=0, unit="dimensionless", why="weight of the order of branches from one state, where given"
     )
     imitation_coef: float = setting(
         0.0,
@@ -261,10 +265,13 @@ class Learner:
         value = model.q_values(z, action, batch.task, draws.td_heads, target=True).amin(0)
         return zs[:horizon], returns.reward + returns.bootstrap * value
 
-    def update(self, batch: Batch, draws: UpdateDraws | None = None) -> dict[str, Tensor]:
+    def update(
+        self, batch: Batch, draws: UpdateDraws | None = None, branches: Branches | None = None
+    ) -> dict[str, Tensor]:
         """One gradient step on a batch of windows; returns scalar metrics as detached tensors.
 
-        draws: random numbers to use instead of fresh ones. Raises ValueError when the batch does not fit the
+        draws: random numbers to use instead of fresh ones. branches: learned beside the batch, with the
+        weight `branch_coef`. Raises ValueError when the batch does not fit the
         config.
         """
         batch = batch if batch.obs.device == self.device else batch.to(self.device)
@@ -275,7 +282,7 @@ class Learner:
         with using(self._kernels):
             with self._precision():
                 next_z, target = self.targets(batch, draws)
-            losses, metrics = self._world_model_step(batch, next_z, target, draws)
+            losses, metrics = self._world_model_step(batch, next_z, target, draws, branches)
             states = losses.zs.detach()
             if self.config.actor_states == "mixed":
                 states = states.clone()
@@ -286,7 +293,12 @@ class Learner:
         return metrics
 
     def _world_model_step(
-        self, batch: Batch, next_z: Tensor, target: Tensor, draws: UpdateDraws
+        self,
+        batch: Batch,
+        next_z: Tensor,
+        target: Tensor,
+        draws: UpdateDraws,
+        branches: Branches | None = None,
     ) -> tuple[WorldModelLosses, dict[str, Tensor]]:
         model, config = self.model, self.config
         random = self.generator if model.config.dropout > 0 else None
@@ -295,10 +307,13 @@ class Learner:
             losses = world_model_losses(
                 model, batch, next_z, target, rho, config.loss_weights, random, shifts
             )
-        total = losses.total
+        total, more = losses.total, {}
+        if branches is not None:
+            more["branch_error"] = branch_error(model, branches, config.discount)
+            total = total + config.branch_coef * more["branch_error"]
         if self._privileged is not None:
-            state_error = self._privileged.error(model, batch, losses.zs, rho)
-            total = total + self._privileged.coef * state_error
+            more["state_error"] = self._privileged.error(model, batch, losses.zs, rho)
+            total = total + self._privileged.coef * more["state_error"]
         total.backward()
         self.policy_optimiser.zero_grad(set_to_none=True)  # the policy has its own objective
         self._exchange(self._model_params)
@@ -315,9 +330,7 @@ class Learner:
             "grad_norm": norm,
             "td_target": target.mean(),
         }
-        if self._privileged is not None:
-            metrics["state_error"] = state_error
-        metrics = {name: value.detach() for name, value in metrics.items()}
+        metrics = {name: value.detach() for name, value in (metrics | more).items()}
         if losses.termination_logits is not None:
             steps, logits = slice(config.horizon), losses.termination_logits.detach()
             metrics |= termination_metrics(logits, batch.terminated[steps], batch.valid[steps])

@@ -26,7 +26,9 @@ from tdmpc2_core.checkpoint import manifest
 from tdmpc2_core.config import check_fields, setting, to_mapping
 from tdmpc2_core.envs.robot.batch import PRIVILEGED, BatchEnv
 from tdmpc2_core.envs.robot.bursts import BurstConfig, BurstNoise
+from tdmpc2_core.errors import UserError
 from tdmpc2_core.learning.actor import ActorOptions
+from tdmpc2_core.learning.branches import BranchBuffer, Branches
 from tdmpc2_core.learning.expert import Critic, CriticConfig, CriticLearner, Experience, Expert
 from tdmpc2_core.learning.learner import Learner, LearnerConfig, PrivilegedTargets
 from tdmpc2_core.learning.memory import keep_freed_memory
@@ -75,6 +77,21 @@ def student_planner() -> PlannerConfig:
 
 
 @dataclass(frozen=True)
+class BranchingConfig:
+    """Several plans from one state, by which the model learns which is better."""
+
+    count: int = setting(8, low=0, why="branches of a state, the prior's own among them; 0: none")
+    decisions: int = setting(8, low=1, unit="decisions", why="of a branch; then the critic values it")
+    every: int = setting(2, low=1, why="rollouts between")
+    spread: tuple[float, float] = setting(
+        (0.03, 0.4), above=0, unit="normalised action", why="of the noise on the prior, drawn per state"
+    )
+    correlation: tuple[float, float] = setting((0.0, 0.95), low=0, below=1, why="of that noise, as of bursts")
+    capacity: int = setting(30_000, low=1, unit="states", why="the newest are kept")
+    batch: int = setting(24, low=1, unit="states", why="per update")
+
+
+@dataclass(frozen=True)
 class StudentConfig:
     """Settings of a run; saved in its folder and checked on resume."""
 
@@ -106,6 +123,7 @@ class StudentConfig:
     eval_seconds: float = setting(10.0, above=0, unit="s", why="length of an evaluation episode")
     eval_episodes: int = setting(16, low=1, why="evaluated side by side")
     checkpoint_every: int = setting(1_000, above=0, unit="updates", why="what a kill can cost")
+    branches: BranchingConfig = field(default_factory=BranchingConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     bursts: BurstConfig = field(
         default_factory=lambda: BurstConfig(std=(0.02, 0.6), on=(5, 50), off=(5, 80), clean_share=0.05)
@@ -191,6 +209,41 @@ class Collector:
         falls = 1000.0 * float(experience.terminated.float().mean())
         return Rollout(experience, followed, float(calm.mean()), falls)
 
+    @torch.no_grad()
+    def branch(self, model: WorldModel) -> Branches:
+        """Branches from the present states of some robots; all robots are then back where they were."""
+        config, rng = self.config.branches, self._rng
+        kept, groups = self.env.state(), self.config.robots // config.count
+        starts = rng.choice(self.config.robots, groups, replace=False)
+        rows = np.repeat(starts, config.count)
+        low, high = (float(bound) for bound in np.log(config.spread))
+        spread = np.exp(rng.uniform(low, high, (groups, 1, 1)))
+        held = rng.uniform(*config.correlation, (groups, 1, 1))
+        size = self.env.embodiment.action_dim
+        noise = rng.normal(size=(groups, config.count, size))
+        discount = self.config.critic.discount
+        worth, alive = np.zeros(len(rows)), np.ones(len(rows))
+        actions = np.zeros((groups, config.count, config.decisions, size), np.float32)
+        first = self._observed[starts]
+        self.env.restore(kept.take(rows.tolist()))
+        observed = first
+        for t in range(config.decisions):
+            prior = model.policy(model.encode(observed)).mean.numpy()[:, None]
+            shaken = spread * noise * (np.arange(config.count) > 0)[:, None]  # the first is the prior
+            actions[:, :, t] = np.clip(prior + shaken, -1.0, 1.0)
+            step = self.env.step(actions[:, :, t].reshape(-1, size))
+            worth += discount**t * alive * step.reward
+            alive *= ~step.terminated
+            final = self.critic(torch.from_numpy(step.final_privileged)).numpy()
+            over = step.truncated | (t + 1 == config.decisions)
+            worth += discount ** (t + 1) * alive * over * final
+            alive *= ~over
+            observed = torch.from_numpy(step.final_observation[:: config.count])
+            noise = held * noise + np.sqrt(1.0 - held**2) * rng.normal(size=noise.shape)
+        self.env.restore(kept)
+        shape = groups, config.count
+        return Branches(first, torch.from_numpy(actions), torch.from_numpy(worth).float().view(shape))
+
     @property
     def readings(self) -> tuple[str, ...]:
         """Names of the privileged entries (P,), block by block."""
@@ -224,12 +277,15 @@ class StudentTrainer:
     """Rollouts and updates in turn, until ``config.updates``.
 
     Raises:
-        UserError: the robot is unknown, the expert is another robot's, or the folder holds a run with other
-            settings.
+        UserError: the robot is unknown, the expert is another robot's, a state has more branches than there
+            are robots, or the folder holds a run with other settings.
     """
 
     def __init__(self, config: StudentConfig) -> None:
         self.config, self.folder = config, Path(config.out)
+        if config.branches.count > config.robots:
+            count = config.branches.count
+            raise UserError(f"branches.count is {count}, must be at most robots ({config.robots})")
         self.embodiment = Embodiment.load(config.robot)
         keep_settings(self.folder, config, _MAY_CHANGE)
         torch.set_num_threads(config.threads)
@@ -258,6 +314,13 @@ class StudentTrainer:
             generator=torch.Generator().manual_seed(seed + 1),
             privileged_dim=known,
         )
+        branching = config.branches
+        self.branches = BranchBuffer(
+            branching.capacity,
+            (max(branching.count, 1), branching.decisions, self.embodiment.action_dim),
+            self.embodiment.observation_dim,
+            torch.Generator().manual_seed(seed + 2),
+        )
         if state:
             self.critic.load_state_dict(state["critic"])
         self._warm_up()
@@ -265,7 +328,7 @@ class StudentTrainer:
         self.learner = self._learner()
         if state:
             self.learner.load_state_dict(state["learner"])
-        self._clock = time.monotonic()
+        self._clock, self._cycles = time.monotonic(), 0
 
     # ---- set-up ----
     def _expert(self) -> Expert:
@@ -362,6 +425,9 @@ class StudentTrainer:
         set_matmul_precision("highest")
         rollout = self.collector.collect(self.replay, self.agent.model)
         explained = self.critic.update(rollout.experience, rollout.followed)
+        self._cycles += 1
+        if config.branches.count and self._cycles % config.branches.every == 0:
+            self.branches.add(self.collector.branch(self.agent.model))
         self.agent.observe(self.collector.observed.numpy())
         progress.decisions += config.robots * config.decisions
         row = {"reward": rollout.reward, "falls per 1000": rollout.falls, "critic explained": explained}
@@ -370,7 +436,8 @@ class StudentTrainer:
         sums: dict[str, Tensor] = {}
         for _ in range(config.updates_per_cycle):
             batch = self.replay.sample(config.learner.batch_size, config.learner.window)
-            for name, value in self.learner.update(batch).items():
+            told = self.branches.sample(config.branches.batch) if len(self.branches) else None
+            for name, value in self.learner.update(batch, branches=told).items():
                 sums[name] = sums[name] + value if name in sums else value.clone()
             progress.updates += 1
         set_matmul_precision("highest")
