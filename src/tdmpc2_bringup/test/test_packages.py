@@ -12,6 +12,7 @@ BUILD_TYPES = dict.fromkeys(PYTHON_PACKAGES, "ros.ament_python") | {"tdmpc2_msgs
 
 # import name -> key in package.xml, where they differ
 ROSDEP_KEYS = {
+    "argcomplete": "python3-argcomplete",
     "imageio": "python3-imageio",
     "matplotlib": "python3-matplotlib",
     "mujoco": "python3-mujoco-pip",
