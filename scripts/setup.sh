@@ -142,7 +142,7 @@ start=$SECONDS
 : >"$log"
 
 # tenths of a GB that each part takes, measured with du on x86-64 without CUDA
-declare -A takes=([base]=14 [packages]=0 [build]=1 [test]=6 [docs]=1 [msgs]=1)
+declare -A takes=([base]=15 [packages]=0 [build]=1 [test]=6 [docs]=1 [msgs]=1)
 tenths=0
 for part in "${parts[@]}"; do
   if missing "$part"; then tenths=$((tenths + takes[$part])); fi
@@ -298,6 +298,11 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE="\${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOS
 export OMP_WAIT_POLICY=PASSIVE # idle threads sleep; spinning ones take the cores from the simulation
 export OMP_NUM_THREADS="\${OMP_NUM_THREADS:-1}" # several processes share the cores; training and planner set their own
 export OPENBLAS_NUM_THREADS="\${OPENBLAS_NUM_THREADS:-1}"
+if [ -n "\${BASH_VERSION:-}" ]; then
+  case "\$-" in # completion of tdmpc2, for a terminal alone
+    *i*) eval "\$('$venv/bin/python' -m argcomplete.scripts.register_python_argcomplete tdmpc2)" ;;
+  esac
+fi
 TEXT
   mv "$venv/env.sh.part" "$venv/env.sh"
 }

@@ -42,18 +42,16 @@ def test_the_site_builds_without_a_warning_and_can_be_searched(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
     assert built.returncode == 0, built.stdout + built.stderr
-    found = {
-        entry["location"] for entry in json.loads((tmp_path / "search/search_index.json").read_text())["docs"]
-    }
+    index = json.loads((tmp_path / "search/search_index.json").read_text("utf-8"))
+    found = {entry["location"] for entry in index["docs"]}
     for page in (ROOT / "docs").rglob("*.md"):
         assert page.relative_to(ROOT / "docs").with_suffix(".html").as_posix() in found
     for name in tdmpc2_core.__all__:
-        homes = {f"reference/python-api.html#tdmpc2_core.{name}"}
-        assert homes & found, f"{name} is not on docs/reference/python-api.md"
-    for source in re.findall(
-        r"<img [^>]*src=\"([^\":]+)\"", (tmp_path / "reference/planners.html").read_text()
-    ):
-        assert (tmp_path / "reference" / source).is_file(), source
+        entry = f"reference/python-api.html#tdmpc2_core.{name}"
+        assert entry in found, f"{name} is not on docs/reference/python-api.md"
+    planners = (tmp_path / "reference/planners.html").read_text("utf-8")
+    pictures = re.findall(r'<img [^>]*src="([^":]+\.png)"', planners)
+    assert pictures and all((tmp_path / "reference" / source).is_file() for source in pictures)
 
 
 PLACES = (

@@ -155,6 +155,11 @@ def test_setup_reports_a_long_step_and_leaves_no_process(tmp_path):
     assert re.search(r"\d s, \d+ MB in the environment: Collecting patience", result.stdout), result.stdout
 
 
+def test_a_terminal_with_the_environment_completes_tdmpc2():
+    bash = ["bash", "--norc", "-ic", f"source {os.environ['VIRTUAL_ENV']}/env.sh; complete -p tdmpc2"]
+    assert re.search(r"complete .*_python_argcomplete\w* tdmpc2", run(*bash).stdout)
+
+
 def test_hooks_before_a_commit_have_the_versions_of_the_tests():
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0][
         "hooks"
