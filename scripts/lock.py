@@ -1,8 +1,8 @@
 """Print constraints.txt for the environment that runs this: every package pip installed, at its version.
 
 Use: .venv/bin/python scripts/lock.py > scripts/requirements/constraints.txt, after scripts/setup.sh --test
---msgs with changed requirements and an empty constraints.txt. torch and what only its CUDA builds bring stay
-out: their versions follow from the build that the user chose.
+--msgs --docs with changed requirements and an empty constraints.txt. torch and what only its CUDA builds
+bring stay out: their versions follow from the build that the user chose.
 """
 
 import re

@@ -5,18 +5,22 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: scripts/setup.sh [--test] [--msgs]
+usage: scripts/setup.sh [--test] [--msgs] [--docs]
 
 Makes or completes the environment .venv in the root of the repository, on a machine without ROS 2.
 
   --test   also what scripts/test.sh needs: pytest, ruff, colcon
   --msgs   also builds tdmpc2_msgs (needs a C++ compiler and the Python headers)
+  --docs   also what scripts/docs.sh needs: mkdocs
 
 Variables:
   TDMPC2_VENV         folder of the environment instead of .venv
   TDMPC2_PYTHON       interpreter to use (3.11 to 3.13) instead of the first suitable one found
-  TDMPC2_TORCH_INDEX  extra package index for torch alone; https://download.pytorch.org/whl/cpu has a build without
-                      CUDA that is about 2.5 GB smaller
+  TDMPC2_TORCH_INDEX  extra package index for torch alone, instead of the choice below; https://pypi.org/simple has the
+                      build with CUDA
+
+On a machine without an NVIDIA GPU torch is taken without CUDA, about 4 GB smaller, where pip's own configuration or
+https://download.pytorch.org/whl/cpu offers it.
 
 Example:
   scripts/setup.sh && source .venv/env.sh && tdmpc2 --help
@@ -30,10 +34,12 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 requirements="$root/scripts/requirements"
 with_test=false
 with_msgs=false
+with_docs=false
 for argument in "$@"; do
   case "$argument" in
     --test) with_test=true ;;
     --msgs) with_msgs=true ;;
+    --docs) with_docs=true ;;
     -h | --help) usage; exit 0 ;;
     *) fail "unknown option '$argument'; scripts/setup.sh --help lists the options" ;;
   esac
@@ -42,6 +48,7 @@ done
 venv="$(realpath -m -- "${TDMPC2_VENV:-$root/.venv}")"
 python="$venv/bin/python"
 state="$venv/.tdmpc2"
+cpu_index=https://download.pytorch.org/whl/cpu
 log="$state/setup.log"
 
 # ---- which parts are missing: each has a stamp with the hash of everything that it is made from ----
@@ -66,11 +73,13 @@ wanted[base]="$(digest "$venv" "$requirements"/{torch,core,ros,constraints}.txt)
 wanted[packages]="$(digest "${wanted[base]} $root" "${BASH_SOURCE[0]}" "${metadata[@]}")"
 wanted[build]="$(digest "${wanted[base]}" "$requirements/build.txt" "$root/scripts/mend_cmake_exports.py")"
 wanted[test]="$(digest "${wanted[base]}" "$requirements/test.txt")"
+wanted[docs]="$(digest "${wanted[base]}" "$requirements/docs.txt")"
 wanted[msgs]="$(digest "${wanted[build]} $root" "${interfaces[@]}")"
 
 parts=(base packages)
 if $with_test || $with_msgs; then parts+=(build); fi
 if $with_test; then parts+=(test); fi
+if $with_docs; then parts+=(docs); fi
 if $with_msgs; then parts+=(msgs); fi
 
 missing() { # missing PART: its stamp is absent or of another state of the inputs
@@ -127,20 +136,63 @@ fi
 
 # ---- make what is missing ----
 
+has_gpu() { nvidia-smi -L >/dev/null 2>&1; }
+
 start=$SECONDS
 : >"$log"
+
+# tenths of a GB that each part takes, measured with du on x86-64 without CUDA
+declare -A takes=([base]=15 [packages]=0 [build]=1 [test]=6 [docs]=1 [msgs]=1)
+tenths=0
+for part in "${parts[@]}"; do
+  if missing "$part"; then tenths=$((tenths + takes[$part])); fi
+done
+free="$(df -Pk "$venv" | awk 'NR == 2 { print int($4 / 100000) }')" # tenths of a GB
+if ((tenths > 0)); then
+  cuda=""
+  if missing base && { has_gpu || [[ -n "${TDMPC2_TORCH_INDEX:-}" ]]; }; then cuda=", 4 GB more where torch brings CUDA"; fi
+  say "takes about $((tenths / 10)).$((tenths % 10)) GB in $venv$cuda; $((free / 10)).$((free % 10)) GB are free"
+fi
+if ((free < tenths)) && missing base && [[ ! -f "$venv/env.sh" ]]; then
+  fail "$venv needs $((tenths / 10)).$((tenths % 10)) GB and $((free / 10)).$((free % 10)) GB are free: make room or name another folder in TDMPC2_VENV"
+fi
+
 unset PYTHONPATH PYTHONHOME _ROS_WHEELS_BOOTSTRAP_COMPLETE
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_PROGRESS_BAR=off PIP_REQUIRE_VIRTUALENV=1
 
-quietly() { # quietly WHAT COMMAND...: output goes to the log; its end is shown when the command fails
+every="${TDMPC2_PROGRESS:-15}" # s between two lines about a step that is under way
+report() { # report PID: while that process lives, how long the step has taken and what it does
+  local started=$SECONDS line # a sleep that outlives this function must not hold the terminal, hence its redirection
+  while sleep "$every" >/dev/null 2>&1 && kill -0 "$1" 2>/dev/null; do
+    line="$(grep -E '^ *(Downloading|Collecting|Using cached|Installing|Building|Starting|Finished)' "$log" | tail -n 1)" || true
+    say "  $((SECONDS - started)) s, $(du -sm "$venv" 2>/dev/null | cut -f1) MB in the environment: $(cut -c1-80 <<<"${line#"${line%%[! ]*}"}")"
+  done
+}
+reporter=""
+stop_report() {
+  if [[ -n "$reporter" ]]; then kill "$reporter" 2>/dev/null || true; fi
+  reporter=""
+}
+trap stop_report EXIT
+
+logged() { # logged COMMAND...: its output goes to the log, progress to the terminal; returns its exit code
+  local code=0
+  report "$$" 9>&- &
+  reporter=$!
+  "$@" >>"$log" 2>&1 </dev/null || code=$?
+  stop_report
+  return "$code"
+}
+quietly() { # quietly WHAT COMMAND...: the end of the log is shown when the command fails
   local what="$1"
   shift
-  if ! "$@" >>"$log" 2>&1 </dev/null; then
+  if ! logged "$@"; then
     tail -n 15 "$log" >&2
     fail "$what failed; the whole output is in $log" 1
   fi
 }
-pip_install() { quietly "pip install" "$python" -m pip install --constraint "$requirements/constraints.txt" "$@"; }
+pip_command() { "$python" -m pip install --constraint "$requirements/constraints.txt" "$@"; }
+pip_install() { quietly "pip install" pip_command "$@"; }
 stamp() { printf '%s' "${wanted[$1]}" >"$state/$1.stamp"; }
 
 make_venv() {
@@ -157,18 +209,30 @@ forget_half_installed() { # pip writes RECORD last: without it, it takes a packa
   done
 }
 
+make_torch() {
+  local version
+  version="$(sed -n 's/^torch==\([^ ]*\).*/\1/p' "$requirements/torch.txt")"
+  if [[ -n "${TDMPC2_TORCH_INDEX:-}" ]]; then
+    say "torch, from $TDMPC2_TORCH_INDEX too"
+    pip_install --extra-index-url "$TDMPC2_TORCH_INDEX" -r "$requirements/torch.txt"
+  elif has_gpu; then
+    say "torch for the NVIDIA GPU of this machine"
+    pip_install -r "$requirements/torch.txt"
+  else
+    say "torch without CUDA: this machine has no NVIDIA GPU"
+    logged pip_command "torch==$version+cpu" ||
+      logged pip_command --retries 1 --timeout 15 --extra-index-url "$cpu_index" "torch==$version+cpu" || {
+      say "torch with CUDA, 4 GB more: neither pip's configuration nor $cpu_index offers one without"
+      pip_install -r "$requirements/torch.txt"
+    }
+  fi
+}
+
 make_base() {
   make_venv
   forget_half_installed
   say "$("$python" --version) in $venv"
-  local index=()
-  if [[ -n "${TDMPC2_TORCH_INDEX:-}" ]]; then
-    index=(--extra-index-url "$TDMPC2_TORCH_INDEX")
-  elif ! command -v nvidia-smi >/dev/null; then
-    say "no NVIDIA GPU found: TDMPC2_TORCH_INDEX names an index with a smaller torch (scripts/setup.sh --help)"
-  fi
-  say "torch"
-  pip_install "${index[@]}" -r "$requirements/torch.txt"
+  make_torch
   say "ROS 2 Jazzy, MuJoCo and the rest"
   pip_install -r "$requirements/core.txt" -r "$requirements/ros.txt"
 }
@@ -200,6 +264,11 @@ make_test() {
   pip_install -r "$requirements/test.txt"
 }
 
+make_docs() {
+  say "mkdocs"
+  pip_install -r "$requirements/docs.txt"
+}
+
 make_msgs() {
   say "tdmpc2_msgs"
   rm -rf -- "$venv/colcon/build/tdmpc2_msgs" # CMake refuses a build folder that has moved
@@ -229,6 +298,11 @@ export ROS_AUTOMATIC_DISCOVERY_RANGE="\${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOS
 export OMP_WAIT_POLICY=PASSIVE # idle threads sleep; spinning ones take the cores from the simulation
 export OMP_NUM_THREADS="\${OMP_NUM_THREADS:-1}" # several processes share the cores; training and planner set their own
 export OPENBLAS_NUM_THREADS="\${OPENBLAS_NUM_THREADS:-1}"
+if [ -n "\${BASH_VERSION:-}" ]; then
+  case "\$-" in # completion of tdmpc2, for a terminal alone
+    *i*) eval "\$('$venv/bin/python' -m argcomplete.scripts.register_python_argcomplete tdmpc2)" ;;
+  esac
+fi
 TEXT
   mv "$venv/env.sh.part" "$venv/env.sh"
 }

@@ -8,7 +8,7 @@ usage: scripts/test.sh [PART...] [-- PYTEST-OPTION...]
 
 Makes the environment .venv where needed and runs the parts named, or all of them in this order:
 
-  lint      ruff check, ruff format --check, mypy, shellcheck, hadolint, compose schema
+  lint      ruff check, ruff format --check, mypy, shellcheck, hadolint, schemas of compose, workflow, citation
   build     colcon build of the four packages, below .venv/colcon
   core      tests of tdmpc2_core
   ros       tests of tdmpc2_ros, with nodes as processes over DDS
@@ -44,10 +44,10 @@ export TDMPC2_VENV="$venv"
 compiler=true
 command -v c++ >/dev/null || compiler=false
 if $compiler; then
-  "$root/scripts/setup.sh" --test --msgs
+  "$root/scripts/setup.sh" --test --msgs --docs
 else
   say "no C++ compiler: tdmpc2_msgs is not built and its tests are skipped"
-  "$root/scripts/setup.sh" --test
+  "$root/scripts/setup.sh" --test --docs
 fi
 # shellcheck disable=SC1091  # written by setup.sh
 source "$venv/env.sh"
@@ -59,7 +59,12 @@ if has_part lint; then
   python -m mypy --no-error-summary
   "$VIRTUAL_ENV/bin/shellcheck" scripts/*.sh docker/*.sh .ci/run
   "$VIRTUAL_ENV/bin/hadolint" --config docker/hadolint.yaml docker/Dockerfile.*
-  "$VIRTUAL_ENV/bin/check-jsonschema" --quiet --builtin-schema vendor.compose-spec docker/compose.yaml
+  schema() { "$VIRTUAL_ENV/bin/check-jsonschema" --quiet --builtin-schema "vendor.$1" "${@:2}"; }
+  schema compose-spec docker/compose.yaml
+  schema github-workflows .github/workflows/*.yml
+  schema github-issue-forms .github/ISSUE_TEMPLATE/{bug,wish}.yml
+  schema github-issue-config .github/ISSUE_TEMPLATE/config.yml
+  schema citation-file-format CITATION.cff
   say "lint: ok"
 fi
 

@@ -2,12 +2,15 @@
 
 import dataclasses
 import importlib.util
+import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import tdmpc2_core
 from tdmpc2_core.cli import COMMANDS
 from tdmpc2_core.learning import LearnerConfig
 from tdmpc2_core.robots import SOURCES, TERMS
@@ -33,6 +36,22 @@ def test_links_and_paths_exist(page):
             assert (page.parent / target).exists(), f"link to {target}"
     for path in re.findall(r"`((?:src|docs|scripts|benchmarks|docker)/[^`\s*<>]*)", text):
         assert (ROOT / path).exists(), f"path {path}"
+
+
+def test_the_site_builds_without_a_warning_and_can_be_searched(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
+    assert built.returncode == 0, built.stdout + built.stderr
+    index = json.loads((tmp_path / "search/search_index.json").read_text("utf-8"))
+    found = {entry["location"] for entry in index["docs"]}
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert page.relative_to(ROOT / "docs").with_suffix(".html").as_posix() in found
+    for name in tdmpc2_core.__all__:
+        entry = f"reference/python-api.html#tdmpc2_core.{name}"
+        assert entry in found, f"{name} is not on docs/reference/python-api.md"
+    planners = (tmp_path / "reference/planners.html").read_text("utf-8")
+    pictures = re.findall(r'<img [^>]*src="([^":]+\.png)"', planners)
+    assert pictures and all((tmp_path / "reference" / source).is_file() for source in pictures)
 
 
 PLACES = (

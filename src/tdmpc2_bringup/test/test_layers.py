@@ -124,6 +124,11 @@ def test_packages_export_and_do_nothing_else():
         if file.name == "__init__.py":
             for node in ast.parse(file.read_text("utf-8")).body:
                 allowed = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Expr)
+                if file.parent == CORE:  # exports that are imported when they are used
+                    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                        continue
+                    if isinstance(node, ast.FunctionDef) and node.name in ("__getattr__", "__dir__"):
+                        continue
                 assert isinstance(node, allowed), f"{file.relative_to(ROOT)}:{node.lineno}"
 
 

@@ -1,7 +1,10 @@
 """The four packages are what colcon, rosdep and pip take them for."""
 
+import ast
+import email
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import requires
 from pathlib import Path
 
@@ -12,6 +15,7 @@ BUILD_TYPES = dict.fromkeys(PYTHON_PACKAGES, "ros.ament_python") | {"tdmpc2_msgs
 
 # import name -> key in package.xml, where they differ
 ROSDEP_KEYS = {
+    "argcomplete": "python3-argcomplete",
     "imageio": "python3-imageio",
     "matplotlib": "python3-matplotlib",
     "mujoco": "python3-mujoco-pip",
@@ -72,6 +76,67 @@ def test_every_import_is_declared(name):
     imports = set().union(*map(imported_modules, files)) - {name} - WITHOUT_ROSDEP_KEY
     missing = {module for module in imports if ROSDEP_KEYS.get(module, module) not in declared}
     assert missing == set(), f"{name}/package.xml lacks an exec_depend for {sorted(missing)}"
+
+
+def test_licence_addresses_and_maintainer_are_the_same_everywhere():
+    found = [manifest(name)[0] for name in PACKAGES]
+    addresses = [sorted((url.type, url.url) for url in package.urls) for package in found]
+    assert addresses[0] and addresses == addresses[:1] * len(found)
+    people = [[(person.name, person.email) for person in package.maintainers] for package in found]
+    assert people == people[:1] * len(found)
+    assert not people[0][0][1].endswith(("example.org", "example.com"))
+    licence = (SOURCE.parent / "LICENSE").read_bytes()
+    assert all((SOURCE / name / "LICENSE").read_bytes() == licence for name in PACKAGES)
+    assert all((SOURCE / name / "README.md").read_text("utf-8").startswith("# ") for name in PACKAGES)
+
+
+def test_set_up_scripts_share_what_they_say_about_a_package():
+    """Each has to stand alone in a source distribution; what they share is the same text."""
+    kept = []
+    for name in PYTHON_PACKAGES:
+        tree = ast.parse((SOURCE / name / "setup.py").read_text("utf-8"))
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name != "share"]
+        constants = [
+            node
+            for node in tree.body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).isupper()
+        ]
+        kept.append([ast.unparse(node) for node in functions + constants])
+    assert kept == kept[:1] * len(kept) and len(kept[0]) == 4
+
+
+def listing(folder: Path) -> set[str]:
+    """Every path below a folder that no interpreter leaves."""
+    paths = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    return {path for path in paths if "__pycache__" not in path}
+
+
+@pytest.mark.parametrize("name", PYTHON_PACKAGES)
+def test_a_wheel_says_what_it_is_and_leaves_nothing_in_the_tree(name, tmp_path):
+    before = listing(SOURCE / name)
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    built = subprocess.run([*pip, str(SOURCE / name)], capture_output=True, text=True, timeout=120)
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert listing(SOURCE / name) == before
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (place,) = [each for each in names if each.endswith(".dist-info/METADATA")]
+        about = email.message_from_bytes(archive.read(place))
+        assert archive.read(f"{Path(place).parent}/licenses/LICENSE").startswith(
+            b"\n" + b" " * 33 + b"Apache"
+        )
+    assert f"{name}/py.typed" in names
+    assert not any(f"/{folder}/" in f"/{each}" for each in names for folder in ("test", "build"))
+    assert about["License"] == "Apache-2.0" and about["Maintainer"] == "tdmpc2 maintainers"
+    assert "example" not in (about["Maintainer-email"] or "")
+    package, _ = manifest(name)
+    assert {url.split(", ")[1] for url in about.get_all("Project-URL")} == {url.url for url in package.urls}
+    classifiers = set(about.get_all("Classifier"))
+    assert {f"Programming Language :: Python :: 3.{minor}" for minor in (11, 12, 13)} <= classifiers
+    assert about["Description-Content-Type"] == "text/markdown" and about.get_payload().strip().startswith(
+        "# "
+    )
 
 
 def test_core_does_not_import_ros():

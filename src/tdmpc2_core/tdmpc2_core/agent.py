@@ -128,7 +128,8 @@ class Agent:
         control_period: s between decisions; taken from the embodiment when there is one, else 1.
         device: where to compute; None leaves the model where it is.
         seed: seed of every random number the agent draws.
-        tasks, task_discounts: names and discounts of a multi-task model's tasks, in order of their index.
+        tasks: names of a multi-task model's tasks, in order of their index.
+        task_discounts: the discount of each, in the same order.
 
     Raises:
         UserError: the model does not fit the robot, or a setting is out of range.

@@ -1,18 +1,22 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line: ``tdmpc2 train | eval | calibrate | info | import | export | import-urdf``."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import argcomplete
+
 from tdmpc2_core import __version__
-from tdmpc2_core.config import apply_overrides, field_help, load_yaml, to_mapping
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.config import apply_overrides, field_help, field_names, load_yaml, to_mapping
+from tdmpc2_core.errors import EXTRAS, UserError, missing_extra
 from tdmpc2_core.files import check_writable, write_json
 
 if TYPE_CHECKING:
@@ -262,7 +266,8 @@ def _add_train(commands: Any, name: str) -> None:
 def _with_settings(parser: argparse.ArgumentParser, defaults: Callable[[], Any]) -> None:
     """`key=value` arguments, and their table in the help; `defaults` is called for it alone, as it may import
     torch."""
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, see below")
+    words = parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, see below")
+    words.completer = lambda **_: [f"{key}=" for key in field_names(defaults())]  # type: ignore[attr-defined]
     brief = parser.format_help
     parser.format_help = lambda: f"{brief()}\nsettings:\n{field_help(defaults())}\n"  # type: ignore[method-assign]
 
@@ -376,9 +381,19 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``tdmpc2``; returns the exit code (0, or 2 on a user's mistake, 130 on Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
+        argcomplete.autocomplete(parser)
+    command = next((word for word in arguments if word in COMMANDS), "")
     try:
+        args = parser.parse_args(arguments)
         args.run(args)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        print(f"tdmpc2: {missing_extra(command, module)}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"tdmpc2: {error}", file=sys.stderr)
         return 2

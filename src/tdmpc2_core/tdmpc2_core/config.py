@@ -478,6 +478,11 @@ def field_help(settings: Any, prefix: str = "") -> str:
     return "\n".join(lines)
 
 
+def field_names(settings: Any) -> list[str]:
+    """The keys that `field_help` lists, such as ``learner.batch_size``."""
+    return [row[0] for row in _rows(settings, "")]
+
+
 def _rows(settings: Any, prefix: str) -> typing.Iterator[tuple[str, str, str, str]]:
     cls = settings if isinstance(settings, type) else type(settings)
     hints = type_hints(cls)

@@ -35,3 +35,26 @@ class StaleSource(SensorError):
     def __init__(self, sources: Sequence[str]) -> None:
         self.sources = tuple(sources)
         super().__init__("no observation: " + "; ".join(self.sources))
+
+
+EXTRAS = {
+    "mujoco": "sim",
+    "dm_control": "dmcontrol",
+    "imageio": "video",
+    "imageio_ffmpeg": "video",
+    "matplotlib": "video",
+    "trimesh": "meshes",
+    "collada": "meshes",
+    "onnx": "onnx",
+    "onnxscript": "onnx",
+    "onnxruntime": "onnx",
+}
+"""Modules that come with an extra of tdmpc2-core, and its name."""
+
+
+def missing_extra(what: str, module: str) -> UserError:
+    """The sentence for `what` (a command, a task, a file) whose `module` of `EXTRAS` is not installed."""
+    extra = EXTRAS[module]
+    return UserError(
+        f"{what}: {module} is missing; install the extra '{extra}': pip install 'tdmpc2-core[{extra}]'"
+    )

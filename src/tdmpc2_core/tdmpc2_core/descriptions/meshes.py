@@ -12,11 +12,10 @@ from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.errors import UserError, missing_extra
 
 _MOST_FACES = 200_000  # that MuJoCo takes from an STL
 _CONVERTED = (".stl", ".dae", ".ply", ".off")
-_EXTRA = 'pip install "tdmpc2-core[meshes]"'
 
 
 def find_mesh(name: str, source: Path, mesh_folder: str = "") -> tuple[Path | None, list[Path]]:
@@ -111,8 +110,8 @@ def _load(file: Path) -> Any:
         trimesh = import_module("trimesh")
         if kind == "dae":
             import_module("collada")  # trimesh reads this form with it
-    except ImportError:
-        raise UserError(f"{file}: this mesh needs the extra 'meshes': {_EXTRA}") from None
+    except ImportError as error:
+        raise missing_extra(str(file), "collada" if error.name == "collada" else "trimesh") from None
     try:
         with file.open("rb") as stream:
             mesh = trimesh.load(stream, file_type=kind, force="mesh")

@@ -16,7 +16,7 @@ import numpy as np
 
 from tdmpc2_core.config import closest
 from tdmpc2_core.envs.protocol import EnvSpec, StepResult
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.errors import UserError, missing_extra
 
 ACTION_REPEAT = 2
 EPISODE_LENGTH = 500  # decisions
@@ -149,7 +149,7 @@ def _suite(task: str) -> Any:
     try:
         from dm_control import suite
     except ImportError:
-        raise UserError(f"{task}: needs dm_control; pip install 'tdmpc2-core[dmcontrol]'") from None
+        raise missing_extra(task, "dm_control") from None
     finally:
         if chosen is None:
             del os.environ["MUJOCO_GL"]

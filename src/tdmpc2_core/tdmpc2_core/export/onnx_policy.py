@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.errors import UserError, missing_extra
 from tdmpc2_core.model.distributions import squashed_gaussian
 from tdmpc2_core.model.world_model import WorldModel
 
@@ -54,9 +54,7 @@ def export_onnx(model: WorldModel, path: str | Path) -> None:
         try:
             importlib.import_module(package)
         except ImportError:
-            raise UserError(
-                f"export: the package {package} is missing; pip install 'tdmpc2-core[onnx]'"
-            ) from None
+            raise missing_extra("export", package) from None
     policy = PolicyPrior(model).eval()
     c = model.config
     device = next(model.parameters()).device
