@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,13 +16,14 @@ from train_support import events, start, wait_for_checkpoints
 
 from tdmpc2_core import cli
 from tdmpc2_core.agent import Agent
+from tdmpc2_core.config import apply_overrides
 from tdmpc2_core.data.episodes import EpisodeStore
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.evaluation import evaluate_robot
 from tdmpc2_core.train.expert import ExpertRunConfig
 from tdmpc2_core.train.online import OnlineTrainer
 from tdmpc2_core.train.student import StudentConfig
-from tdmpc2_core.train.train_config import train_preset
+from tdmpc2_core.train.train_config import TrainConfig, train_preset
 
 SETTINGS = [
     "steps=100000",
@@ -186,11 +188,19 @@ def test_a_missing_simulator_is_one_sentence():
     assert found.stderr == "tdmpc2: the package mujoco is missing; pip install 'tdmpc2-core[sim]'\n"
 
 
-def test_every_command_has_help_with_an_example(capsys):
-    for command in ("train", "eval", "info"):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main([command, "--help"])
-        assert stopped.value.code == 0 and f"example: tdmpc2 {command}" in capsys.readouterr().out
+DEFAULTS = {"train": TrainConfig, "expert": ExpertRunConfig, "student": StudentConfig}
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help_with_an_example_that_is_taken(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    words = shlex.split(capsys.readouterr().out.split("example: ")[1].splitlines()[0])
+    assert words[:2] == ["tdmpc2", command]
+    given = cli._parser().parse_args(words[1:])
+    if command in DEFAULTS:
+        assert apply_overrides(DEFAULTS[command](), given.settings) != DEFAULTS[command]()
 
 
 def test_robot_that_takes_no_command_is_evaluated():
