@@ -96,7 +96,7 @@ def demonstrate(
             result.observation, action, result.reward, result.terminated, clean, np.full_like(clean, plan_std)
         )
         if result.terminated or result.truncated or stop():
-            return recorder.episode(not result.terminated)
+            return recorder.episode(result.truncated or not result.terminated)
 
 
 _TURN = 25, 150
