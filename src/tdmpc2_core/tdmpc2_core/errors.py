@@ -7,6 +7,7 @@ import errno
 import math
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 
@@ -63,7 +64,8 @@ def exit_code(program: str, run: Callable[[], int | None]) -> int:
     try:
         return run() or 0
     except KeyboardInterrupt as stop:
-        print(f"{program}: {str(stop) or 'stopped'}", file=sys.stderr)
+        with suppress(BrokenPipeError):
+            print(f"{program}: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
     except Exception as problem:
         sentence = explained(problem)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)  # processes that share busy cores
 ROOT = Path(__file__).resolve().parents[3]
 
 

@@ -135,6 +135,7 @@ def test_a_killed_run_goes_on_and_its_expert_is_read_again(tmp_path):
     assert any(not torch.equal(a, b) for a, b in zip(known.parameters(), after.parameters(), strict=True))
 
 
+@pytest.mark.timeout(600)
 def test_a_stopped_run_goes_on_with_its_levels(tmp_path):
     """A robot with a curriculum, from a folder of its own, stopped by a real signal."""
     source = Embodiment.load("quadruped").directory

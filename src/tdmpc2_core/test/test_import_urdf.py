@@ -154,6 +154,7 @@ SHORT = "updates=2 expert_decisions=1 robots=4 decisions=8 warm_up=64 updates_pe
 SHORT += " threads=1 learner.batch_size=8 learner.horizon=3 capacity=4000"
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("options", [[], ["--fixed"]])
 def test_the_printed_command_runs_as_it_is_printed(write, tmp_path, capsys, monkeypatch, options):
     monkeypatch.chdir(tmp_path)

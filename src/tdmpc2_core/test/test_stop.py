@@ -18,6 +18,7 @@ from train_support import events
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.data.episodes import EpisodeStore
 
+pytestmark = pytest.mark.timeout(600)  # processes that share busy cores
 LIMIT = 10.0  # s that what stops a process leaves it
 SMALL = ["num_envs=2", "model_size=tiny", "learner.batch_size=16", "planner.num_samples=32"]
 SMALL += ["planner.num_elites=8", "planner.num_pi_trajs=8", "log_every=100000", "eval_every=1000000"]

@@ -178,6 +178,7 @@ def test_a_killed_run_goes_on_and_its_bundle_drives_the_robot(tmp_path: Path, ex
     assert np.isfinite(action).all()
 
 
+@pytest.mark.timeout(600)
 def test_a_stopped_run_keeps_its_updates(tmp_path: Path, expert: Path) -> None:
     words = [*settings(tmp_path, expert), "checkpoint_every=1000000", "updates=1000000"]
     command = [sys.executable, "-m", "tdmpc2_core.cli", "student", *words]

@@ -139,7 +139,7 @@ class ExpertTrainer:
         with self._stop:
             try:
                 self._loop()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C also ends what reads a pipe, such as tee
                 self.checkpoint()
                 raise KeyboardInterrupt(
                     f"expert stopped at decision {self.done}; the same command goes on from there"

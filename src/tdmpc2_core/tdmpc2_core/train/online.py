@@ -94,7 +94,7 @@ class OnlineTrainer:
                     self._demonstrate()
                     self._pretrain()
                 self._loop()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C also ends what reads a pipe, such as tee
                 self._keep_unfinished()
                 self._checkpoint("stopped")
                 raise KeyboardInterrupt(

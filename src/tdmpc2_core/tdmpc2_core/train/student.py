@@ -356,7 +356,7 @@ class StudentTrainer:
         with self._stop:
             try:
                 self._loop()
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C also ends what reads a pipe, such as tee
                 self.checkpoint()
                 raise KeyboardInterrupt(
                     f"student stopped at update {self.progress.updates}; the same command goes on from there"
