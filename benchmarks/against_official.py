@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import figure, parser, print_table, save
+from common import figure, parser, print_table, results_of, save, save_figure, script
 from official_side import ACTION, BATCH, HORIZON, OBS
 from tqdm import tqdm
 
+from tdmpc2_core.errors import natural
 from tdmpc2_core.learning import Batch, Learner, LearnerConfig
 from tdmpc2_core.learning.memory import keep_freed_memory
 from tdmpc2_core.model import WorldModel, WorldModelConfig, world_model_config
@@ -112,12 +113,13 @@ def main() -> int:
     options = parser(__doc__ or "", "python benchmarks/against_official.py --official DIR --python PY")
     options.add_argument("--official", type=Path, required=True, help="checkout of the official code")
     options.add_argument("--python", type=Path, required=True, help="interpreter of its environment")
-    options.add_argument("--sizes", type=int, nargs="+", default=[1, 5], help="model sizes")
-    options.add_argument("--threads", type=int, default=1, help="threads of both sides")
-    options.add_argument("--calls", type=int, default=15, help="timed calls of each kind on each side")
+    options.add_argument("--sizes", type=natural, nargs="+", default=[1, 5], help="model sizes")
+    options.add_argument("--threads", type=natural, default=1, help="threads of both sides")
+    options.add_argument("--calls", type=natural, default=15, help="timed calls of each kind on each side")
     options.add_argument("--kernels", choices=["off", "auto"], default="auto", help="compiled kernels, ours")
     options.add_argument("--name", help="of the JSON file (default says the threads)")
     args = options.parse_args()
+    args.out = results_of(args.out)
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     official, rows = Official(args.official, args.python, args.threads), []
@@ -182,8 +184,8 @@ def _plot(rows: list[dict[str, Any]], threads: int, path: Path) -> None:
     axes.bar(place + 0.2, [row["ours ms"] for row in rows], 0.4, label="this suite")
     axes.set_xticks(place, [row["call"] for row in rows])
     axes.legend()
-    fig.savefig(path, dpi=110)
+    save_figure(fig, path)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

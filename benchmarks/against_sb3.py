@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import figure, parser, print_table, save
+from common import figure, parser, print_table, results_of, save, save_figure, script
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.config import check_fields, setting, to_mapping
 from tdmpc2_core.envs.protocol import StepResult
 from tdmpc2_core.envs.robot.batch import BatchEnv
 from tdmpc2_core.envs.robot.env import RobotEnv
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.errors import UserError, natural, positive
 from tdmpc2_core.files import replacing, write_json
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.branch_ranking import estimate
@@ -412,7 +412,7 @@ def plot(out: Path, embodiment: Embodiment, algorithms: Sequence[str], rows: lis
     for line, style in zip(rows, ("--", ":"), strict=False):
         axes.axhline(line["reward"], linestyle=style, color="black", label=f"bundle's {line['who']}")
     axes.legend()
-    fig.savefig(out / f"{NAME}_{embodiment.name}.png", dpi=110)
+    save_figure(fig, out / f"{NAME}_{embodiment.name}.png")
 
 
 def compare(args: Any, embodiment: Embodiment) -> list[dict[str, Any]]:
@@ -439,16 +439,19 @@ def main() -> int:
     options = parser(__doc__ or "", "python benchmarks/against_sb3.py --robot quadruped --minutes 60")
     options.add_argument("--robot", default="quadruped", help="with a shipped bundle")
     options.add_argument("--algorithms", nargs="+", default=["ppo", "sac"], choices=["ppo", "sac"])
-    options.add_argument("--minutes", type=float, default=60.0, help="of training, each, in all")
-    options.add_argument("--threads", type=int, default=2, help="of physics and of torch; they take turns")
-    options.add_argument("--episodes", type=int, default=32, help="robots of the last evaluation")
-    options.add_argument("--seconds", type=float, default=20.0, help="of each")
+    options.add_argument("--minutes", type=positive, default=60.0, help="of training, each, in all")
+    options.add_argument(
+        "--threads", type=natural, default=2, help="of physics and of torch; they take turns"
+    )
+    options.add_argument("--episodes", type=natural, default=32, help="robots of the last evaluation")
+    options.add_argument("--seconds", type=positive, default=20.0, help="of each")
     options.add_argument(
         "--evaluate-every", type=float, default=10.0, help="minutes between points of a curve"
     )
     options.add_argument("--seed", type=int, default=0, help="of training")
     options.add_argument("--runs", type=Path, default=Path("runs/against_sb3"), help="folders to go on from")
     args = options.parse_args()
+    args.out = results_of(args.out)
     try:
         embodiment = Embodiment.load(args.robot)
         args.out.mkdir(parents=True, exist_ok=True)
@@ -464,4 +467,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

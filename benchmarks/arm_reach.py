@@ -11,13 +11,14 @@ import sys
 
 import numpy as np
 import torch
-from common import parser, print_table, save
+from common import parser, print_table, results_of, save, script
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.protocol import StepResult
 from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
 from tdmpc2_core.envs.robot.goals import GoalSampler
+from tdmpc2_core.errors import natural, positive
 from tdmpc2_core.planning import planner_preset
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.branches import steady
@@ -72,14 +73,15 @@ def main() -> int:
     """Print the table; write arm_reach.json."""
     options = parser(__doc__ or "", "python benchmarks/arm_reach.py --goals 200")
     options.add_argument("--bundle", default="arm", help="bundle folder or a shipped robot")
-    options.add_argument("--goals", type=int, default=200, help="random goals, each from a random start")
+    options.add_argument("--goals", type=natural, default=200, help="random goals, each from a random start")
     options.add_argument("--seed", type=int, default=1000, help="of the first goal's environment")
     options.add_argument("--force", type=float, default=30.0, help="of the push, N")
-    options.add_argument("--push-seconds", type=float, default=0.2, help="length of the push, s")
+    options.add_argument("--push-seconds", type=positive, default=0.2, help="length of the push, s")
     options.add_argument(
         "--controllers", nargs="+", choices=CONTROLLERS, default=CONTROLLERS, help="rows that are measured"
     )
     args = options.parse_args()
+    args.out = results_of(args.out, args.bundle)
     torch.set_num_threads(1)
     agent = Agent.load(args.bundle)
     controllers = {
@@ -100,4 +102,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import figure, parser, print_table, save
+from common import figure, parser, print_table, results_of, save, save_figure, script
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent, planner_settings
 from tdmpc2_core.checkpoint import manifest
 from tdmpc2_core.config import to_mapping
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.errors import UserError, natural, positive
 from tdmpc2_core.planning import PlannerConfig
 from tdmpc2_core.scoring.branch_ranking import (
     CEILING,
@@ -69,13 +69,6 @@ def chosen_planner(agent: Agent, name: str | None) -> PlannerConfig:
     return replace(
         own, num_samples=count, num_elites=max(1, count // 8), num_pi_trajs=prior, iterations=int(iterations)
     )
-
-
-def natural(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, must be a whole number from 1 on")
-    return int(text)
 
 
 def plan_once(agent: Agent, observation: np.ndarray) -> np.ndarray:
@@ -236,7 +229,7 @@ def plot(details: list[dict[str, Any]], folder: Path) -> None:
     labels = [f"{row['bundle']}\n{row['states']}, H {row['horizon']}" for row in details]
     axes.set_xticks(np.arange(len(details)) + 0.4, labels, fontsize=7)
     axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.13))
-    fig.savefig(folder / f"{NAME}.png", dpi=130)
+    save_figure(fig, folder / f"{NAME}.png", dpi=130)
 
 
 def main() -> int:
@@ -249,7 +242,7 @@ def main() -> int:
     options.add_argument("--states", nargs="+", choices=("nominal", "pushed"), default=["nominal", "pushed"])
     options.add_argument("--count", type=natural, default=60, help="states of each kind, of as many episodes")
     options.add_argument("--candidates", type=natural, default=64, help="per state")
-    options.add_argument("--seconds", type=float, default=2.0, help="length of a branch")
+    options.add_argument("--seconds", type=positive, default=2.0, help="length of a branch")
     options.add_argument("--horizon", type=natural, nargs="*", help="decisions (default the planner's)")
     options.add_argument("--push", type=float, default=2.0, help="largest push, in those of the embodiment")
     options.add_argument(
@@ -260,6 +253,7 @@ def main() -> int:
     options.add_argument("--name", default=NAME, help="name of the JSON file")
     options.add_argument("--write", action="store_true", help="also write the summary into the bundle")
     args = options.parse_args()
+    args.out = results_of(args.out, *(args.bundle or ()))
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     path = args.out / f"{args.name}.json"
@@ -281,4 +275,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from common import parser, print_table, save
+from common import parser, print_table, results_of, save, script
 from tqdm import tqdm
 
 from tdmpc2_core.envs.robot.batch import BatchEnv
 from tdmpc2_core.envs.robot.env import RobotEnv
+from tdmpc2_core.errors import natural
 from tdmpc2_core.robots import Embodiment
 
 Step = Callable[[np.ndarray], None]
@@ -83,11 +84,12 @@ def main() -> int:
     """Print the table; write collector.json."""
     options = parser(__doc__ or "", "python benchmarks/collector.py --robots quadruped --count 128")
     options.add_argument("--robots", nargs="+", default=["quadruped", "humanoid", "arm"])
-    options.add_argument("--count", type=int, default=128, help="robots in the batch")
-    options.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="one row each")
-    options.add_argument("--repeats", type=int, default=40, help="runs of each kind")
-    options.add_argument("--steps", type=int, default=20, help="decisions of every robot in a run")
+    options.add_argument("--count", type=natural, default=128, help="robots in the batch")
+    options.add_argument("--threads", type=natural, nargs="+", default=[1, 2], help="one row each")
+    options.add_argument("--repeats", type=natural, default=40, help="runs of each kind")
+    options.add_argument("--steps", type=natural, default=20, help="decisions of every robot in a run")
     args = options.parse_args()
+    args.out = results_of(args.out)
     rows = []
     for name in tqdm(args.robots, unit="robot", file=sys.stderr):
         embodiment = Embodiment.load(name)
@@ -103,4 +105,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

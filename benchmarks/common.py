@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,21 +11,43 @@ from typing import Any
 
 import numpy as np
 
+from tdmpc2_core.checkpoint.manifest import is_bundle
 from tdmpc2_core.doctor import machine
-from tdmpc2_core.files import write_json
+from tdmpc2_core.errors import CommandLine, exit_code
+from tdmpc2_core.files import replacing, write_json
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def parser(description: str, example: str) -> argparse.ArgumentParser:
+def parser(description: str, example: str) -> CommandLine:
     """Options that every benchmark takes."""
-    options = argparse.ArgumentParser(
+    options = CommandLine(
         description=description,
         epilog=f"example: {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file and the plot")
+    options.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the JSON file and the plot (default: beside a run or bundle of one's own, else the "
+        "published ones)",
+    )
     return options
+
+
+def results_of(out: Path | None, *subjects: str | Path | None) -> Path:
+    """`out`, or the folder of the first run or bundle among the subjects, or that of published results."""
+    if out is not None:
+        return out
+    for folder in (Path(subject) for subject in subjects if subject is not None):
+        if folder.is_dir():  # a bundle is replaced as a whole, so results lie beside it
+            return folder.resolve().parent if is_bundle(folder) else folder
+    return RESULTS
+
+
+def script(main: Callable[[], int | None]) -> int:
+    """Exit code of a benchmark; 2 after a sentence about a mistake."""
+    return exit_code(Path(sys.argv[0]).name, main)
 
 
 def milliseconds(call: Callable[[], Any], count: int, warm_up: int = 5) -> np.ndarray:
@@ -70,3 +93,9 @@ def figure(title: str, xlabel: str, ylabel: str):
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
     return fig, axes
+
+
+def save_figure(fig: Any, path: Path, dpi: int = 110) -> None:
+    """Write a picture, whole or not at all."""
+    with replacing(path) as partial:
+        fig.savefig(partial, dpi=dpi)

@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from common import parser, print_table, save
+from common import parser, print_table, results_of, save, script
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
+from tdmpc2_core.errors import natural
 from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.planning import planner_preset
 
@@ -38,9 +39,14 @@ def pairs(agents: dict[str, Agent], rounds: int) -> dict[str, np.ndarray]:
 def main() -> int:
     """Print the table; write compiled_networks.json."""
     options = parser(__doc__ or "", "python benchmarks/compiled_networks.py --rounds 60")
-    options.add_argument("--rounds", type=int, default=40, help="plans of each kind (a tenth for 512 x 6)")
-    options.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="torch threads, one row each")
+    options.add_argument(
+        "--rounds", type=natural, default=40, help="plans of each kind (a tenth for 512 x 6)"
+    )
+    options.add_argument(
+        "--threads", type=natural, nargs="+", default=[1, 2], help="torch threads, one row each"
+    )
     args = options.parse_args()
+    args.out = results_of(args.out)
     torch.set_flush_denormal(True)
     agent = Agent.load(shipped_bundle("quadruped"))
     rows, good = [], True
@@ -62,4 +68,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

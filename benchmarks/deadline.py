@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import parser, print_table, save
+from common import parser, print_table, results_of, save, script
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.calibration import calibrate
 from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
+from tdmpc2_core.errors import positive
 
 _PRIORITY = 5  # of SCHED_RR, as the quickstart gives its nodes
 _COLLECT_EVERY = 250  # ticks between collections of garbage, right after a plan, as in the planner node
@@ -98,12 +99,13 @@ def main() -> int:
     """Print the row; write deadline.json. Exit code 1 when a plan was late."""
     options = parser(__doc__ or "", "python benchmarks/deadline.py --minutes 10")
     options.add_argument("--bundle", default="quadruped", help="a robot's bundle, or a shipped robot")
-    options.add_argument("--minutes", type=float, default=10.0)
+    options.add_argument("--minutes", type=positive, default=10.0)
     options.add_argument(
         "--deadline-ms", type=float, default=12.0, help="time for a plan, the node's default"
     )
     options.add_argument("--calibrate", action="store_true", help="let the calibration choose the settings")
     args = options.parse_args()
+    args.out = results_of(args.out, args.bundle)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     agent, deadline = Agent.load(args.bundle), 1e-3 * args.deadline_ms
@@ -127,4 +129,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

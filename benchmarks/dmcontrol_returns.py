@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from common import figure, parser, print_table, save
+from common import figure, parser, print_table, results_of, save, save_figure, script
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.dmcontrol import ACTION_REPEAT
+from tdmpc2_core.errors import natural
 from tdmpc2_core.scoring.evaluation import evaluate_task
 
 PUBLISHED = Path(__file__).with_name("published_returns.csv")
@@ -71,9 +72,12 @@ def main() -> int:
     example = "python benchmarks/dmcontrol_returns.py runs/cup-catch runs/walker-walk"
     options = parser(__doc__ or "", example)
     options.add_argument("runs", type=Path, nargs="+", help="folders of training runs on DMControl tasks")
-    options.add_argument("--episodes", type=int, default=10, help="episodes of the measurement (default 10)")
+    options.add_argument(
+        "--episodes", type=natural, default=10, help="episodes of the measurement (default 10)"
+    )
     options.add_argument("--ship", action="store_true", help="replace the suite's bundles of these tasks")
     args = options.parse_args()
+    args.out = results_of(args.out, *args.runs)
     torch.set_num_threads(1)
     rows, measured = [], []
     fig, axes = figure("DMControl, small model on one core", "frames (control steps)", "return")
@@ -117,9 +121,9 @@ def main() -> int:
     print_table(measured)
     save(args.out, "dmcontrol_returns", rows, measured=measured)
     axes.legend()
-    fig.savefig(args.out / "dmcontrol_returns.png", dpi=110)
+    save_figure(fig, args.out / "dmcontrol_returns.png")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

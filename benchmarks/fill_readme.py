@@ -41,7 +41,7 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "training": (
         "The training run of the shipped bundle (the evaluation with the highest reward was taken)",
-        "python benchmarks/training_curve.py runs/quadruped",
+        "python benchmarks/training_curve.py runs/quadruped --out benchmarks/results",
         ("step", "return_per_step", "velocity_error", "distance_ratio", "falls", "episodes"),
     ),
     "arm_reach": (
@@ -65,7 +65,7 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "training_humanoid": (
         "The training run of the humanoid's bundle",
-        "python benchmarks/training_curve.py runs/humanoid --name training_humanoid",
+        "python benchmarks/training_curve.py runs/humanoid --name training_humanoid --out benchmarks/results",
         ("step", "return_per_step", "velocity_error", "distance_ratio", "falls", "episodes"),
     ),
     "startup": ("From a fresh clone to the first command", "python benchmarks/startup.py", ()),

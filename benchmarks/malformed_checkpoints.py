@@ -14,7 +14,9 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from common import parser, print_table, save
+from common import parser, print_table, results_of, save, script
+
+from tdmpc2_core.errors import natural
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "tdmpc2_core" / "test"))
 from malformed import Originals, attempt  # noqa: E402
@@ -49,8 +51,9 @@ def isolated(originals: Originals, folder: Path, seed: int) -> tuple[str, str]:
 def main() -> int:
     """Print the table; write malformed_checkpoints.json. Exit code 1 when a case went wrong."""
     options = parser(__doc__ or "", "python benchmarks/malformed_checkpoints.py --cases 1000")
-    options.add_argument("--cases", type=int, default=1000, help="damaged checkpoints (default 1000)")
+    options.add_argument("--cases", type=natural, default=1000, help="damaged checkpoints (default 1000)")
     args = options.parse_args()
+    args.out = results_of(args.out)
     torch.set_num_threads(1)
     counts: Counter[tuple[str, str]] = Counter()
     wrong: list[str] = []
@@ -78,4 +81,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import figure, parser, print_table, save
+from common import figure, parser, print_table, results_of, save, save_figure, script
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.checkpoint import manifest
 from tdmpc2_core.config import to_mapping
+from tdmpc2_core.errors import natural, positive
 from tdmpc2_core.planning import GradientConfig, PlannerConfig
 from tdmpc2_core.scoring.evaluation import evaluate_robot
 
@@ -110,15 +111,16 @@ def main() -> int:
     """Print a table per bundle; write planner_methods.json and .png."""
     options = parser(__doc__ or "", "python benchmarks/planner_methods.py --bundle runs/walker/best")
     options.add_argument("--bundle", action="append", help="bundle or shipped robot (default quadruped)")
-    options.add_argument("--seconds", type=float, default=4.0, help="length of a robot's episode")
-    options.add_argument("--episodes", type=int, default=8, help="side by side")
-    options.add_argument("--calls", type=int, default=200, help="decisions that latency is measured over")
+    options.add_argument("--seconds", type=positive, default=4.0, help="length of a robot's episode")
+    options.add_argument("--episodes", type=natural, default=8, help="side by side")
+    options.add_argument("--calls", type=natural, default=200, help="decisions that latency is measured over")
     options.add_argument("--only", default="", help="planners whose name holds this text")
     options.add_argument(
         "--part", choices=("all", "latency", "returns"), default="all", help="the other part is kept"
     )
     options.add_argument("--store", action="store_true", help="also write the rows into the bundle")
     args = options.parse_args()
+    args.out = results_of(args.out, *(args.bundle or ()))
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     path = args.out / f"{NAME}.json"
@@ -156,8 +158,8 @@ def plot(rows: list[dict[str, Any]], folder: Path) -> None:
         axes.set_xscale("log")
         if axes.lines:
             axes.legend()
-        fig.savefig(folder / f"{NAME}_{subject.replace(' ', '_')}.png", dpi=110)
+        save_figure(fig, folder / f"{NAME}_{subject.replace(' ', '_')}.png")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

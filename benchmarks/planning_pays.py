@@ -14,11 +14,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from common import figure, parser, print_table, save
+from common import figure, parser, print_table, results_of, save, save_figure, script
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.robot.randomisation import CHANGES, changed
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.errors import UserError, natural, positive
 from tdmpc2_core.planning import PlannerConfig
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.paired import Gain, acting, gain, outcomes
@@ -74,7 +74,7 @@ def plot(details: list[dict[str, Any]], path: Any) -> None:
     axes.axvline(0.0, color="black", linewidth=0.8)
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=7)
-    fig.savefig(path, dpi=130)
+    save_figure(fig, path, dpi=130)
 
 
 def main() -> int:
@@ -83,11 +83,12 @@ def main() -> int:
     options.add_argument("--bundle", action="append", help="bundle or shipped robot (default quadruped)")
     options.add_argument("--planner", help="samples x iterations, such as 512x6 (default the bundle's)")
     options.add_argument("--changes", nargs="*", help="changed robots (default all that concern the robot)")
-    options.add_argument("--robots", type=int, default=32)
-    options.add_argument("--seconds", type=float, default=20.0)
+    options.add_argument("--robots", type=natural, default=32)
+    options.add_argument("--seconds", type=positive, default=20.0)
     options.add_argument("--seed", type=int, default=1000)
     options.add_argument("--name", default=NAME, help="name of the JSON file")
     args: argparse.Namespace = options.parse_args()
+    args.out = results_of(args.out, *(args.bundle or ()))
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     path = args.out / f"{args.name}.json"
@@ -122,4 +123,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

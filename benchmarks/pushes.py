@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from common import parser, print_table, save
+from common import parser, print_table, results_of, save, script
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.protocol import StepResult
 from tdmpc2_core.envs.robot.env import RobotEnv
+from tdmpc2_core.errors import natural, positive
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.branches import steady
 from tdmpc2_core.scoring.evaluation import Act, acting, demonstrating, play
@@ -69,14 +70,17 @@ def main() -> int:
     options = parser(__doc__ or "", "python benchmarks/pushes.py --robots 32")
     options.add_argument("--bundle", default="humanoid", help="bundle folder or a shipped robot")
     options.add_argument("--scripted", action="store_true", help="the scripted controller instead")
-    options.add_argument("--robots", type=int, default=32, help="robots, each pushed in a random direction")
-    options.add_argument("--seconds", type=float, default=6.0, help="length of a trial")
+    options.add_argument(
+        "--robots", type=natural, default=32, help="robots, each pushed in a random direction"
+    )
+    options.add_argument("--seconds", type=positive, default=6.0, help="length of a trial")
     options.add_argument("--force", type=float, nargs="*", default=[50.0, 100.0, 150.0], help="N")
-    options.add_argument("--duration", type=float, default=0.1, help="s")
+    options.add_argument("--duration", type=positive, default=0.1, help="s")
     options.add_argument("--body", default="torso_link", help="body that is pushed")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--name", default="pushes", help="name of the JSON file")
     args = options.parse_args()
+    args.out = results_of(args.out, args.bundle)
     torch.set_num_threads(1)
     agent = None if args.scripted else Agent.load(args.bundle)
     embodiment = steady(agent.embodiment if agent else Embodiment.load(args.bundle), hold=False)
@@ -97,4 +101,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

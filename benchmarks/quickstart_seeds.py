@@ -9,8 +9,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import parser, print_table, save
+from common import parser, print_table, results_of, save, script
 from tqdm import tqdm
+
+from tdmpc2_core.errors import natural, positive
 
 
 def run(robot: str, seed: int, seconds: float, folder: Path, more: list[str]) -> dict:
@@ -28,11 +30,12 @@ def main() -> int:
     """Print the table; write quickstart_seeds.json."""
     options = parser(__doc__ or "", "python benchmarks/quickstart_seeds.py --seeds 10 --seconds 30")
     options.add_argument("--robot", default="quadruped")
-    options.add_argument("--seeds", type=int, default=10)
-    options.add_argument("--seconds", type=float, default=30.0)
+    options.add_argument("--seeds", type=natural, default=10)
+    options.add_argument("--seconds", type=positive, default=30.0)
     options.add_argument("--name", default="quickstart_seeds", help="name of the JSON file")
     options.add_argument("options", nargs="*", help="further options of the quickstart, after --")
     args = options.parse_args()
+    args.out = results_of(args.out)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in tqdm(range(args.seeds), unit="run", file=sys.stderr):
@@ -67,4 +70,4 @@ def row_of(seed: int, result: dict) -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import milliseconds, parser, print_table, save
+from common import milliseconds, parser, print_table, results_of, save, script
 from tqdm import tqdm
 
 from tdmpc2_core.data.episodes import Episode, EpisodeStore
+from tdmpc2_core.errors import natural
 from tdmpc2_core.learning.replay import ReplayBuffer
 
 OBS, ACTION, LENGTH, LANES = 48, 12, 500, 8
@@ -52,9 +53,10 @@ def episode(rng: np.random.Generator) -> Episode:
 def main() -> int:
     """Print the table; write replay.json."""
     options = parser(__doc__ or "", "python benchmarks/replay.py")
-    options.add_argument("--steps", type=int, default=1_000_000, help="decisions that are held")
-    options.add_argument("--calls", type=int, default=1000, help="timed batches")
+    options.add_argument("--steps", type=natural, default=1_000_000, help="decisions that are held")
+    options.add_argument("--calls", type=natural, default=1000, help="timed batches")
     args = options.parse_args()
+    args.out = results_of(args.out)
     torch.set_num_threads(1)
     rng, before = np.random.default_rng(0), resident()
     count = args.steps // (LENGTH * LANES)
@@ -90,4 +92,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

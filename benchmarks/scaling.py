@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import figure, parser, print_table, save
+from common import figure, parser, print_table, results_of, save, save_figure, script
 from tqdm import tqdm
 
 from tdmpc2_core.model import WorldModel, world_model_config
@@ -67,6 +67,7 @@ def measure(point: dict[str, int]) -> tuple[float, float]:
 def main() -> int:
     """Print the tables; write scaling.json and .png."""
     args = parser(__doc__ or "", "python benchmarks/scaling.py").parse_args()
+    args.out = results_of(args.out)
     points = [(name, value) for name, values in SWEEPS.items() for value in values]
     rows: list[dict[str, Any]] = []
     context = multiprocessing.get_context("fork")
@@ -112,8 +113,8 @@ def _plot(rows: list[dict[str, Any]], path: Path) -> None:
         part = [row for row in rows if row["over"] == name]
         axes.plot([row["G multiply-adds"] for row in part], [row["ms"] for row in part], "o-", label=name)
     axes.legend(title="over")
-    fig.savefig(path, dpi=110)
+    save_figure(fig, path)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import parser, print_table, save
+from common import parser, print_table, results_of, save, script
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,6 +33,7 @@ def seconds(command: list[str], folder: Path, environment: dict[str, str], until
 def main() -> int:
     """Print the table; write startup.json. Downloads count: the package index's speed is in the first row."""
     args = parser(__doc__ or "", "python benchmarks/startup.py").parse_args()
+    args.out = results_of(args.out)
     with tempfile.TemporaryDirectory() as scratch:
         clone = Path(scratch) / "tdmpc2"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
@@ -56,4 +57,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

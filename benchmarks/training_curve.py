@@ -6,7 +6,9 @@ import csv
 import sys
 from pathlib import Path
 
-from common import figure, parser, print_table, save
+from common import figure, parser, print_table, results_of, save, save_figure, script
+
+from tdmpc2_core.errors import UserError
 
 
 def rows_of(path: Path) -> list[dict[str, float]]:
@@ -16,11 +18,14 @@ def rows_of(path: Path) -> list[dict[str, float]]:
 
 
 def main() -> int:
-    """Print the evaluations; write training.json and training.png."""
+    """Print the evaluations; write training.json and training.png beside the run, or where --out says."""
     options = parser(__doc__ or "", "python benchmarks/training_curve.py runs/quadruped")
     options.add_argument("run", type=Path, help="folder of a training run")
     options.add_argument("--name", default="training", help="name of the JSON file and the plot")
     args = options.parse_args()
+    args.out = results_of(args.out, args.run)
+    if not (args.run / "eval.csv").is_file():
+        raise UserError(f"{args.run}: holds no eval.csv; give the folder of a run that was evaluated")
     evaluations, training = rows_of(args.run / "eval.csv"), rows_of(args.run / "train.csv")
     names = (
         "step",
@@ -47,9 +52,9 @@ def main() -> int:
     shown = [row for row in training if "return_per_step" in row]
     axes.plot([r["step"] for r in shown], [r["return_per_step"] for r in shown], alpha=0.5, label="training")
     axes.legend()
-    fig.savefig(args.out / f"{args.name}.png", dpi=110)
+    save_figure(fig, args.out / f"{args.name}.png")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(script(main))

@@ -7,16 +7,17 @@ what the planner node's parameters disagreement_limit and consistency_limit take
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from common import parser, print_table, save
+from common import parser, print_table, results_of, save, script
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.control.trust import TrustMonitor
 from tdmpc2_core.envs.robot.env import RobotEnv
-from tdmpc2_core.files import shipped_bundle
+from tdmpc2_core.errors import positive
 
 Observation = np.ndarray
 
@@ -96,10 +97,11 @@ def figures(agent: Agent, condition: str, seconds: float, seed: int) -> np.ndarr
 
 def main() -> None:
     options = parser(__doc__ or "", "python benchmarks/trust.py --seconds 60")
-    options.add_argument("--model", default=str(shipped_bundle("quadruped")), help="bundle of a robot")
-    options.add_argument("--seconds", type=float, default=60.0, help="of simulated time per condition")
+    options.add_argument("--model", default="quadruped", help="bundle of a robot")
+    options.add_argument("--seconds", type=positive, default=60.0, help="of simulated time per condition")
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
+    given.out = results_of(given.out, given.model)
     agent = Agent.load(given.model, seed=given.seed)
     limits, rows = None, []
     for condition in CONDITIONS:
@@ -124,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(script(main))

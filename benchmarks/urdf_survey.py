@@ -9,6 +9,7 @@ Set AMENT_PREFIX_PATH for package:// names.
 from __future__ import annotations
 
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,12 +21,12 @@ from xml.etree.ElementTree import Element
 
 import mujoco
 import numpy as np
-from common import parser, save
+from common import parser, results_of, save, script
 from numpy.typing import NDArray
 
 from tdmpc2_core.descriptions.from_urdf import import_urdf
 from tdmpc2_core.envs.robot.simulation import Simulation
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.errors import UserError, natural
 from tdmpc2_core.robots import Embodiment
 
 Array = NDArray[np.float64]
@@ -81,8 +82,9 @@ def main() -> None:
     options.add_argument(
         "folders", nargs="+", type=Path, help="of URDFs; the last part of each is a collection"
     )
-    options.add_argument("--processes", type=int, default=1, help="files at a time (default 1)")
+    options.add_argument("--processes", type=natural, default=1, help="files at a time (default 1)")
     args = options.parse_args()
+    args.out = results_of(args.out)
     files = [(file, folder) for folder in args.folders for file in sorted(folder.rglob("*.urdf"))]
     rows = []
     with ProcessPoolExecutor(args.processes) as pool:
@@ -274,4 +276,4 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(script(main))

@@ -16,7 +16,7 @@ import argcomplete
 
 from tdmpc2_core import __version__
 from tdmpc2_core.config import apply_overrides, field_help, field_names, load_yaml, to_mapping
-from tdmpc2_core.errors import EXTRAS, UserError, missing_extra
+from tdmpc2_core.errors import CommandLine, exit_code, natural, positive
 from tdmpc2_core.files import check_writable, write_json
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ def _add_import(commands: Any, name: str) -> None:
         help="per task, of an unpublished task set",
     )
     option(
-        "--episode-length", type=_positive, metavar="N", help="decisions; decides the discount (default 500)"
+        "--episode-length", type=natural, metavar="N", help="decisions; decides the discount (default 500)"
     )
     option("--discount", type=_share, help="per decision, instead of the episode length's")
-    option("--control-period", type=_seconds, metavar="S", help="s per decision")
+    option("--control-period", type=positive, metavar="S", help="s per decision")
     option("--planner", default="large", help="preset to plan with (default large)")
 
 
@@ -137,31 +137,16 @@ def _official(args: argparse.Namespace, bundle: Bundle) -> None:
         print("observation statistics were folded into the first encoder layer")
 
 
-def _positive(text: str) -> int:
-    return int(_number(text, 1.0, float("inf")))
-
-
 def _share(text: str) -> float:
-    return _number(text, 0.0, 1.0)
-
-
-def _seconds(text: str) -> float:
-    return _number(text, 0.0, float("inf"))
-
-
-def _number(text: str, low: float, high: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not low <= value <= high or value == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+    value = positive(text)
+    if value > 1.0:
+        raise argparse.ArgumentTypeError(f"must be a number above 0 and at most 1, got {text!r}")
     return value
 
 
 def _train(args: argparse.Namespace) -> None:
     from tdmpc2_core.train.online import OnlineTrainer
-    from tdmpc2_core.train.run import TrainingRun, stored_settings
+    from tdmpc2_core.train.run import TrainingRun, nothing_left, stored_settings
     from tdmpc2_core.train.train_config import TrainConfig, train_preset
 
     if args.resume:
@@ -171,12 +156,14 @@ def _train(args: argparse.Namespace) -> None:
     else:
         config = train_preset(args.preset, _given(args.settings, "robot"), _given(args.settings, "task"))
     config = apply_overrides(config, args.settings)
-    run = TrainingRun(config)
+    with nothing_left(config.folder):
+        run = TrainingRun(config)
+        trainer = OnlineTrainer(run)
     print(
         f"{run.folder}: {run.spec.name}, {run.agent.model.num_parameters:,} parameters, "
         f"step {run.progress.steps}"
     )
-    OnlineTrainer(run).train()
+    trainer.train()
 
 
 def _given(settings: Sequence[str], key: str) -> str | None:
@@ -187,10 +174,12 @@ def _given(settings: Sequence[str], key: str) -> str | None:
 def _eval(args: argparse.Namespace) -> None:
     from tdmpc2_core.agent import Agent
     from tdmpc2_core.scoring.evaluation import evaluate_agent, evaluation_table
+    from tdmpc2_core.train.run import pick_device
 
     if args.json:
         check_writable(args.json, "--json")
-    agent = Agent.load(args.bundle, device=args.device, planner=args.planner, seed=args.seed)
+    device = pick_device(args.device, "--device ")
+    agent = Agent.load(args.bundle, device=device, planner=args.planner, seed=args.seed)
     result = evaluate_agent(agent, args.seconds, args.episodes, args.seed, args.task)
     print(evaluation_table({args.planner or agent.planner_config.method: result}))
     if args.json:
@@ -202,10 +191,11 @@ def _calibrate(args: argparse.Namespace) -> None:
 
     from tdmpc2_core.agent import Agent
     from tdmpc2_core.calibration import calibrate
+    from tdmpc2_core.train.run import pick_device
 
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
-    agent = Agent.load(args.bundle, device=args.device)
+    agent = Agent.load(args.bundle, device=pick_device(args.device, "--device "))
     found = calibrate(agent, args.rate, None if args.budget is None else 1e-3 * args.budget)
     print(found)
     if args.out:
@@ -233,7 +223,8 @@ def _import_urdf(args: argparse.Namespace) -> None:
     from tdmpc2_core.descriptions.from_urdf import import_urdf
 
     path = import_urdf(args.urdf, args.folder, args.fixed, lambda text: print(f"note: {text}"))
-    print(f"{path}: review it, then: tdmpc2 train robot={args.folder} out=runs/{args.folder.name}")
+    command = ["tdmpc2", "student", f"robot={args.folder}", f"out=runs/{args.folder.name}"]
+    print(f"{path}: review it, then: {shlex.join(command)}")
 
 
 def _add_train(commands: Any, name: str) -> None:
@@ -274,10 +265,12 @@ def _with_settings(parser: argparse.ArgumentParser, defaults: Callable[[], Any])
 
 def _expert(args: argparse.Namespace) -> None:
     from tdmpc2_core.train.expert import ExpertRunConfig, ExpertTrainer
+    from tdmpc2_core.train.run import nothing_left
 
-    robot = _given(args.settings, "robot") or "quadruped"
-    base = ExpertRunConfig(robot=robot, out=Path("runs") / f"{Path(robot).name}-expert")
-    ExpertTrainer(apply_overrides(base, args.settings)).train()
+    config = apply_overrides(ExpertRunConfig(), args.settings)
+    with nothing_left(config.folder):
+        trainer = ExpertTrainer(config)
+    trainer.train()
 
 
 def _add_expert(commands: Any, name: str) -> None:
@@ -292,11 +285,13 @@ def _add_expert(commands: Any, name: str) -> None:
 
 
 def _student(args: argparse.Namespace) -> None:
+    from tdmpc2_core.train.run import nothing_left
     from tdmpc2_core.train.student import StudentConfig, StudentTrainer
 
-    robot = _given(args.settings, "robot") or "quadruped"
-    base = StudentConfig(robot=robot, out=Path("runs") / Path(robot).name)
-    StudentTrainer(apply_overrides(base, args.settings)).train()
+    config = apply_overrides(StudentConfig(), args.settings)
+    with nothing_left(config.folder):
+        trainer = StudentTrainer(config)
+    trainer.train()
 
 
 def _add_student(commands: Any, name: str) -> None:
@@ -316,8 +311,10 @@ def _add_eval(commands: Any, name: str) -> None:
     option = _command(commands, name, _eval, summary, example).add_argument
     option("bundle", type=Path, help="checkpoint bundle")
     option("--planner", help="preset instead of the bundle's own: tiny, small, medium, large, paper, policy")
-    option("--episodes", type=int, default=8, help="side by side; robots get one command each (default 8)")
-    option("--seconds", type=float, default=10.0, help="length of a robot's episode (default 10)")
+    option(
+        "--episodes", type=natural, default=8, help="side by side; robots get one command each (default 8)"
+    )
+    option("--seconds", type=positive, default=10.0, help="length of a robot's episode (default 10)")
     option("--task", help="of a bundle that knows several, by name")
     option("--seed", type=int, default=0)
     option("--device", default="cpu", help="torch device (default cpu)")
@@ -329,9 +326,9 @@ def _add_calibrate(commands: Any, name: str) -> None:
     example = "tdmpc2 calibrate runs/quadruped/best --rate 50 --out runs/quadruped/here"
     option = _command(commands, name, _calibrate, summary, example).add_argument
     option("bundle", type=Path, help="checkpoint bundle")
-    option("--rate", type=float, required=True, help="decisions per second, Hz")
-    option("--budget", type=float, help="ms for a plan (default 60 %% of the period)")
-    option("--threads", type=int, default=1, help="threads of torch (default 1)")
+    option("--rate", type=positive, required=True, help="decisions per second, Hz")
+    option("--budget", type=positive, help="ms for a plan (default 60 %% of the period)")
+    option("--threads", type=natural, default=1, help="threads of torch (default 1)")
     option("--device", default="cpu", help="torch device (default cpu)")
     option("--out", type=Path, help="also write the bundle with these settings here")
 
@@ -364,8 +361,8 @@ COMMANDS: dict[str, Callable[[Any, str], None]] = {
 """Sub-commands of ``tdmpc2``, and what adds their options."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandLine:
+    parser = CommandLine(
         prog="tdmpc2",
         description="Train and evaluate TD-MPC2 world models for robots and benchmark tasks.",
         epilog="example: tdmpc2 train robot=quadruped out=runs/quadruped",
@@ -384,23 +381,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
         argcomplete.autocomplete(parser)
-    command = next((word for word in arguments if word in COMMANDS), "")
-    try:
+    command = next((word for word in arguments if word in COMMANDS), "tdmpc2")
+
+    def run() -> None:
         args = parser.parse_args(arguments)
         args.run(args)
-    except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        if module not in EXTRAS:
-            raise
-        print(f"tdmpc2: {missing_extra(command, module)}", file=sys.stderr)
-        return 2
-    except UserError as error:
-        print(f"tdmpc2: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("tdmpc2: stopped; a training run goes on from its last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code("tdmpc2", run, command)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import errno
+import math
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 
@@ -17,6 +21,60 @@ class CommandLine(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UserError."""
         raise UserError(f"{message}; --help lists the options")
+
+
+def natural(text: str) -> int:
+    """A whole number from 1 on, as the type of an argument."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """A finite number above 0, as the type of an argument."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return value
+
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def explained(problem: BaseException, what: str) -> str | None:
+    """One sentence for a user: of a mistake, a disk that refuses, an extra that `what` needs; else None."""
+    if isinstance(problem, UserError):
+        return str(problem)
+    if isinstance(problem, OSError) and problem.errno in _DISK:
+        where = f"{problem.filename}: " if problem.filename else ""
+        return f"{where}the disk refuses ({problem.strerror}); free some space or use another folder"
+    if isinstance(problem, ModuleNotFoundError):
+        module = (problem.name or "").partition(".")[0]
+        if module in EXTRAS:
+            return str(missing_extra(what, module))
+    return None
+
+
+def exit_code(program: str, run: Callable[[], int | None], command: str = "") -> int:
+    """What `run` returns, 0 for None; 2 after a sentence about what `explained` knows, 130 on Ctrl-C.
+
+    command: of the program, which may lack an extra.
+    """
+    try:
+        return run() or 0
+    except KeyboardInterrupt as stop:
+        with suppress(BrokenPipeError):
+            print(f"{program}: {str(stop) or 'stopped'}", file=sys.stderr)
+        return 130
+    except Exception as problem:
+        sentence = explained(problem, command or program)
+        if sentence is None:
+            raise
+        print(f"{program}: {sentence}", file=sys.stderr)
+        return 2
 
 
 class SensorError(UserError):

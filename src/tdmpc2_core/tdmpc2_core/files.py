@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -37,27 +38,44 @@ def check_writable(path: str | os.PathLike[str], what: str) -> None:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
-    """A path beside `path` to write to; on leaving without an error it takes the place of `path`.
+    """A path beside `path`, of the same suffix, to write to; left without an error it takes `path`'s place.
 
     durable: wait until the disk has it, so that a power cut leaves the old file or the new one.
-    Raises OSError.
+    Raises OSError, which names `path`.
     """
     target = Path(path)
-    partial = target.with_name(f".{target.name}.partial")
+    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
     try:
         yield partial
         if durable:
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
         partial.replace(target)
+    except OSError as problem:
+        problem.filename = str(target)  # not that of the part, nor none, as of a write
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
 
+def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview, durable: bool = False) -> None:
+    """Write a file, whole or not at all. Raises OSError."""
+    with replacing(path, durable) as partial:
+        partial.write_bytes(data)
+
+
 def write_text(path: str | os.PathLike[str], text: str, durable: bool = False) -> None:
     """Write a text file, whole or not at all. Raises OSError."""
-    with replacing(path, durable) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode(), durable)
+
+
+def write_torch(path: str | os.PathLike[str], content: Any, durable: bool = False) -> None:
+    """Write what `torch.save` makes of `content`, whole or not at all. Raises OSError."""
+    import torch  # here: nodes that write no weights do without
+
+    buffer = io.BytesIO()  # torch's own writer hides the reason when a disk refuses
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getbuffer(), durable)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

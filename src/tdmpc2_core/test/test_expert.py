@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from tdmpc2_core.config import apply_overrides
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.learning.expert import (
     Experience,
@@ -130,6 +133,35 @@ def test_a_killed_run_goes_on_and_its_expert_is_read_again(tmp_path):
     assert done[-1] == 1600 and len(set(done)) >= 20
     after = load_expert(tmp_path, Embodiment.load("quadruped"))
     assert any(not torch.equal(a, b) for a, b in zip(known.parameters(), after.parameters(), strict=True))
+
+
+@pytest.mark.timeout(600)
+def test_a_stopped_run_goes_on_with_its_levels(tmp_path):
+    """A robot with a curriculum, from a folder of its own, stopped by a real signal."""
+    source = Embodiment.load("quadruped").directory
+    robot = tmp_path / "robot"
+    shutil.copytree(source, robot)
+    text = yaml.safe_load((robot / "embodiment.yaml").read_text())
+    text["randomisation"]["curriculum"] = {"success": -1000.0, "start": 0.25, "rise": 0.2, "drop": 0.0}
+    text["episode_seconds"] = 0.2
+    (robot / "embodiment.yaml").write_text(yaml.safe_dump(text))
+    folder = tmp_path / "run"
+    words = [f"robot={robot}", *settings(folder)]
+    command = [sys.executable, "-m", "tdmpc2_core.cli", "expert", *words, "decisions=10000000"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (folder / "train.csv").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 130, said
+    assert "expert stopped at decision" in said.splitlines()[-1]
+    state = torch.load(folder / "learner.pt", weights_only=True)
+    level = state["level"].numpy()
+    assert level.shape == (8,) and (level > 0.25).any() and state["done"] > 0
+    config = apply_overrides(ExpertRunConfig(), [*words, "decisions=10000000", "expert.lr=0.0007"])
+    trainer = ExpertTrainer(config)
+    np.testing.assert_array_equal(trainer.env.level, level)
+    assert trainer.learner.optimiser.param_groups[0]["lr"] == trainer.learner.lr == 0.0007
 
 
 def test_mistakes_are_one_sentence(tmp_path):

@@ -1,5 +1,6 @@
 """A robot folder made from a URDF compiles, stands, and is that robot; mistakes are one sentence."""
 
+import shlex
 import struct
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from tdmpc2_core import cli
+from tdmpc2_core.agent import Agent
 from tdmpc2_core.descriptions.from_urdf import import_urdf
 from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
 from tdmpc2_core.envs.robot.simulation import Simulation
@@ -143,9 +145,33 @@ def test_a_mistake_is_one_sentence_and_leaves_no_folder(write, tmp_path, text, b
 def test_the_command_says_what_to_do_next_and_spares_a_folder(write, tmp_path, capsys):
     arguments = ["import-urdf", str(write()), str(tmp_path / "hopper")]
     assert cli.main(arguments) == 0
-    assert "tdmpc2 train robot=" in capsys.readouterr().out
+    assert "review it, then: tdmpc2 student robot=" in capsys.readouterr().out
     assert cli.main(arguments) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+SHORT = "updates=2 expert_decisions=1 robots=4 decisions=8 warm_up=64 updates_per_cycle=2 model_size=tiny"
+SHORT += " threads=1 learner.batch_size=8 learner.horizon=3 capacity=4000"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("options", [[], ["--fixed"]])
+def test_the_printed_command_runs_as_it_is_printed(write, tmp_path, capsys, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["import-urdf", str(write()), "robots/my hopper", *options]) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1].split("then: ")[1])
+    assert words[0] == "tdmpc2" and cli.main([*words[1:], *SHORT.split()]) == 0, capsys.readouterr().err
+    assert Agent.load("runs/my hopper/checkpoint").embodiment.name == "hopper"
+
+
+def test_a_robot_without_scripted_controller_is_trained_without_one(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    import_urdf(write(), tmp_path / "robots" / "jumper")
+    words = (
+        "num_envs=1 model_size=tiny learner.batch_size=8 planner.num_samples=32 planner.num_elites=8 steps=4"
+    )
+    assert cli.main(["train", "robot=robots/jumper", *words.split()]) == 0
+    assert Agent.load("runs/hopper/checkpoint").provenance["steps"] == 4
 
 
 # ---- files as makers ship them ----

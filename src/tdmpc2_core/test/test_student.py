@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from tdmpc2_core import cli
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.robot.batch import BatchEnv
 from tdmpc2_core.errors import UserError
@@ -246,6 +247,26 @@ def test_branches_leave_the_robots_where_they_were_and_are_worth_what_they_earn(
     np.testing.assert_array_equal(again.reset(), collector.observed.numpy())
     still = np.zeros((4, robot.action_dim))
     np.testing.assert_array_equal(collector.env.step(still).observation, again.step(still).observation)
+
+
+@pytest.mark.timeout(600)
+def test_a_stopped_run_keeps_its_updates(tmp_path: Path, expert: Path) -> None:
+    words = [*settings(tmp_path, expert), "checkpoint_every=1000000", "updates=1000000"]
+    command = [sys.executable, "-m", "tdmpc2_core.cli", "student", *words]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "train.csv").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 130, said
+    updates = Agent.load(tmp_path / "checkpoint").provenance["updates"]
+    assert updates >= 200
+    assert said.splitlines()[-1].startswith(f"tdmpc2: student stopped at update {updates};")
+    more = [*words, f"updates={updates + 2}", "critic.lr=0.0007", "lr_end=0.2"]
+    assert cli.main(["student", *more]) == 0
+    state = torch.load(tmp_path / "checkpoint" / "learner.pt", weights_only=True)
+    assert state["critic"]["optimiser"]["param_groups"][0]["lr"] == 0.0007
+    assert state["progress"]["updates"] >= updates + 2 and state["level"].shape == (4,)
 
 
 def test_an_expert_is_trained_first_where_there_is_none(tmp_path: Path) -> None:

@@ -1,20 +1,28 @@
 """Training as a user runs it: a real process, killed with a real signal, resumed, with logs that show it."""
 
 import csv
+import shlex
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from planning_support import small_model
 from train_support import events, start, wait_for_checkpoints
 
 from tdmpc2_core import cli
 from tdmpc2_core.agent import Agent
+from tdmpc2_core.config import apply_overrides
 from tdmpc2_core.data.episodes import EpisodeStore
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.evaluation import PoseEvaluation, evaluate_robot
-from tdmpc2_core.train.train_config import train_preset
+from tdmpc2_core.train.expert import ExpertRunConfig
+from tdmpc2_core.train.online import OnlineTrainer
+from tdmpc2_core.train.student import StudentConfig
+from tdmpc2_core.train.train_config import TrainConfig, train_preset
 
 SETTINGS = [
     "steps=100000",
@@ -66,9 +74,31 @@ def test_killed_run_goes_on_from_its_last_checkpoint_with_all_its_episodes(kille
 
 
 def test_run_with_other_settings_is_refused(killed_run, capsys):
-    code = cli.main(["train", f"out={killed_run}", *SETTINGS, "learner.lr=0.01"])
+    code = cli.main(["train", f"out={killed_run}", *SETTINGS, "learner.tau=0.02", "seed=7"])
     assert code == 2
-    assert "started with learner" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "started with seed=1, not 7, and with learner.tau=0.01, not 0.02; " in said and len(said) < 250
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["robot=arm"], "runs/arm"),
+        (["robot=humanoid", "out=here"], "here"),
+        (["--preset", "paper", "robot=arm"], "runs/arm"),
+        ([], "runs/quadruped"),
+    ],
+)
+def test_a_run_lands_in_the_folder_of_its_robot(words, folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    made = []
+    monkeypatch.setattr("tdmpc2_core.train.run.TrainingRun.__init__", lambda run, config: made.append(config))
+    monkeypatch.setattr(OnlineTrainer, "__init__", lambda *_: None)
+    with pytest.raises(AttributeError):  # a run without anything in it
+        cli.main(["train", *words])
+    assert str(made[0].folder) == folder
+    assert str(ExpertRunConfig(robot="arm").folder) == "runs/arm-expert"
+    assert str(StudentConfig(robot="arm").folder) == "runs/arm"
 
 
 def test_paper_preset_is_the_papers_configuration():
@@ -122,6 +152,13 @@ def test_seed_phase_is_random_actions_then_as_many_updates(tmp_path):
         (["train", "out=/proc/nowhere"], "writable folder"),
         (["train", "--resume", "/nonexistent"], "no training run"),
         (["eval", "/nonexistent"], "/nonexistent"),
+        (["eval", "quadruped", "--device", "foo"], "--device foo: not available here"),
+        (["eval", "quadruped", "--episodes", "0"], "--episodes: must be a whole number from 1 on"),
+        (["eval", "quadruped", "--seconds", "-1"], "--seconds: must be a number above 0"),
+        (["eval", "quadruped", "--seconds", "nan"], "--seconds: must be a number above 0"),
+        (["eval", "quadruped", "--seconds", "0.001"], "less than one decision"),
+        (["calibrate", "quadruped", "--rate", "50", "--device", "foo"], "--device foo"),
+        (["wander"], "invalid choice: 'wander'"),
         (["eval", "quadruped", "--json", "/proc/nowhere.json"], "cannot be written"),
         (["info", "/nonexistent"], "/nonexistent"),
     ],
@@ -134,11 +171,36 @@ def test_mistakes_are_one_sentence_and_exit_code_2(arguments, said, capsys, tmp_
     assert said in error and error.count("\n") == 1 and "Traceback" not in error
 
 
-def test_every_command_has_help_with_an_example(capsys):
-    for command in ("train", "eval", "info"):
-        with pytest.raises(SystemExit) as stopped:
-            cli.main([command, "--help"])
-        assert stopped.value.code == 0 and f"example: tdmpc2 {command}" in capsys.readouterr().out
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_one_sentence(capsys):
+    assert cli.main(["eval", "quadruped", "--device", "cuda"]) == 2
+    error = capsys.readouterr().err
+    assert "--device cuda: not available here" in error and error.count("\n") == 1
+
+
+def test_a_missing_simulator_is_one_sentence():
+    code = "import sys; sys.modules['mujoco'] = None; from tdmpc2_core.cli import main; sys.exit(main())"
+    found = subprocess.run(
+        [sys.executable, "-c", code, "eval", "quadruped"], capture_output=True, text=True, timeout=240
+    )
+    assert found.returncode == 2
+    assert found.stderr.startswith("tdmpc2: eval: mujoco is missing; install the extra 'sim'")
+    assert found.stderr.count("\n") == 1
+
+
+DEFAULTS = {"train": TrainConfig, "expert": ExpertRunConfig, "student": StudentConfig}
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help_with_an_example_that_is_taken(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    words = shlex.split(capsys.readouterr().out.split("example: ")[1].splitlines()[0])
+    assert words[:2] == ["tdmpc2", command]
+    given = cli._parser().parse_args(words[1:])
+    if command in DEFAULTS:
+        assert apply_overrides(DEFAULTS[command](), given.settings) != DEFAULTS[command]()
 
 
 def test_robot_that_takes_no_command_is_evaluated():

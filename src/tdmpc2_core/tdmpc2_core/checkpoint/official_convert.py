@@ -16,6 +16,7 @@ from tdmpc2_core.checkpoint.bundle import Bundle
 from tdmpc2_core.checkpoint.official import OfficialFile, Tasks, read_official, to_official
 from tdmpc2_core.checkpoint.published_tasks import TASK_SETS, PublishedTask, published_task
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import write_torch
 from tdmpc2_core.learning.losses import discount_for
 from tdmpc2_core.model.world_model import WorldModel
 from tdmpc2_core.planning.planners import planner_preset
@@ -149,10 +150,9 @@ def export_official(model: WorldModel, path: str | os.PathLike[str]) -> None:
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"model": official_state_dict(model)}, target)
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{target}: cannot be written ({reason}); give a writable path") from None
+        write_torch(target, {"model": official_state_dict(model)})
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}); give a writable path") from None
 
 
 def official_settings(model: WorldModel) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import replacing
+from tdmpc2_core.files import write_bytes
 
 SCHEMA_VERSION = 1
 _FLOATS = ("observation", "action", "reward", "plan_mean", "plan_std", "value")
@@ -123,7 +123,7 @@ class EpisodeStore:
             raise UserError(
                 f"{self.folder}: episodes cannot be written here ({error.strerror}); choose a writable folder"
             ) from error
-        for leftover in self.folder.glob("*.partial"):
+        for leftover in self.folder.glob(".*.partial*"):
             leftover.unlink()
         paths = self.paths()
         self._next = int(paths[-1].stem) + 1 if paths else 0
@@ -148,8 +148,7 @@ class EpisodeStore:
             "metadata": json.dumps(metadata),
         }
         path = self.folder / f"{self._next:07d}.safetensors"
-        with replacing(path, durable=True) as partial:
-            partial.write_bytes(save(tensors, metadata=header))
+        write_bytes(path, save(tensors, metadata=header), durable=True)
         self._next += 1
         return path
 

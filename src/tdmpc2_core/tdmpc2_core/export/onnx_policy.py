@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tdmpc2_core.errors import UserError, missing_extra
+from tdmpc2_core.files import replacing
 from tdmpc2_core.model.distributions import squashed_gaussian
 from tdmpc2_core.model.world_model import WorldModel
 
@@ -82,6 +83,7 @@ def export_onnx(model: WorldModel, path: str | Path) -> None:
         program.model.metadata_props["tdmpc2"] = json.dumps(
             {"obs_dim": c.obs_dim, "action_dim": c.action_dim}
         )
-        program.save(str(target), external_data=False)
+        with replacing(target) as partial:
+            program.save(str(partial), external_data=False)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror}); give a writable path") from None

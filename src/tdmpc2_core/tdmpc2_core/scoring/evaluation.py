@@ -119,7 +119,15 @@ def evaluate_robot(
 
     Each has one command of `evaluation_commands`. A robot with a pose command is sent to random goals
     instead, each for ``command.resample_seconds``; at least one is given.
+
+    Raises:
+        UserError: the time is shorter than a decision.
     """
+    if round(seconds * embodiment.control_rate) < 1:
+        raise UserError(
+            f"seconds is {seconds:g}, less than one decision of {embodiment.name}; give "
+            f"{embodiment.control_period:g} or more"
+        )
     if embodiment.pose_command:
         return _evaluate_reach(agent, embodiment, seconds, episodes, seed, randomise)
     options = EnvOptions(sensor_noise=True, randomise=randomise, random_reset=True)

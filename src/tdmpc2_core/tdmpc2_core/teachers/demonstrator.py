@@ -66,14 +66,18 @@ class Demonstrator:
 
 
 def demonstrate(
-    env: RobotEnv, demonstrator: Demonstrator, rng: np.random.Generator, plan_std: float
+    env: RobotEnv,
+    demonstrator: Demonstrator,
+    rng: np.random.Generator,
+    plan_std: float,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Episode:
     """One episode of the scripted controller under action noise.
 
     The clean action is kept as the plan's mean with ``plan_std``, so that the actor objectives that follow a
     planner follow the demonstration where it is all there is. The noise never stops: a prior that could read
     the next action off the previous one would learn to repeat itself (Laskey et al., DART, 2017). Bursts of
-    larger noise add recoveries.
+    larger noise add recoveries. Once `stop` is true, after each decision, the episode is cut.
     """
     recorder = EpisodeRecorder(env.reset())
     demonstrator.reset()
@@ -91,8 +95,8 @@ def demonstrate(
         recorder.add(
             result.observation, action, result.reward, result.terminated, clean, np.full_like(clean, plan_std)
         )
-        if result.terminated or result.truncated:
-            return recorder.episode(result.truncated)
+        if result.terminated or result.truncated or stop():
+            return recorder.episode(result.truncated or not result.terminated)
 
 
 _TURN = 25, 150

@@ -1,7 +1,7 @@
 """Training an expert by reinforcement alone: no scripted controller, no labels (`tdmpc2 expert`).
 
 A run is a folder: ``config.yaml``, ``expert.safetensors``, ``learner.pt`` to go on from, ``train.csv``.
-Killed at any time, it goes on from its last checkpoint.
+Stopped by Ctrl-C or SIGTERM, it goes on where it was; killed, from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
 from tdmpc2_core.config import check_fields, from_mapping, setting, to_mapping
 from tdmpc2_core.envs.robot.batch import BatchEnv
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import replacing, write_json
+from tdmpc2_core.files import write_bytes, write_json, write_torch
 from tdmpc2_core.learning.expert import Experience, Expert, ExpertConfig, ExpertLearner
 from tdmpc2_core.robots import Embodiment
-from tdmpc2_core.train.run import CsvTable, keep_settings
+from tdmpc2_core.train.run import CsvTable, Stop, keep_settings
 
-_MAY_CHANGE = ("decisions", "threads", "checkpoint_every", "out")
+_MAY_CHANGE = ("decisions", "threads", "checkpoint_every", "out", "expert.lr")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ExpertRunConfig:
     """Settings of a run; saved in its folder and checked on resume."""
 
     robot: str = setting("quadruped", why="shipped robot, or path of an embodiment folder or file")
-    out: Path = setting(Path("runs/quadruped-expert"), why="run folder")
+    out: Path | None = setting(None, why="run folder; runs/NAME-expert of the robot if absent")
     seed: int = setting(1, low=0, why="of robots, networks and draws")
     decisions: int = setting(10_000_000, above=0, unit="decisions", why="over all robots")
     robots: int = setting(256, low=1, why="simulated side by side")
@@ -46,12 +46,16 @@ class ExpertRunConfig:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    @property
+    def folder(self) -> Path:
+        """That of the run. Raises UserError when there is no such robot."""
+        return self.out or Path("runs") / f"{Embodiment.load(self.robot).name}-expert"
+
 
 def save_expert(expert: Expert, folder: Path, embodiment: Embodiment) -> None:
     """Write weights and what is needed to read them again. Raises OSError."""
     tensors = {name: value.detach().contiguous() for name, value in expert.state_dict().items()}
-    with replacing(folder / "expert.safetensors", durable=True) as partial:
-        save_file(tensors, partial)
+    write_bytes(folder / "expert.safetensors", save(tensors), durable=True)
     about: dict[str, Any] = {
         "observation_dim": expert.observation_dim,
         "action_dim": embodiment.action_dim,
@@ -95,14 +99,16 @@ class ExpertTrainer:
     """
 
     def __init__(self, config: ExpertRunConfig) -> None:
-        self.config, self.folder = config, Path(config.out)
+        self.config, self.folder = config, config.folder
         self.embodiment = Embodiment.load(config.robot)
-        keep_settings(self.folder, config, _MAY_CHANGE)
+        before = keep_settings(self.folder, config, _MAY_CHANGE)
         torch.set_num_threads(config.threads)
         state = self._stored()
         self.done, self.resumes = int(state.get("done", 0)), int(state.get("resumes", -1)) + 1
         seed = int(np.random.default_rng([config.seed, self.resumes]).integers(2**31))
         self.env = BatchEnv(self.embodiment, config.robots, seed, threads=config.threads)
+        if "level" in state:
+            self.env.level = state["level"].numpy()
         self.env.reset()
         self._observed = torch.from_numpy(self.env.privileged())
         torch.manual_seed(config.seed)
@@ -112,6 +118,11 @@ class ExpertTrainer:
         if state:
             self.expert.load_state_dict(state["expert"])
             self.learner.load_state_dict(state["learner"])
+        if before and before.expert.lr != config.expert.lr:
+            self.learner.lr = config.expert.lr  # the run moves it; only a new setting starts it anew
+            for group in self.learner.optimiser.param_groups:
+                group["lr"] = config.expert.lr
+        self._stop = Stop()
         self._table = CsvTable(self.folder / "train.csv")
 
     def _stored(self) -> dict[str, Any]:
@@ -119,11 +130,27 @@ class ExpertTrainer:
         return torch.load(path, weights_only=True) if path.exists() else {}
 
     def train(self) -> None:
-        """Run to the end; a checkpoint is written then, too, and when the run is interrupted."""
+        """Run to the end; a checkpoint is written then, too, and on Ctrl-C and SIGTERM.
+
+        Raises:
+            KeyboardInterrupt: after that, with a sentence.
+            OSError: the disk refuses.
+        """
+        with self._stop:
+            try:
+                self._loop()
+            except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C also ends what reads a pipe, such as tee
+                self.checkpoint()
+                raise KeyboardInterrupt(
+                    f"expert stopped at decision {self.done}; the same command goes on from there"
+                ) from None
+            self.checkpoint()
+
+    def _loop(self) -> None:
         config, rollouts = self.config, 0
         per_rollout = config.robots * config.expert.decisions
         bar = tqdm(total=config.decisions, initial=self.done, desc="expert", unit="decision", unit_scale=True)
-        try:
+        with bar:
             while self.done < config.decisions:
                 started = time.monotonic()
                 experience, seen = self._collect()
@@ -136,15 +163,13 @@ class ExpertTrainer:
                 bar.set_postfix(reward=f"{row['reward']:.3f}", falls=f"{row['falls per 1000']:.2f}")
                 if rollouts % config.checkpoint_every == 0:
                     self.checkpoint()
-        finally:
-            bar.close()
-            self.checkpoint()
 
     def _collect(self) -> tuple[Experience, dict[str, float]]:
         expert, env = self.expert, self.env
         expert.normaliser.train()
         rows: list[dict[str, Tensor]] = []
         for _ in range(self.config.expert.decisions):
+            self._stop.check()
             observed = self._observed
             expert.normaliser.update(observed)
             action, log_prob, value = expert.act(observed, self.learner.generator)
@@ -181,6 +206,6 @@ class ExpertTrainer:
             "learner": self.learner.state_dict(),
             "done": self.done,
             "resumes": self.resumes,
+            "level": torch.from_numpy(self.env.level),
         }
-        with replacing(self.folder / "learner.pt", durable=True) as partial:
-            torch.save(state, partial)
+        write_torch(self.folder / "learner.pt", state, durable=True)

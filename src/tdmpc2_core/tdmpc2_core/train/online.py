@@ -1,6 +1,7 @@
 """Online training: environments side by side, one replay memory, one learner (section 3 of the paper).
 
-A run is a folder. Killed at any time, it goes on from its last checkpoint, every finished episode in memory.
+A run is a folder. Stopped by Ctrl-C or SIGTERM, it goes on where it was; killed, from its last checkpoint,
+every finished episode in memory.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.data.episodes import Episode, EpisodeRecorder
 from tdmpc2_core.envs.registry import make_env
+from tdmpc2_core.envs.robot.env import RobotEnv
 from tdmpc2_core.learning.batch import Batch
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.learning.memory import keep_freed_memory
@@ -22,7 +24,7 @@ from tdmpc2_core.learning.replay import ReplayBuffer, concatenate
 from tdmpc2_core.scoring.evaluation import evaluate_agent, summary
 from tdmpc2_core.teachers.demonstrator import Demonstrator, demonstrate, robot_env
 from tdmpc2_core.train.behaviour import Behaviour
-from tdmpc2_core.train.run import TrainingRun
+from tdmpc2_core.train.run import Stop, TrainingRun
 
 EVALUATION_SEED = 10_000
 
@@ -46,10 +48,18 @@ class OnlineTrainer:
         self.spec = run.spec
         self.agent: Agent = run.agent
         self.learner: Learner = run.learner
-        self.rng = np.random.default_rng(config.seed + 7919 * run.progress.resumes)
+        stored = 104_729 * len(run.demonstrations)  # no episode twice where a run goes on among them
+        self.rng = np.random.default_rng(config.seed + 7919 * run.progress.resumes + stored)
         seeds = self.rng.integers(2**31, size=config.num_envs)
         task = self.spec.embodiment or self.spec.name
         self.environments = [make_env(task, int(seed), config.env) for seed in seeds]
+        self._robots = [env for env in self.environments if isinstance(env, RobotEnv)]
+        for robot, level in zip(self._robots, run.progress.levels, strict=False):
+            robot.level = level
+        shown = bool(config.demonstration_steps) and not run.progress.steps
+        self._demonstrator = Demonstrator(robot_env(self.environments[0]).embodiment) if shown else None
+        self._recorders: list[EpisodeRecorder] = []  # of the episodes under way
+        self._stop = Stop()
         self.window = config.learner.window
         self.replay = self._buffer(config.num_envs, config.replay_capacity // config.num_envs, seed=1)
         self.demonstrations = self._buffer(1, max(2 * config.demonstration_steps, 2), seed=2)
@@ -69,83 +79,131 @@ class OnlineTrainer:
 
     # ---- phases ----
     def train(self) -> None:
-        """Run to the end; returns when ``config.steps`` agent steps are done."""
-        self._restore_replay()
-        if not self.run.progress.updates:
-            self._demonstrate()
-            self._pretrain()
-        self._loop()
-        self.run.checkpoint("finished")
+        """Run to the end; returns when ``config.steps`` agent steps are done.
+
+        Ctrl-C and SIGTERM write a checkpoint and the unfinished episodes, as truncated ones.
+
+        Raises:
+            KeyboardInterrupt: after that, with a sentence.
+            UserError, OSError: the disk refuses.
+        """
+        with self._stop:
+            try:
+                self._restore_replay()
+                if not self.run.progress.steps:
+                    self._demonstrate()
+                    self._pretrain()
+                self._loop()
+            except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C also ends what reads a pipe, such as tee
+                self._keep_unfinished()
+                self._checkpoint("stopped")
+                raise KeyboardInterrupt(
+                    f"stopped at step {self.run.progress.steps}, update {self.run.progress.updates}; "
+                    f"the same command goes on from there, or tdmpc2 train --resume {self.run.folder}"
+                ) from None
+            self._checkpoint("finished")
+
+    def _checkpoint(self, why: str) -> None:
+        self.run.progress.levels = [robot.level for robot in self._robots]
+        self.run.checkpoint(why)
 
     def _restore_replay(self) -> None:
-        for episode, _ in self.run.demonstrations:
-            self.demonstrations.add_episode(0, episode)
+        progress = self.run.progress
+        for index, (episode, _) in enumerate(self.run.demonstrations):
+            self._stop.check()
+            self._add_demonstration(episode, seen=index < progress.demonstrations)
         for index, (episode, _) in enumerate(self.run.episodes):
+            self._stop.check()
             self.replay.add_episode(index % self.config.num_envs, episode)
-        if self.run.progress.resumes:
+        if progress.resumes:
             self.run.log.event(
-                self.run.progress.steps,
-                f"resumed at update {self.run.progress.updates} with {len(self.run.episodes)} episodes",
+                progress.steps,
+                f"resumed at update {progress.updates} with {len(self.run.episodes)} episodes",
             )
+
+    def _add_demonstration(self, episode: Episode, seen: bool) -> None:
+        self.demonstrations.add_episode(0, episode)
+        if not seen:
+            self.agent.observe(episode.observation)
+            self.run.progress.demonstrations += 1
 
     def _demonstrate(self) -> None:
         config = self.config
-        if not config.demonstration_steps:
+        if self._demonstrator is None:
             return
         env = robot_env(self.environments[0])
-        demonstrator = Demonstrator(env.embodiment)
         with tqdm(total=config.demonstration_steps, desc="demonstrate", unit="step") as bar:
             bar.update(min(len(self.demonstrations), config.demonstration_steps))
             while len(self.demonstrations) < config.demonstration_steps:
-                episode = demonstrate(env, demonstrator, self.rng, config.demonstration_std)
+                self._stop.check()
+                episode = demonstrate(
+                    env, self._demonstrator, self.rng, config.demonstration_std, lambda: self._stop.requested
+                )
                 self.run.demonstrations.append(episode, source="demonstration")
-                self.demonstrations.add_episode(0, episode)
-                self.agent.observe(episode.observation)
+                self._add_demonstration(episode, seen=False)
                 bar.update(len(episode))
 
     def _pretrain(self) -> None:
-        if not self.demonstrations.can_sample(self.window):
+        """Updates on the demonstrations; as no step is done yet, those so far were such updates."""
+        config, progress = self.config, self.run.progress
+        if not self.demonstrations.can_sample(self.window) or progress.updates >= config.pretrain_updates:
             return
-        for _ in tqdm(range(self.config.pretrain_updates), desc="pretrain", unit="update"):
-            self._update(self.demonstrations.sample(self.config.learner.batch_size, self.window))
-        self.run.checkpoint("pretrained on demonstrations")
+        every = max(1, round(config.checkpoint_every * config.updates_per_step))
+        left = range(progress.updates, config.pretrain_updates)
+        for done in tqdm(
+            left, desc="pretrain", unit="update", initial=left.start, total=config.pretrain_updates
+        ):
+            self._stop.check()
+            if done % every == 0:
+                self._checkpoint("checkpoint")
+            self._update(self.demonstrations.sample(config.learner.batch_size, self.window))
+        self._checkpoint("pretrained on demonstrations")
 
     def _loop(self) -> None:
         config, progress = self.config, self.run.progress
         observations = np.stack([env.reset() for env in self.environments])
-        recorders = [EpisodeRecorder(observation) for observation in observations]
+        self._recorders = [EpisodeRecorder(observation) for observation in observations]
         first = np.ones(config.num_envs, dtype=bool)
-        due, started, started_at = 0.0, time.monotonic(), progress.steps
+        started, started_at = time.monotonic(), progress.steps
         bar = tqdm(total=config.steps, initial=progress.steps, desc="train", unit="step", smoothing=0.05)
-        while progress.steps < config.steps:
-            self.agent.observe(observations)
-            observations, first = self._collect(observations, first, recorders)
-            before = progress.steps
-            progress.steps += config.num_envs
-            bar.update(config.num_envs)
-            due += config.num_envs * config.updates_per_step
-            if before < config.random_steps:  # the seed phase ends with as many updates as it had steps
-                due = float(config.random_steps) if progress.steps >= config.random_steps else 0.0
-            while due >= 1.0 and self.replay.can_sample(self.window):
-                self._update(self._sample())
-                due -= 1.0
-            if self._crossed(before, config.log_every):
-                rate = (progress.steps - started_at) / (time.monotonic() - started)
-                self._log_row(rate, bar)
-            if self._crossed(before, config.eval_every):
-                self._evaluate(bar)
-            if self._crossed(before, config.checkpoint_every):
-                self.run.checkpoint("checkpoint")
-        bar.close()
+        with bar:
+            self._catch_up()
+            while progress.steps < config.steps:
+                self._stop.check()
+                self.agent.observe(observations)
+                observations, first = self._collect(observations, first)
+                before = progress.steps
+                progress.steps += config.num_envs
+                bar.update(config.num_envs)
+                progress.due += config.num_envs * config.updates_per_step
+                if before < config.random_steps:  # the seed phase ends with as many updates as it had steps
+                    progress.due = (
+                        float(config.random_steps) if progress.steps >= config.random_steps else 0.0
+                    )
+                self._catch_up()
+                if self._crossed(before, config.log_every):
+                    rate = (progress.steps - started_at) / (time.monotonic() - started)
+                    self._log_row(rate, bar)
+                if self._crossed(before, config.eval_every):
+                    self._evaluate(bar)
+                if self._crossed(before, config.checkpoint_every):
+                    self._checkpoint("checkpoint")
+
+    def _catch_up(self) -> None:
+        """The updates that are due."""
+        progress = self.run.progress
+        while progress.due >= 1.0 and self.replay.can_sample(self.window):
+            self._stop.check()
+            self._update(self._sample())
+            progress.due -= 1.0
 
     def _crossed(self, before: int, every: int) -> bool:
         return before // every != self.run.progress.steps // every
 
     # ---- parts of a decision ----
-    def _collect(
-        self, observations: np.ndarray, first: np.ndarray, recorders: list[EpisodeRecorder]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _collect(self, observations: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One decision everywhere, into the replay; returns the next observations and episode starts."""
+        recorders = self._recorders
         decision = self._behaviour.decide(observations, first, self.run.progress.steps)
         following, begins = np.empty_like(observations), np.zeros(len(first), dtype=bool)
         for lane, env in enumerate(self.environments):
@@ -168,6 +226,13 @@ class OnlineTrainer:
         self.run.episodes.append(episode, source="online", lane=lane, step=self.run.progress.steps)
         self.run.progress.episodes += 1
         self._finished.append((float(episode.reward.mean()), len(episode)))
+
+    def _keep_unfinished(self) -> None:
+        """Store the episodes under way as truncated ones."""
+        for lane, recorder in enumerate(self._recorders):
+            if len(recorder):
+                self._finish(recorder.episode(truncated=True), lane)
+        self._recorders = []
 
     def _sample(self) -> Batch:
         """One batch, part demonstrations, part own experience."""
@@ -211,7 +276,8 @@ class OnlineTrainer:
 
     def _evaluate(self, bar: tqdm[NoReturn]) -> None:
         config = self.config
-        result = evaluate_agent(self.agent, config.eval_seconds, config.eval_episodes, EVALUATION_SEED)
+        with self._stop.at_once():
+            result = evaluate_agent(self.agent, config.eval_seconds, config.eval_episodes, EVALUATION_SEED)
         self.agent.reset()
         self.run.log.scalars("eval", self.run.progress.steps, vars(result))
         self.run.keep_best(result)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -22,36 +26,121 @@ from tdmpc2_core.config import from_mapping, read_yaml, to_mapping
 from tdmpc2_core.data.episodes import EpisodeStore
 from tdmpc2_core.envs.registry import env_spec
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import check_writable, replacing, write_text
+from tdmpc2_core.files import check_writable, replacing, write_text, write_torch
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.model import WorldModel, world_model_config
 from tdmpc2_core.scoring.evaluation import AnyEvaluation
 from tdmpc2_core.train.train_config import TrainConfig
 
 _MAY_CHANGE = (
-    *("steps", "out", "threads", "device"),
+    *("steps", "out", "threads", "device", "matmul_precision"),
     *("log_every", "eval_every", "checkpoint_every", "eval_seconds", "eval_episodes"),
+    *("learner.lr", "learner.enc_lr_scale"),
 )
+Settings = TypeVar("Settings")
 
 
-def keep_settings(folder: Path, config: Any, may_change: Collection[str]) -> None:
+def keep_settings(folder: Path, config: Settings, may_change: Collection[str]) -> Settings | None:
     """Write a run's settings, a typed dataclass, as ``config.yaml``; a run that goes on must have the same.
+
+    Args:
+        may_change: dotted keys of those that may be others than before.
+
+    Returns:
+        The settings before; None where the folder holds no run.
 
     Raises:
         UserError: the folder holds a run with other settings than those that may change, or is not writable.
     """
-    path, wanted = folder / "config.yaml", to_mapping(config)
+    path, before = folder / "config.yaml", None
     if path.exists():
         # A setting that is newer than the run had what is its default now.
-        stored = to_mapping(from_mapping(type(config), read_yaml(path), str(path)))
-        for key, value in wanted.items():
-            if key not in may_change and stored.get(key) != value:
-                raise UserError(
-                    f"{path}: this run was started with {key}={stored.get(key)!r}, not {value!r}; "
-                    f"use another out= folder, or the same settings to continue it"
-                )
+        before = from_mapping(type(config), read_yaml(path), str(path))
+        stored, wanted = _flat(to_mapping(before)), _flat(to_mapping(config))
+        changed = [
+            f"{key}={stored.get(key)}, not {wanted.get(key)}"
+            for key in dict.fromkeys([*wanted, *stored])
+            if key not in may_change and stored.get(key) != wanted.get(key)
+        ]
+        if changed:
+            raise UserError(
+                f"{path}: this run was started with {', and with '.join(changed)}; "
+                f"use another out= folder, or the same settings to continue it"
+            )
     check_writable(path, f"out={folder}")
-    write_text(path, yaml.safe_dump(wanted, sort_keys=False))
+    write_text(path, yaml.safe_dump(to_mapping(config), sort_keys=False))
+    return before
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted keys, as the command line takes them."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        below = isinstance(value, Mapping) and value
+        flat |= _flat(value, f"{prefix}{key}.") if below else {f"{prefix}{key}": value}
+    return flat
+
+
+@contextmanager
+def nothing_left(folder: Path) -> Iterator[None]:
+    """Where the start of a run is refused inside, its ``config.yaml`` and its empty folders are removed."""
+    settings = folder / "config.yaml"
+    had = settings.exists()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except Exception:
+        with suppress(OSError):
+            if not had:
+                settings.unlink(missing_ok=True)
+            for path in [*(below for below in folder.iterdir() if below.is_dir()), *made]:
+                path.rmdir()  # the first that holds something ends this
+        raise
+
+
+class Stop:
+    """Ctrl-C and SIGTERM while a run works: noted, and raised by `check`, where all is in one piece.
+
+    What is written then is whole: further signals change nothing. A signal that the caller of the program
+    ignores, as shells do for what they start in the background, is left alone.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._at_once = False
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._former[number] = signal.signal(number, self._note) or signal.SIG_DFL
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.requested = True
+        if self._at_once:
+            self._at_once = False
+            raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt where a signal came."""
+        if self.requested:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Work that leaves nothing behind: a signal ends it at once, by KeyboardInterrupt."""
+        self.check()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
 
 class CsvTable:
@@ -74,8 +163,14 @@ class CsvTable:
                 writer = csv.DictWriter(file, self._columns)
                 writer.writeheader()
                 writer.writerows(old)
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+        whole = self.path.stat().st_size
+        try:
+            with open(self.path, "a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerow(row)
+        except OSError as problem:  # half a row would be read as a whole one
+            os.truncate(self.path, whole)
+            problem.filename = str(self.path)
+            raise
 
     def rows(self) -> list[dict[str, str]]:
         """Every row so far, as text."""
@@ -90,17 +185,24 @@ class RunLog:
 
     def __init__(self, folder: Path) -> None:
         self._tables = {name: CsvTable(folder / f"{name}.csv") for name in ("train", "eval", "events")}
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            self._board = None
-        else:
-            self._board = SummaryWriter(str(folder / "tensorboard"))
+        self._folder = folder / "tensorboard"
+        self._board: Any = None
+
+    def _open_board(self) -> None:
+        """At the first row, as it makes its folder."""
+        if self._board is None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                self._board = False
+            else:
+                self._board = SummaryWriter(str(self._folder))
 
     def scalars(self, table: str, step: int, values: dict[str, float]) -> None:
         """One row of ``table`` (train or eval) at agent step ``step``."""
         self._tables[table].add({"step": step, **{name: f"{value:.6g}" for name, value in values.items()}})
-        if self._board is not None:
+        self._open_board()
+        if self._board:
             for name, value in values.items():
                 self._board.add_scalar(f"{table}/{name}", value, step)
 
@@ -119,6 +221,9 @@ class Counters:
     seconds: float = 0.0  # wall time over all parts of the run
     resumes: int = 0
     best_return_per_step: float = float("-inf")
+    demonstrations: int = 0  # episodes that the observation statistics have seen
+    due: float = 0.0  # updates that the steps so far still ask for
+    levels: list[float] = field(default_factory=list)  # of the robots in a curriculum
 
 
 class TrainingRun:
@@ -133,19 +238,19 @@ class TrainingRun:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        self.folder = Path(config.out)
+        self.folder = config.folder
         self.config = config
         self.spec = env_spec(config.environment)
         self.episodes = EpisodeStore(self.folder / "episodes")
         self.demonstrations = EpisodeStore(self.folder / "demonstrations")
         self.log = RunLog(self.folder)
         self.progress = Counters()
-        keep_settings(self.folder, config, _MAY_CHANGE)
         torch.manual_seed(config.seed)
         self.device = pick_device(config.device)
         self.agent = self._new_agent(self.device)
         generator = torch.Generator(device=self.device).manual_seed(config.seed)
         self.learner = Learner(self.agent.model, config.learner, generator)
+        keep_settings(self.folder, config, _MAY_CHANGE)
         newest = manifest.whole(self.folder / "checkpoint")
         if newest is not None:
             self._resume(newest)
@@ -178,14 +283,8 @@ class TrainingRun:
         """Write bundle and learner state; the former checkpoint stays until the new one is whole."""
         self.progress.seconds += time.monotonic() - self._clock
         self._clock = time.monotonic()
-        partial = self.folder / "checkpoint.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        self.agent.save(partial, provenance=self.provenance())
-        torch.save(
-            {"learner": self.learner.state_dict(), "progress": json.dumps(asdict(self.progress))},
-            partial / "learner.pt",
-        )
-        manifest.replace_directory(partial, self.folder / "checkpoint")
+        state = {"learner": self.learner.state_dict(), "progress": json.dumps(asdict(self.progress))}
+        save_checkpoint(self.folder, self.agent, self.provenance(), state)
         self.log.event(self.progress.steps, f"{why} at update {self.progress.updates}")
 
     def _resume(self, folder: Path) -> None:
@@ -193,7 +292,8 @@ class TrainingRun:
         self.agent.model.load_state_dict(agent.model.state_dict())
         state = torch.load(folder / "learner.pt", map_location="cpu", weights_only=True)
         self.learner.load_state_dict(state["learner"])
-        self.progress = Counters(**json.loads(state["progress"]))
+        former = {"demonstrations": len(self.demonstrations)}  # of a checkpoint that has no such counter
+        self.progress = Counters(**former | json.loads(state["progress"]))
         self.progress.resumes += 1
 
     def keep_best(self, result: AnyEvaluation) -> None:
@@ -219,6 +319,22 @@ class TrainingRun:
         }
 
 
+def save_checkpoint(folder: Path, agent: Agent, provenance: dict[str, Any], state: dict[str, Any]) -> None:
+    """Write ``checkpoint/`` of a run: bundle and ``learner.pt``; the former one stays until this is whole.
+
+    Raises:
+        UserError, OSError: the disk refuses.
+    """
+    partial = folder / "checkpoint.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        agent.save(partial, provenance=provenance)
+        write_torch(partial / "learner.pt", state, durable=True)
+        manifest.replace_directory(partial, folder / "checkpoint")
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def command_line(words: Sequence[str]) -> str:
     """The call of tdmpc2 without folders of this machine: no ``out``, of ``--resume`` the name alone."""
     kept = [word for word in words if not word.startswith("out=")]
@@ -230,8 +346,8 @@ def command_line(words: Sequence[str]) -> str:
     return shlex.join(["tdmpc2", *kept])
 
 
-def pick_device(name: str) -> torch.device:
-    """The torch device of a name; ``auto`` takes a GPU where there is one.
+def pick_device(name: str, option: str = "device=") -> torch.device:
+    """The torch device of a name; ``auto`` takes a GPU where there is one. option: how the user names it.
 
     Raises:
         UserError: torch knows no such device, or this machine lacks it.
@@ -243,7 +359,7 @@ def pick_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"device={name}: not available here ({reason}); use cpu, or auto") from None
+        raise UserError(f"{option}{name}: not available here ({reason}); use cpu, or auto") from None
     return device
 
 

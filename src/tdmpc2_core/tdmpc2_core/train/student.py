@@ -4,12 +4,12 @@ Many robots act by the prior, with bursts of noise that throw them off; the expe
 simulator knows, labels what it would do, and its value, fitted to the prior that acts, is what the model's
 values learn. No scripted controller takes part. A run is a folder: ``config.yaml``, ``expert/`` (an expert's
 run, trained first where there is none), ``checkpoint/`` (newest bundle, ``learner.pt``), ``best/``,
-``train.csv``, ``eval.csv``. Killed at any time, it goes on from its last checkpoint; decisions are made anew.
+``train.csv``, ``eval.csv``. Stopped by Ctrl-C or SIGTERM, it goes on where it was, killed, from its last
+checkpoint; decisions are made anew.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -40,9 +40,13 @@ from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.evaluation import evaluate_agent, summary
 from tdmpc2_core.train.expert import ExpertRunConfig, ExpertTrainer, load_expert
 from tdmpc2_core.train.online import EVALUATION_SEED, set_matmul_precision
-from tdmpc2_core.train.run import RunLog, command_line, keep_settings
+from tdmpc2_core.train.run import RunLog, Stop, command_line, keep_settings, save_checkpoint
 
-_MAY_CHANGE = ("updates", "threads", "eval_every", "eval_seconds", "eval_episodes", "checkpoint_every", "out")
+_MAY_CHANGE = (
+    *("updates", "threads", "matmul_precision", "out"),
+    *("eval_every", "eval_seconds", "eval_episodes", "checkpoint_every"),
+    *("learner.lr", "learner.enc_lr_scale", "lr_end", "critic.lr"),
+)
 
 
 def student_learner() -> LearnerConfig:
@@ -96,7 +100,7 @@ class StudentConfig:
     """Settings of a run; saved in its folder and checked on resume."""
 
     robot: str = setting("quadruped", why="shipped robot, or path of an embodiment folder or file")
-    out: Path = setting(Path("runs/quadruped"), why="run folder")
+    out: Path | None = setting(None, why="run folder; runs/NAME of the robot if absent")
     expert: Path | None = setting(None, why="folder of an expert's run; without one it is trained first")
     expert_decisions: int = setting(8_000_000, above=0, unit="decisions", why="of an expert trained first")
     seed: int = setting(1, low=0, why="of robots, networks and draws")
@@ -134,6 +138,11 @@ class StudentConfig:
     def __post_init__(self) -> None:
         check_fields(self)
 
+    @property
+    def folder(self) -> Path:
+        """That of the run. Raises UserError when there is no such robot."""
+        return self.out or Path("runs") / Embodiment.load(self.robot).name
+
 
 class Rollout(NamedTuple):
     """T decisions of N robots for the critic, and which of the actions (T, N) were without noise."""
@@ -149,10 +158,17 @@ class Collector:
 
     Args:
         guided: share of the robots that the expert drives, drawn anew with every episode.
+        level: of the robots (N,) in their curriculum; that of its start if absent.
     """
 
     def __init__(
-        self, config: StudentConfig, embodiment: Embodiment, expert: Expert, critic: Critic, seed: int
+        self,
+        config: StudentConfig,
+        embodiment: Embodiment,
+        expert: Expert,
+        critic: Critic,
+        seed: int,
+        level: Tensor | None = None,
     ) -> None:
         self.config, self.expert, self.critic = config, expert, critic
         self.env = BatchEnv(embodiment, config.robots, seed, threads=config.threads)
@@ -160,6 +176,8 @@ class Collector:
         self.guided = 1.0
         self._rng = np.random.default_rng(seed)
         self._by_expert = np.ones(config.robots, dtype=bool)
+        if level is not None:
+            self.env.level = level.numpy()
         self._observed = torch.from_numpy(self.env.reset())
         self._privileged = torch.from_numpy(self.env.privileged())
 
@@ -282,7 +300,7 @@ class StudentTrainer:
     """
 
     def __init__(self, config: StudentConfig) -> None:
-        self.config, self.folder = config, Path(config.out)
+        self.config, self.folder = config, config.folder
         if config.branches.count > config.robots:
             count = config.branches.count
             raise UserError(f"branches.count is {count}, must be at most robots ({config.robots})")
@@ -305,7 +323,8 @@ class StudentTrainer:
         known = self.expert.observation_dim
         critic = Critic(self.expert.normaliser, known, config.critic.hidden)
         self.critic = CriticLearner(critic, config.critic, self.generator)
-        self.collector = Collector(config, self.embodiment, self.expert, critic, seed)
+        level = state.get("level")
+        self.collector = Collector(config, self.embodiment, self.expert, critic, seed, level)
         self.replay = ReplayBuffer(
             config.robots,
             config.capacity // config.robots,
@@ -323,11 +342,14 @@ class StudentTrainer:
         )
         if state:
             self.critic.load_state_dict(state["critic"])
+            for group in self.critic.optimiser.param_groups:
+                group["lr"] = config.critic.lr  # it may be another than before
         self._warm_up()
         self.agent = self._agent()
         self.learner = self._learner()
         if state:
             self.learner.load_state_dict(state["learner"])
+        self._stop = Stop()
         self._clock, self._cycles = time.monotonic(), 0
 
     # ---- set-up ----
@@ -392,12 +414,28 @@ class StudentTrainer:
 
     # ---- the loop ----
     def train(self) -> None:
-        """Run to the end; a checkpoint is written then, too, and when the run is interrupted."""
+        """Run to the end; a checkpoint is written then, too, and on Ctrl-C and SIGTERM.
+
+        Raises:
+            KeyboardInterrupt: after that, with a sentence.
+            UserError, OSError: the disk refuses.
+        """
+        with self._stop:
+            try:
+                self._loop()
+            except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C also ends what reads a pipe, such as tee
+                self.checkpoint()
+                raise KeyboardInterrupt(
+                    f"student stopped at update {self.progress.updates}; the same command goes on from there"
+                ) from None
+            self.checkpoint()
+
+    def _loop(self) -> None:
         config, progress = self.config, self.progress
         bar = tqdm(total=config.updates, initial=progress.updates, desc="student", unit="update")
         sums: dict[str, float] = {}
         cycles = 0
-        try:
+        with bar:
             while progress.updates < config.updates:
                 before = progress.updates
                 row = self._cycle()
@@ -414,15 +452,13 @@ class StudentTrainer:
                     self._evaluate(bar)
                 if _crossed(before, progress.updates, config.checkpoint_every):
                     self.checkpoint()
-        finally:
-            bar.close()
-            self.checkpoint()
 
     def _cycle(self) -> dict[str, float]:
         config, progress = self.config, self.progress
         done = progress.updates / config.updates
         self.collector.guided = max(0.0, 1.0 - done / config.guided) if config.guided else 0.0
         set_matmul_precision("highest")
+        self._stop.check()
         rollout = self.collector.collect(self.replay, self.agent.model)
         explained = self.critic.update(rollout.experience, rollout.followed)
         self._cycles += 1
@@ -435,6 +471,7 @@ class StudentTrainer:
         set_matmul_precision(config.matmul_precision)
         sums: dict[str, Tensor] = {}
         for _ in range(config.updates_per_cycle):
+            self._stop.check()
             batch = self.replay.sample(config.learner.batch_size, config.learner.window)
             told = self.branches.sample(config.branches.batch) if len(self.branches) else None
             for name, value in self.learner.update(batch, branches=told).items():
@@ -455,7 +492,8 @@ class StudentTrainer:
         config, progress = self.config, self.progress
         for name, planner in (("prior", replace(config.planner, method="policy")), ("plan", config.planner)):
             agent = self.agent.fork(planner, config.seed)
-            result = evaluate_agent(agent, config.eval_seconds, config.eval_episodes, EVALUATION_SEED)
+            with self._stop.at_once():
+                result = evaluate_agent(agent, config.eval_seconds, config.eval_episodes, EVALUATION_SEED)
             self.log.scalars("eval", progress.updates, {"plans": float(name == "plan"), **vars(result)})
             bar.write(f"update {progress.updates}, {name}: {summary(result)}", file=sys.stderr)
             if name == "prior" and result.return_per_step > progress.best:
@@ -468,16 +506,13 @@ class StudentTrainer:
         """Write bundle and learner state; the former checkpoint stays until the new one is whole."""
         self.progress.seconds += time.monotonic() - self._clock
         self._clock = time.monotonic()
-        partial = self.folder / "checkpoint.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        self.agent.save(partial, provenance=self.provenance())
         state = {
             "learner": self.learner.state_dict(),
             "critic": self.critic.state_dict(),
+            "level": torch.from_numpy(self.collector.env.level),
             "progress": asdict(self.progress),
         }
-        torch.save(state, partial / "learner.pt")
-        manifest.replace_directory(partial, self.folder / "checkpoint")
+        save_checkpoint(self.folder, self.agent, self.provenance(), state)
 
     def provenance(self) -> dict[str, Any]:
         """How these weights came about: command, decisions, updates, wall time."""

@@ -36,7 +36,9 @@ class TrainConfig:
         None, why="shipped robot, or path of an embodiment folder or file; quadruped without a task"
     )
     task: str | None = setting(None, why="benchmark task instead of a robot, such as walker-walk")
-    out: Path = setting(Path("runs/quadruped"), why="run folder: checkpoints, episodes, logs")
+    out: Path | None = setting(
+        None, why="run folder: checkpoints, episodes, logs; runs/NAME of the robot or task if absent"
+    )
     seed: int = setting(1, low=0, why="seeds environments, replay draws, initial weights")
     steps: int = setting(150_000, unit="agent steps", above=0, why="decisions over all environments")
     device: str = setting(
@@ -129,6 +131,11 @@ class TrainConfig:
         """What `make_env` takes: the robot or the task. Raises UserError when there is no such task."""
         return known_task(self.task) if self.task else self.robot or ""
 
+    @property
+    def folder(self) -> Path:
+        """That of the run. Raises UserError when there is no such robot or task."""
+        return self.out or Path("runs") / env_spec(self.environment).name
+
 
 PRESETS = ("robot", "dmcontrol", "paper")
 
@@ -136,7 +143,8 @@ PRESETS = ("robot", "dmcontrol", "paper")
 def train_preset(name: str | None, robot: str | None = None, task: str | None = None) -> TrainConfig:
     """Settings of a preset for a robot or a benchmark task; the quadruped where neither is given.
 
-    ``robot``: small model, demonstrations, n-step values, normalised observations, several environments.
+    ``robot``: small model, n-step values, normalised observations, several environments; demonstrations,
+    where the robot has a scripted controller.
     ``dmcontrol``: a model of half the widths for benchmark tasks on two cores; a seed phase instead of
     demonstrations.
     ``paper``: the settings of TD-MPC2 (Hansen et al., 2024, appendix): model size 5, one environment, one
@@ -153,13 +161,11 @@ def train_preset(name: str | None, robot: str | None = None, task: str | None = 
     if robot is not None and task is not None:
         raise UserError(f"robot={robot} and task={task} are given; a run has one of the two")
     base = TrainConfig(robot=robot, task=task)
-    if task is not None:
-        base = replace(base, out=Path("runs") / task)
-    if (name or ("dmcontrol" if task else "robot")) == "robot":
-        return base
     spec = env_spec(base.environment)
-    discount = discount_for(spec.episode_length)
     without = replace(base, demonstration_steps=0, pretrain_updates=0, planner_from=0)
+    if (name or ("dmcontrol" if task else "robot")) == "robot":
+        return base if spec.embodiment and spec.embodiment.demonstration else without
+    discount = discount_for(spec.episode_length)
     if name != "paper":
         return replace(
             without,

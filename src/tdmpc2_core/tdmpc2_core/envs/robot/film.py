@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import replacing
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.robots.rotations import yaw
 from tdmpc2_core.robots.trajectory import windowed_mean
@@ -46,7 +47,8 @@ class Recording:
 
     def save(self, path: Path) -> None:
         """Write a compressed NumPy file."""
-        np.savez_compressed(path, **self.__dict__)
+        with replacing(path) as partial:
+            np.savez_compressed(partial, **self.__dict__)
 
     @staticmethod
     def load(path: Path) -> Recording:
@@ -160,10 +162,12 @@ def main(arguments: list[str] | None = None) -> int:
     import imageio
 
     still = _Scene(recording, _PICTURE_SIZE, samples=4)
-    imageio.imwrite(path.with_name("picture.png"), still.picture(recording.picture_time, True, True))
+    with replacing(path.with_name("picture.png")) as partial:
+        imageio.imwrite(partial, still.picture(recording.picture_time, True, True))
     still.close()
     film = _Scene(recording, _SIZE, samples=0)
-    _film(film, recording, path.with_name("video.mp4"))
+    with replacing(path.with_name("video.mp4")) as partial:
+        _film(film, recording, partial)
     film.close()
     return 0
 
