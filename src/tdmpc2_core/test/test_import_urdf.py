@@ -151,7 +151,7 @@ def test_the_command_says_what_to_do_next_and_spares_a_folder(write, tmp_path, c
 
 
 SHORT = "updates=2 expert_decisions=1 robots=4 decisions=8 warm_up=64 updates_per_cycle=2 model_size=tiny"
-SHORT += " threads=1 learner.batch_size=8 learner.horizon=3 capacity=4000"
+SHORT += " threads=1 learner.batch_size=8 learner.horizon=3 capacity=4000 branches.count=2"
 
 
 @pytest.mark.timeout(600)

@@ -52,7 +52,7 @@ def stop(process: subprocess.Popen, number: signal.Signals) -> str:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     total = after.ru_utime + after.ru_stime - waited.ru_utime - waited.ru_stime
     assert process.returncode == 130, said
-    assert total - sum(map(int, used)) / os.sysconf("SC_CLK_TCK") < 0.25 * LIMIT
+    assert total - sum(map(int, used)) / os.sysconf("SC_CLK_TCK") < 0.5 * LIMIT
     return said.splitlines()[-1]
 
 

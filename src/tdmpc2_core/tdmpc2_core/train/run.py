@@ -307,7 +307,7 @@ class TrainingRun:
     def provenance(self) -> dict[str, Any]:
         """How these weights came about: command, steps, updates, wall time; no folder of this machine."""
         settings = to_mapping(self.config)
-        del settings["out"]
+        settings.pop("out", None)
         return {
             "command": command_line(sys.argv[1:]),
             "steps": self.progress.steps,
