@@ -39,10 +39,16 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "python benchmarks/quickstart_seeds.py --seeds 1 --seconds 60 --name control_tick",
         ("p50 ms", "p99 ms", "max ms", "missed", "commands", "planner MB"),
     ),
+    "planning_pays": (
+        "The quadruped's search against its prior on the same 32 robots for 10 s: reward per decision, error "
+        "of the velocity in m/s, falls, mean second difference of the actions; as trained, and changed",
+        "python benchmarks/planning_pays.py --bundle quadruped --robots 32 --seconds 10",
+        (),
+    ),
     "training": (
-        "The training run of the shipped bundle (the evaluation with the highest reward was taken)",
+        "The training run of the quadruped's bundle: updates, and 16 robots on the fixed course for 10 s",
         "python benchmarks/training_curve.py runs/quadruped --out benchmarks/results",
-        ("step", "return_per_step", "velocity_error", "distance_ratio", "falls", "episodes"),
+        ("step", "plans", "return_per_step", "velocity_error", "distance_ratio", "falls", "episodes"),
     ),
     "arm_reach": (
         "The arm on random goals: position within 2 cm after at most 2 s, and still there at the end of 4 s; "

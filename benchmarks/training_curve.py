@@ -29,6 +29,7 @@ def main() -> int:
     evaluations, training = rows_of(args.run / "eval.csv"), rows_of(args.run / "train.csv")
     names = (
         "step",
+        "plans",
         "return_per_step",
         "velocity_error",
         "yaw_rate_error",
@@ -38,19 +39,20 @@ def main() -> int:
     )
     rows = [{name: row[name] for name in names if name in row} for row in evaluations]
     print_table(rows)
-    last = training[-1]
-    pace = {
-        "agent steps": last["step"],
-        "updates": last["updates"],
-        "steps per second": last["steps_per_second"],
-    }
+    last, told = training[-1], {"updates": "updates", "steps per second": "steps_per_second"}
+    pace = {"step": last["step"]} | {name: last[key] for name, key in told.items() if key in last}
     save(args.out, args.name, rows, pace=pace)
-    fig, axes = figure("Training on the robot's own course", "agent steps", "reward per decision")
-    axes.plot(
-        [row["step"] for row in rows], [row["return_per_step"] for row in rows], "o-", label="evaluation"
-    )
+    step = "updates" if "plans" in rows[0] else "agent steps"  # a student's run counts updates
+    fig, axes = figure("Training on the robot's own course", step, "reward per decision")
+    for label, who in (("evaluation", None), ("prior", 0.0), ("search", 1.0)):
+        mine = [row for row in rows if row.get("plans") == who]
+        if mine:
+            axes.plot([r["step"] for r in mine], [r["return_per_step"] for r in mine], "o-", label=label)
     shown = [row for row in training if "return_per_step" in row]
-    axes.plot([r["step"] for r in shown], [r["return_per_step"] for r in shown], alpha=0.5, label="training")
+    if shown:
+        axes.plot(
+            [r["step"] for r in shown], [r["return_per_step"] for r in shown], alpha=0.5, label="training"
+        )
     axes.legend()
     save_figure(fig, args.out / f"{args.name}.png")
     return 0

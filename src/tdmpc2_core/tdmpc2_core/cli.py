@@ -69,7 +69,7 @@ def _add_import(commands: Any, name: str) -> None:
 
 
 def _add_export(commands: Any, name: str) -> None:
-    example = "tdmpc2 export quadruped --format official --out quadruped.pt"
+    example = "tdmpc2 export walker-walk --format official --out walker-walk.pt"
     option = _command(commands, name, _export, "write a bundle for other programs", example).add_argument
     option("bundle", type=Path, help="checkpoint bundle")
     option(

@@ -93,7 +93,7 @@ def test_an_observation_that_is_not_finite_is_named(bad: float) -> None:
 
 
 def test_wrong_shapes_are_named() -> None:
-    with pytest.raises(ObservationError, match="107"):
+    with pytest.raises(ObservationError, match="167"):
         agent().act(np.zeros((2, 5), np.float32))
     with pytest.raises(ObservationError, match="first"):
         agent().act(observations(2), np.zeros(3, dtype=bool))
@@ -150,7 +150,7 @@ def test_a_planner_can_be_chosen_at_loading(tmp_path: Path) -> None:
 
 
 def test_a_model_of_another_size_is_refused() -> None:
-    with pytest.raises(UserError, match="107"):
+    with pytest.raises(UserError, match="167"):
         Agent(small_model(9, 4), SMALL, embodiment=ROBOT)
     with pytest.raises(UserError, match="discount"):
         Agent(small_model(9, 4), SMALL, discount=0.0)

@@ -309,6 +309,7 @@ def test_a_push_precedes_the_state_and_the_command_is_held() -> None:
         env.restore(start.state)
         speeds.append(np.linalg.norm(env.robots[0].simulation.base_velocity()[0][:2]))
     assert speeds[1] > speeds[0] + 0.2
+    env.restore(calm.state)
     command = env.command
     for _ in range(round(6.0 * robot.control_rate)):  # longer than a command lasts in training
         env.step(np.zeros((1, 12)))

@@ -99,5 +99,5 @@ def _figures(agent: Agent, offset: float) -> tuple[float, float]:
 
 def test_lying_sensors_are_seen():
     agent = Agent.load(shipped_bundle("quadruped"))
-    (_, honest), (_, lying) = _figures(agent, 0.0), _figures(agent, 0.3)
+    (_, honest), (_, lying) = _figures(agent, 0.0), _figures(agent, 1.0)
     assert lying > 2.0 * honest > 0.0

@@ -100,7 +100,7 @@ def test_a_run_has_a_robot_or_a_task():
 def test_presets_of_a_task():
     small = train_preset(None, task="cup-catch")
     assert small == train_preset("dmcontrol", task="cup-catch")
-    assert str(small.out) == "runs/cup-catch" and small.demonstration_steps == 0
+    assert str(small.folder) == "runs/cup-catch" and small.demonstration_steps == 0
     assert (small.learner.n_step, small.learner.discount, small.random_steps) == (3, 0.99, 2000)
     paper = train_preset("paper", task="humanoid-walk")
     assert (paper.random_steps, paper.learner.discount, paper.planner.iterations) == (2500, 0.99, 8)

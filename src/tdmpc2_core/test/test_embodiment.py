@@ -39,7 +39,7 @@ def test_every_shipped_robot_agrees_with_its_model_file():
 def test_quadruped_sizes():
     robot = Embodiment.load("quadruped")
     assert robot.num_joints == robot.action_dim == 12
-    assert robot.observation_dim == 3 * (3 + 3 + 12 + 12) + 12 + 3 + 2
+    assert robot.observation_dim == 5 * (3 + 3 + 12 + 12) + 12 + 3 + 2
     assert robot.control_period == pytest.approx(0.02) and robot.physics_steps == 5
     assert robot.joint_names[:3] == ("FL_hip_joint", "FL_thigh_joint", "FL_calf_joint")
     assert robot.effort_limit[2] == 45.43 and robot.effort_limit[0] == 23.7

@@ -85,7 +85,7 @@ def test_commands_without_mujoco_name_the_extra_or_do_without(tmp_path):
         ["eval", bundle],
         ["import-urdf", "robot.urdf", "robot"],
     ]
-    official = ["export", bundle, "--format", "official", "--out", "made.pt"]
+    official = ["export", str(shipped_bundle("cup-catch")), "--format", "official", "--out", "made.pt"]
     calls = [*simulate, ["info", bundle], official]
     result = python("-c", WITHOUT, "mujoco", json.dumps(calls), folder=tmp_path)
     codes = json.loads(result.stdout.splitlines()[-1])

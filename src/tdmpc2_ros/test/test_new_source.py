@@ -91,7 +91,7 @@ def feeling_quadruped() -> Embodiment:
 def newest(robot: Embodiment, observation: np.ndarray) -> np.ndarray:
     """The term's newest values in an observation."""
     (block,) = (block for block in robot.observation_layout if block.name == "foot_force")
-    assert (block.size, block.history, block.stop) == (4, 3, robot.observation_dim)
+    assert (block.size, block.history, block.stop) == (4, 5, robot.observation_dim)
     return observation[block.start : block.start + block.size]
 
 
@@ -178,7 +178,7 @@ def test_messages_from_the_simulation_node_to_the_planner(tmp_path, monkeypatch)
     with domain() as own:
         rclpy.init(args=["--ros-args", *given], domain_id=own.id)
         simulation, node, recorder = MujocoSim(), rclpy.create_node("planner"), Recorder()
-        sensors = SensorInput(node, robot, lambda: node.get_clock().now().nanoseconds * 1e-9)
+        sensors = SensorInput(node, robot)
         try:
 
             def received() -> bool:
