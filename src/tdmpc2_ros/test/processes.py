@@ -141,8 +141,8 @@ class Domain:
         """Kill what still runs and leave the domain."""
         for process in self.processes:
             process.kill()
-        self.executor.shutdown(2.0)
-        self._spinner.join(2.0)
+        self.executor.shutdown(20.0)
+        self._spinner.join(20.0)  # a node that goes while its executor runs takes the interpreter along
         self.node.destroy_node()
         rclpy.try_shutdown(context=self.context)
 
