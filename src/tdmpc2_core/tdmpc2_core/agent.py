@@ -184,7 +184,8 @@ class Agent:
         """
         if self.embodiment is None:
             raise UserError("agent: costs at plan time are those of robots; this agent has none")
-        self.planner.set_costs(PlanCosts(costs, self.model, self.embodiment))
+        wishes = PlanCosts(costs, self.model, self.embodiment)
+        self.planner.set_costs(wishes if wishes.active else None)
 
     def reset(self) -> None:
         """Forget the previous plans of all robots."""

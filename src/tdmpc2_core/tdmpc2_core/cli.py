@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command line: ``tdmpc2 train | eval | calibrate | info | import | export | import-urdf``."""
+"""The command line ``tdmpc2``; `COMMANDS` has its sub-commands."""
 
 from __future__ import annotations
 

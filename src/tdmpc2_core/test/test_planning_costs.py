@@ -112,6 +112,9 @@ def test_what_is_refused() -> None:
         Agent(small_model(**sizes), SEARCH, embodiment=ROBOT).set_costs(Costs(speed=1.0))
     with pytest.raises(UserError, match="has no costs at plan time; plan with mppi"):
         Agent(robot_model(), "policy", embodiment=ROBOT).set_costs(Costs(speed=1.0))
+    for method in ("gradient", "mppi+gradient"):
+        with pytest.raises(UserError, match="has no costs at plan time; plan with mppi"):
+            Agent(robot_model(), method, embodiment=ROBOT).set_costs(Costs(speed=1.0))
     with pytest.raises(UserError, match="this agent has none"):
         Agent(small_model(), SEARCH).set_costs(Costs(speed=1.0))
     with pytest.raises(UserError, match="speed_cap"):
@@ -121,3 +124,5 @@ def test_what_is_refused() -> None:
 def test_costs_of_the_settings_count_from_the_start() -> None:
     agent = Agent(robot_model(), replace(SEARCH, costs=Costs(wear=5.0)), embodiment=ROBOT)
     assert agent.planner.rollout.costs.active  # type: ignore[attr-defined]
+    agent.set_costs(Costs(zone=(1.0, 0.0, 0.2)))
+    assert agent.planner.rollout.costs is None  # type: ignore[attr-defined]  # nothing is computed for nothing

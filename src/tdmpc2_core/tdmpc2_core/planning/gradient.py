@@ -6,7 +6,7 @@ gradient of the return, a handful of candidates replaces the hundreds that a sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -18,7 +18,7 @@ from tdmpc2_core.imagine.gradient import GradientRollout
 from tdmpc2_core.imagine.rollout import Discount
 from tdmpc2_core.planning.clock import IterationClock
 from tdmpc2_core.planning.mppi import MPPI
-from tdmpc2_core.planning.protocol import PlanBatch, PlanRequest
+from tdmpc2_core.planning.protocol import PlanBatch, Planner, PlanRequest
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
@@ -226,6 +226,10 @@ class GradientPlanner(MPPI):
         return (
             replace(config, gradient=replace(ascent, seeds=ascent.seeds // 2)) if ascent.seeds > 1 else None
         )
+
+    def set_costs(self, costs: Callable[[Tensor, Tensor], Tensor] | None) -> None:
+        """See `Planner.set_costs`: the ascent has no slope of costs."""
+        Planner.set_costs(self, costs)
 
     def _plan(self, request: PlanRequest) -> PlanBatch:
         """A deadline that leaves no time to evaluate the starts gives the policy's mode (iterations 0, value

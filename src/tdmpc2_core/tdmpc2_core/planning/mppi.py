@@ -87,7 +87,7 @@ class MPPI(Planner):
             return replace(config, num_samples=samples, num_elites=elites, num_pi_trajs=kept)
         return replace(config, iterations=config.iterations - 1) if config.iterations > 1 else None
 
-    def set_costs(self, costs: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def set_costs(self, costs: Callable[[Tensor, Tensor], Tensor] | None) -> None:
         """See `Planner.set_costs`."""
         self._model_rollout.costs = costs
 

@@ -217,8 +217,8 @@ class Planner(ABC):
     def _plan(self, request: PlanRequest) -> PlanBatch:
         """What `plan` does, without gradients."""
 
-    def set_costs(self, costs: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """Take these off the predicted returns from the next plan on, see `ModelRollout.costs`.
+    def set_costs(self, costs: Callable[[Tensor, Tensor], Tensor] | None) -> None:
+        """Take these, or nothing, off the predicted returns from the next plan on, see `ModelRollout.costs`.
 
         Raises UserError where the planner cannot.
         """

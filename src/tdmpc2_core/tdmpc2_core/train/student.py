@@ -1,11 +1,12 @@
 """Training a robot's world model and policy prior under an expert (`tdmpc2 student`).
 
 Many robots act by the prior, with bursts of noise that throw them off; the expert, which sees what only a
-simulator knows, labels what it would do, and its value, fitted to the prior that acts, is what the model's
-values learn. No scripted controller takes part. A run is a folder: ``config.yaml``, ``expert/`` (an expert's
-run, trained first where there is none), ``checkpoint/`` (newest bundle, ``learner.pt``), ``best/``,
-``train.csv``, ``eval.csv``. Stopped by Ctrl-C or SIGTERM, it goes on where it was, killed, from its last
-checkpoint; decisions are made anew.
+simulator knows, labels what it would do. A critic of the true state, fitted to the prior that acts, gives the
+values, and plans played from one saved state their order. No scripted controller takes part.
+
+A run is a folder: ``config.yaml``, ``expert/`` (an expert's run, trained first where there is none),
+``checkpoint/`` (newest bundle, ``learner.pt``), ``best/``, ``train.csv``, ``eval.csv``. Stopped by Ctrl-C or
+SIGTERM, it goes on where it was, killed, from its last checkpoint; decisions are made anew.
 """
 
 from __future__ import annotations
@@ -310,9 +311,8 @@ class StudentTrainer:
         keep_freed_memory()
         self.expert = self._expert()
         self.log = RunLog(self.folder)
-        self._newest = manifest.whole(
-            self.folder / "checkpoint"
-        )  # a kill may have left it under another name
+        # a kill may have left it under another name
+        self._newest = manifest.whole(self.folder / "checkpoint")
         self.progress, state = Progress(), self._stored()
         if state:
             self.progress = Progress(**state["progress"])
