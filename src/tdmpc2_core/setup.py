@@ -49,13 +49,17 @@ scratch = TemporaryDirectory()  # gone when this process ends
 
 sim = ["mujoco==3.6.*"]  # the one minor line that the robot models and every supported benchmark suite accept
 dmcontrol = ["dm_control==1.0.38", *sim]  # the line that goes with this MuJoCo; later ones need a newer
+gymnasium = ["gymnasium>=1.1,<1.3"]  # the lines that Meta-World and MyoSuite both accept
+metaworld = ["metaworld==3.0.0", *gymnasium, *sim]  # the last that leaves the line of MuJoCo open
+myosuite = ["myosuite==2.12.*", *gymnasium, *sim]  # the line that goes with this MuJoCo
 video = ["imageio>=2.34", "imageio-ffmpeg>=0.5", "matplotlib>=3.8"]
 meshes = ["trimesh>=4.6", "pycollada>=0.8"]  # collision meshes of a URDF that MuJoCo does not read
 onnx = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
 comparison = ["stable-baselines3>=2.3", *sim]  # benchmarks/against_sb3.py
 docs = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]  # scripts/docs.sh
 test = ["pytest>=7.4", "pytest-timeout>=2.2", *sim]  # colcon test runs pytest only for an extra of this name
-dev = [*test, *dmcontrol, *video, *meshes, *onnx, "ruff>=0.6", "mypy>=1.10", "types-PyYAML", "types-tqdm"]
+tools = ["ruff>=0.6", "mypy>=1.10", "types-PyYAML", "types-tqdm"]
+dev = [*test, *tools, *dmcontrol, *metaworld, *myosuite, *video, *meshes, *onnx]
 
 setup(
     **about,
@@ -84,6 +88,9 @@ setup(
     extras_require={
         "sim": sim,
         "dmcontrol": dmcontrol,
+        "gymnasium": gymnasium,
+        "metaworld": metaworld,
+        "myosuite": myosuite,
         "video": video,
         "meshes": meshes,
         "onnx": onnx,

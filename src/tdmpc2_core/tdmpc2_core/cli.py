@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -321,6 +322,33 @@ def _add_eval(commands: Any, name: str) -> None:
     option("--json", type=Path, help="also write the result here")
 
 
+def _tasks(args: argparse.Namespace) -> None:
+    from tdmpc2_core.envs.registry import DOMAINS
+
+    for domain in DOMAINS:
+        found = [task for task in domain.tasks if args.word in task]
+        if found and args.word:
+            print("\n".join(f"{task:32}{domain.name:12}{domain.status}" for task in found))
+        elif found:
+            print(f"{domain.name}: {len(found)} tasks, {domain.status}")
+            print(textwrap.fill(" ".join(found), 110, initial_indent="  ", subsequent_indent="  "))
+
+
+def _add_tasks(commands: Any, name: str) -> None:
+    tasks = _command(
+        commands,
+        name,
+        _tasks,
+        "list the benchmark tasks, and which of them run on this machine",
+        "tdmpc2 tasks walker",
+        description="List the 104 tasks that TD-MPC2 was published on, and which of them run "
+        "on this machine.\n"
+        "Besides them `tdmpc2 train task=` takes gym:ID, such as gym:Pendulum-v1, and MODULE:NAME of a\n"
+        "class or function that makes a Gymnasium environment.",
+    )
+    tasks.add_argument("word", nargs="?", default="", help="only tasks whose name has it, one per line")
+
+
 def _add_calibrate(commands: Any, name: str) -> None:
     summary = "choose the planner's settings for this machine and a control rate"
     example = "tdmpc2 calibrate runs/quadruped/best --rate 50 --out runs/quadruped/here"
@@ -354,6 +382,7 @@ COMMANDS: dict[str, Callable[[Any, str], None]] = {
     "eval": _add_eval,
     "calibrate": _add_calibrate,
     "import-urdf": _add_import_urdf,
+    "tasks": _add_tasks,
     "info": _add_info,
     "import": _add_import,
     "export": _add_export,

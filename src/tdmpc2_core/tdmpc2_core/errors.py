@@ -98,6 +98,9 @@ class StaleSource(SensorError):
 EXTRAS = {
     "mujoco": "sim",
     "dm_control": "dmcontrol",
+    "gymnasium": "gymnasium",
+    "metaworld": "metaworld",
+    "myosuite": "myosuite",
     "imageio": "video",
     "imageio_ffmpeg": "video",
     "matplotlib": "video",

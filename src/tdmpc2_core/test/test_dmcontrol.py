@@ -85,7 +85,7 @@ def test_robots_and_tasks_come_from_one_registry():
     with pytest.raises(UserError, match="no robot 'zzz'"):
         make_env("zzz")
     with pytest.raises(UserError, match="did you mean 'dog-run'"):
-        DMControlEnv("dog-runn")
+        make_env("dog-runn")
 
 
 def test_a_run_has_a_robot_or_a_task():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tdmpc2_core.envs.gymnasium import METAWORLD
 from tdmpc2_core.learning.losses import discount_for
 
 
@@ -51,20 +52,10 @@ _DMCONTROL_30 = (
     "cheetah-jump hopper-hop-backwards reacher-three-easy reacher-three-hard cup-spin pendulum-spin"
 )
 
-_META_WORLD_50 = (
-    "assembly basketball button-press-topdown button-press-topdown-wall button-press button-press-wall "
-    "coffee-button coffee-pull coffee-push dial-turn disassemble door-open door-close drawer-close "
-    "drawer-open faucet-open faucet-close hammer handle-press-side handle-press handle-pull-side "
-    "handle-pull lever-pull peg-insert-side peg-unplug-side pick-out-of-hole pick-place pick-place-wall "
-    "plate-slide plate-slide-side plate-slide-back plate-slide-back-side push-back push push-wall reach "
-    "reach-wall shelf-place soccer stick-push stick-pull sweep-into sweep window-open window-close "
-    "bin-picking box-close door-lock door-unlock hand-insert"
-)
-
 MT30 = tuple(_DMCONTROL_30.split())
 """Tasks of the mt30 checkpoints in the order of the task index."""
 
-MT80 = MT30 + tuple(f"mw-{name}" for name in _META_WORLD_50.split())
+MT80 = MT30 + METAWORLD
 """Tasks of the mt80 checkpoints in the order of the task index."""
 
 TASK_SETS: dict[str, tuple[str, ...]] = {"mt30": MT30, "mt80": MT80}

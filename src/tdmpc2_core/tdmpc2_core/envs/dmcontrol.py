@@ -14,9 +14,8 @@ from typing import Any
 import mujoco  # before dm_control: its rendering back end follows MUJOCO_GL at the first import
 import numpy as np
 
-from tdmpc2_core.config import closest
 from tdmpc2_core.envs.protocol import EnvSpec, StepResult
-from tdmpc2_core.errors import UserError, missing_extra
+from tdmpc2_core.errors import missing_extra
 
 ACTION_REPEAT = 2
 EPISODE_LENGTH = 500  # decisions
@@ -30,12 +29,12 @@ TASKS = (
 )
 """The 28 stock tasks among the 39 that TD-MPC2 was published on, by its names."""
 
-
-def known_task(name: str) -> str:
-    """The name of a task. Raises UserError when it is none of `TASKS`."""
-    if name not in TASKS:
-        raise UserError(f"no benchmark task {name!r}{closest(name, TASKS)}; accepted: {', '.join(TASKS)}")
-    return name
+CUSTOM = (
+    *("walker-walk-backwards", "walker-run-backwards", "cheetah-run-backwards", "cheetah-run-front"),
+    *("cheetah-run-back", "cheetah-jump", "hopper-hop-backwards", "reacher-three-easy", "reacher-three-hard"),
+    *("cup-spin", "pendulum-spin"),
+)
+"""The 11 others of the 39, on the stock domains; see `dmcontrol_custom`."""
 
 
 _EPISODE = ("_step_count", "_reset_next_step")  # of dm_control's environment
@@ -68,15 +67,10 @@ class DMControlState:
 
 
 class DMControlEnv:
-    """One task of the suite.
-
-    Raises:
-        UserError: the task is not one of `TASKS`, or dm_control is not installed.
-    """
+    """One task of the suite, of `TASKS` or `CUSTOM`. Raises UserError when dm_control is not installed."""
 
     def __init__(self, task: str, seed: int = 0) -> None:
-        domain, name = known_task(task).replace("-", "_").split("_", 1)
-        self._env = _suite(task).load(_DOMAINS.get(domain, domain), name, task_kwargs={"random": seed})
+        self._env = _load(task, seed)
         bounds = self._env.action_spec()
         self._low, self._range = bounds.minimum, bounds.maximum - bounds.minimum
         entries = self._env.observation_spec().values()
@@ -142,15 +136,21 @@ def _flat(observation: dict[str, Any]) -> np.ndarray:
     return np.concatenate([np.ravel(entry) for entry in observation.values()]).astype(np.float32)
 
 
-def _suite(task: str) -> Any:
-    """`dm_control.suite`, imported without a display: observations are states, nothing is rendered."""
+def _load(task: str, seed: int) -> Any:
+    """The suite's environment, imported without a display: observations are states, nothing is rendered."""
     chosen = os.environ.get("MUJOCO_GL")
     os.environ["MUJOCO_GL"] = chosen or "disabled"
     try:
         from dm_control import suite
+
+        if task in CUSTOM:
+            from tdmpc2_core.envs import dmcontrol_custom
+
+            return dmcontrol_custom.load(task, seed)
     except ImportError:
         raise missing_extra(task, "dm_control") from None
     finally:
         if chosen is None:
             del os.environ["MUJOCO_GL"]
-    return suite
+    domain, name = task.replace("-", "_").split("_", 1)
+    return suite.load(_DOMAINS.get(domain, domain), name, task_kwargs={"random": seed})

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.envs.dmcontrol import known_task
+from tdmpc2_core.envs.gymnasium import names_code
 from tdmpc2_core.envs.protocol import StepResult
-from tdmpc2_core.envs.registry import make_env
+from tdmpc2_core.envs.registry import known_task, make_env
 from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
@@ -74,6 +74,7 @@ class TaskEvaluation:
     lowest_return: float
     return_per_step: float
     episodes: int
+    success: float = float("nan")  # share of episodes that end in success; NaN where the task tells none
 
 
 AnyEvaluation = WalkEvaluation | PoseEvaluation | ReachEvaluation | TaskEvaluation
@@ -92,12 +93,15 @@ def evaluate_agent(
         task: one of the agent's, for an agent that knows several.
 
     Raises:
-        UserError: the agent has neither an embodiment nor a task, or not the one that is named.
+        UserError: the agent has neither an embodiment nor a task, not the one that is named, or one that is
+            the user's own code and is not named.
     """
     if agent.embodiment is not None and task is None:
         return evaluate_robot(agent, agent.embodiment, seconds, episodes, seed=seed)
     if task is None and len(agent.tasks) == 1:
         task = agent.tasks[0]
+        if names_code(task):  # a bundle is data, and runs no code that the user has not named
+            raise UserError(f"the bundle's task is code of yours; name it to run it: --task {task}")
     if task not in agent.tasks:
         known = ", ".join(agent.tasks) or "none"
         wrong = (
@@ -258,7 +262,7 @@ def evaluate_task(agent: Agent, task: str, episodes: int = 10, seed: int = 0) ->
 
     Args:
         agent: acts; its plans are forgotten first.
-        task: name of a benchmark task, see `envs.registry.make_env`.
+        task: name of a task, see `envs.registry.make_env`.
         episodes: environments; environment i has seed `seed` + i.
         seed: of the first environment.
 
@@ -267,9 +271,11 @@ def evaluate_task(agent: Agent, task: str, episodes: int = 10, seed: int = 0) ->
     """
     environments = [make_env(known_task(task), seed + index) for index in range(episodes)]
     steps, lengths = environments[0].spec.episode_length, np.zeros(episodes)
+    success = np.full(episodes, np.nan)
 
-    def watch(step: int, index: int, _: StepResult) -> None:
+    def watch(step: int, index: int, result: StepResult) -> None:
         lengths[index] = step + 1
+        success[index] = result.info.get("success", np.nan)
 
     returns = play(acting(agent, task), environments, steps, watch)[0].sum(axis=0)
     return TaskEvaluation(
@@ -278,6 +284,7 @@ def evaluate_task(agent: Agent, task: str, episodes: int = 10, seed: int = 0) ->
         lowest_return=float(returns.min()),
         return_per_step=float(returns.sum() / lengths.sum()),
         episodes=episodes,
+        success=float(success.mean()),
     )
 
 
@@ -300,7 +307,8 @@ def summary(result: AnyEvaluation) -> str:
 def _cells(result: AnyEvaluation) -> dict[str, str]:
     if isinstance(result, TaskEvaluation):
         cells = {"return": f"{result.mean_return:.1f}", "std": f"{result.std_return:.1f}"}
-        return cells | {"lowest": f"{result.lowest_return:.1f}", "episodes": str(result.episodes)}
+        cells |= {"lowest": f"{result.lowest_return:.1f}", "episodes": str(result.episodes)}
+        return cells | ({"success": f"{100 * result.success:.0f} %"} if np.isfinite(result.success) else {})
     cells = {"reward/step": f"{result.return_per_step:.3f}"}
     if isinstance(result, ReachEvaluation):
         cells["goals reached and held"] = f"{100 * result.success:.1f} % of {result.goals}"

@@ -136,15 +136,13 @@ class ExpertTrainer:
             KeyboardInterrupt: after that, with a sentence.
             OSError: the disk refuses.
         """
-        with self._stop:
-            try:
-                self._loop()
-            except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C also ends what reads a pipe, such as tee
-                self.checkpoint()
-                raise KeyboardInterrupt(
-                    f"expert stopped at decision {self.done}; the same command goes on from there"
-                ) from None
+        with self._stop.keeping(self._keep):
+            self._loop()
             self.checkpoint()
+
+    def _keep(self) -> str:
+        self.checkpoint()
+        return f"expert stopped at decision {self.done}; the same command goes on from there"
 
     def _loop(self) -> None:
         config, rollouts = self.config, 0

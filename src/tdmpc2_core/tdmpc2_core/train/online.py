@@ -87,21 +87,21 @@ class OnlineTrainer:
             KeyboardInterrupt: after that, with a sentence.
             UserError, OSError: the disk refuses.
         """
-        with self._stop:
-            try:
-                self._restore_replay()
-                if not self.run.progress.steps:
-                    self._demonstrate()
-                    self._pretrain()
-                self._loop()
-            except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C also ends what reads a pipe, such as tee
-                self._keep_unfinished()
-                self._checkpoint("stopped")
-                raise KeyboardInterrupt(
-                    f"stopped at step {self.run.progress.steps}, update {self.run.progress.updates}; "
-                    f"the same command goes on from there, or tdmpc2 train --resume {self.run.folder}"
-                ) from None
+        with self._stop.keeping(self._keep):
+            self._restore_replay()
+            if not self.run.progress.steps:
+                self._demonstrate()
+                self._pretrain()
+            self._loop()
             self._checkpoint("finished")
+
+    def _keep(self) -> str:
+        self._keep_unfinished()
+        self._checkpoint("stopped")
+        return (
+            f"stopped at step {self.run.progress.steps}, update {self.run.progress.updates}; "
+            f"the same command goes on from there, or tdmpc2 train --resume {self.run.folder}"
+        )
 
     def _checkpoint(self, why: str) -> None:
         self.run.progress.levels = [robot.level for robot in self._robots]
@@ -276,8 +276,11 @@ class OnlineTrainer:
 
     def _evaluate(self, bar: tqdm[NoReturn]) -> None:
         config = self.config
+        task = None if self.spec.embodiment else self.spec.name
         with self._stop.at_once():
-            result = evaluate_agent(self.agent, config.eval_seconds, config.eval_episodes, EVALUATION_SEED)
+            result = evaluate_agent(
+                self.agent, config.eval_seconds, config.eval_episodes, EVALUATION_SEED, task
+            )
         self.agent.reset()
         self.run.log.scalars("eval", self.run.progress.steps, vars(result))
         self.run.keep_best(result)

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -126,6 +126,19 @@ class Stop:
         if self._at_once:
             self._at_once = False
             raise KeyboardInterrupt
+
+    @contextmanager
+    def keeping(self, keep: Callable[[], str]) -> Iterator[None]:
+        """Work that a signal ends in one piece: `keep` then writes what there is, and its sentence is raised.
+
+        Raises:
+            KeyboardInterrupt: a signal came.
+        """
+        with self:
+            try:
+                yield
+            except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C also ends what reads a pipe, such as tee
+                raise KeyboardInterrupt(keep()) from None
 
     def check(self) -> None:
         """Raise KeyboardInterrupt where a signal came."""

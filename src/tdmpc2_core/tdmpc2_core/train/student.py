@@ -420,15 +420,13 @@ class StudentTrainer:
             KeyboardInterrupt: after that, with a sentence.
             UserError, OSError: the disk refuses.
         """
-        with self._stop:
-            try:
-                self._loop()
-            except (KeyboardInterrupt, BrokenPipeError):  # Ctrl-C also ends what reads a pipe, such as tee
-                self.checkpoint()
-                raise KeyboardInterrupt(
-                    f"student stopped at update {self.progress.updates}; the same command goes on from there"
-                ) from None
+        with self._stop.keeping(self._keep):
+            self._loop()
             self.checkpoint()
+
+    def _keep(self) -> str:
+        self.checkpoint()
+        return f"student stopped at update {self.progress.updates}; the same command goes on from there"
 
     def _loop(self) -> None:
         config, progress = self.config, self.progress

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from tdmpc2_core.config import setting
-from tdmpc2_core.envs.dmcontrol import known_task
-from tdmpc2_core.envs.registry import env_spec
+from tdmpc2_core.envs.registry import env_spec, known_task
 from tdmpc2_core.envs.robot.env import EnvOptions
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.learning.actor import ActorOptions
@@ -35,7 +34,9 @@ class TrainConfig:
     robot: str | None = setting(
         None, why="shipped robot, or path of an embodiment folder or file; quadruped without a task"
     )
-    task: str | None = setting(None, why="benchmark task instead of a robot, such as walker-walk")
+    task: str | None = setting(
+        None, why="task instead of a robot, such as walker-walk; gym:ID or MODULE:NAME of Gymnasium"
+    )
     out: Path | None = setting(
         None, why="run folder: checkpoints, episodes, logs; runs/NAME of the robot or task if absent"
     )
@@ -134,7 +135,7 @@ class TrainConfig:
     @property
     def folder(self) -> Path:
         """That of the run. Raises UserError when there is no such robot or task."""
-        return self.out or Path("runs") / env_spec(self.environment).name
+        return self.out or Path("runs") / env_spec(self.environment).name.replace("/", "-").replace(":", "-")
 
 
 PRESETS = ("robot", "dmcontrol", "paper")
