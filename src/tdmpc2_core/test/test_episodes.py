@@ -21,8 +21,18 @@ def test_round_trip_keeps_every_array_and_the_metadata(tmp_path):
     store.append(written, source="test", lane=4)
     (read, metadata), *rest = list(EpisodeStore(tmp_path))
     assert not rest and metadata == {"source": "test", "lane": 4} and read.truncated
-    for name in vars(written).keys() - {"truncated"}:
+    for name in vars(written).keys() - {"truncated", "raw"}:
         np.testing.assert_array_equal(getattr(read, name), getattr(written, name))
+
+
+def test_raw_arrays_keep_their_name_and_type(tmp_path):
+    written = numbered_episode(7, 23, terminated=False)
+    written.raw = {"stamp": 1.7e9 + np.arange(24) * 0.02, "target": np.ones((23, 5), np.float32)}
+    read, _ = read_episode(EpisodeStore(tmp_path).append(written))
+    assert read.raw.keys() == written.raw.keys()
+    for name, values in written.raw.items():
+        assert read.raw[name].dtype == values.dtype
+        np.testing.assert_array_equal(read.raw[name], values)
 
 
 def test_numbers_go_on_after_reopening(tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from tdmpc2_core.files import write_bytes
 SCHEMA_VERSION = 1
 _FLOATS = ("observation", "action", "reward", "plan_mean", "plan_std", "value")
 _FLAGS = ("terminated", "has_plan")
+_RAW = "raw/"  # before the names of raw arrays in a file
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Episode:
     truncated: bool  # the last step was cut by time, not by failure
     task: int = 0  # index among the tasks of the agent that learns from it
     pixels: np.ndarray | None = None  # (T + 1, C, 64, 64) uint8, where the observation has images
+    raw: dict[str, np.ndarray] = field(default_factory=dict)  # what the observation was made from, by name
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -141,6 +143,7 @@ class EpisodeStore:
         tensors |= {name: getattr(episode, name).astype(np.uint8) for name in _FLAGS}
         if episode.pixels is not None:
             tensors["pixels"] = np.ascontiguousarray(episode.pixels, dtype=np.uint8)
+        tensors |= {_RAW + name: np.ascontiguousarray(values) for name, values in episode.raw.items()}
         header = {
             "schema": str(SCHEMA_VERSION),
             "truncated": str(int(episode.truncated)),
@@ -171,7 +174,9 @@ def read_episode(path: Path) -> tuple[Episode, dict[str, Any]]:
                     f"{path}: episode schema {header.get('schema')!r}, this version reads {SCHEMA_VERSION}"
                 )
             arrays = {name: file.get_tensor(name) for name in (*_FLOATS, *_FLAGS)}
-            pixels = file.get_tensor("pixels") if "pixels" in file.keys() else None  # noqa: SIM118
+            names = file.keys()
+            pixels = file.get_tensor("pixels") if "pixels" in names else None
+            raw = {name.removeprefix(_RAW): file.get_tensor(name) for name in names if name.startswith(_RAW)}
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"{path}: not a readable episode ({error}); remove the file to go on without it"
@@ -183,5 +188,6 @@ def read_episode(path: Path) -> tuple[Episode, dict[str, Any]]:
         truncated=header["truncated"] == "1",
         task=int(header.get("task", 0)),  # episodes from before tasks have none
         pixels=pixels,
+        raw=raw,
     )
     return episode, json.loads(header["metadata"])
