@@ -79,7 +79,8 @@ setup(
     ],
     install_requires=[
         "argcomplete>=3.1",
-        "torch>=2.4",  # a range: which build (CPU, CUDA) is the installer's choice
+        # the first that reads tensordicts without tensordict; CPU or CUDA is the installer's choice
+        "torch>=2.6",
         "numpy>=1.26",
         "pyyaml>=6.0",
         "safetensors>=0.4",

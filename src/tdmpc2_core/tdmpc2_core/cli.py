@@ -306,6 +306,39 @@ def _add_student(commands: Any, name: str) -> None:
     _with_settings(_command(commands, name, _student, summary, example), defaults)
 
 
+def _pretrain(args: argparse.Namespace) -> None:
+    from tdmpc2_core.train.offline import OfflineConfig, OfflineTrainer
+    from tdmpc2_core.train.run import nothing_left
+
+    config = apply_overrides(OfflineConfig(), args.settings)
+    with nothing_left(config.out):
+        trainer = OfflineTrainer(config)
+    print(
+        f"{config.out}: {', '.join(trainer.data.tasks)}; {trainer.agent.model.num_parameters:,} parameters, "
+        f"{sum(map(len, trainer.data.sources)):,} decisions, update {trainer.updates}"
+    )
+    trainer.train()
+
+
+def _add_pretrain(commands: Any, name: str) -> None:
+    def defaults() -> Any:
+        from tdmpc2_core.train.offline import OfflineConfig
+
+        return OfflineConfig()
+
+    pretrain = _command(
+        commands,
+        name,
+        _pretrain,
+        "train on recorded episodes of one or several tasks, without an environment",
+        "tdmpc2 pretrain data=data/mt30 tasks=mt30 model_size=19 learner.batch_size=1024 out=runs/mt30",
+        description="Train one model on recorded episodes of one or several tasks: the published mt30\n"
+        "and mt80, other folders of chunk_*.pt, or runs of `tdmpc2 train`. In several processes:\n"
+        "torchrun --nproc-per-node 8 -m tdmpc2_core.cli pretrain ...",
+    )
+    _with_settings(pretrain, defaults)
+
+
 def _add_eval(commands: Any, name: str) -> None:
     summary = "run a bundle in simulation: a robot on the fixed course of commands, a task for whole episodes"
     example = "tdmpc2 eval runs/quadruped/best --planner policy --episodes 16"
@@ -379,6 +412,7 @@ COMMANDS: dict[str, Callable[[Any, str], None]] = {
     "train": _add_train,
     "expert": _add_expert,
     "student": _add_student,
+    "pretrain": _add_pretrain,
     "eval": _add_eval,
     "calibrate": _add_calibrate,
     "import-urdf": _add_import_urdf,

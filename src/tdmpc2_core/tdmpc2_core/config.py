@@ -397,8 +397,9 @@ def _plain(value: Any) -> Any:
 def apply_overrides(instance: T, overrides: Sequence[str], where: str = "command line") -> T:
     """A copy of a dataclass with dotted overrides, such as ``["learner.batch_size=256", "horizon=3"]``.
 
-    Values are read as YAML, except for text fields, taken as they are. Inside a list an item
-    is named by its `name` or its position: ``reward.terms.track_yaw_rate.weight=0.7``. Raises UserError.
+    Values are read as YAML, except for text fields, taken as they are; a list of texts may also be one text
+    with commas between. Inside a list an item is named by its `name` or its position:
+    ``reward.terms.track_yaw_rate.weight=0.7``. Raises UserError.
     """
     for override in overrides:
         path, equals, text = override.partition("=")
@@ -458,7 +459,10 @@ def _replace_field(instance: Any, keys: list[str], text: str, place: Place) -> A
 
 def _parse(hint: Any, text: str, place: Place) -> Any:
     options = typing.get_args(hint) or (hint,)
-    if hint is str or (str in options and text not in ("", "null", "~")):
+    if typing.get_origin(hint) is tuple:
+        if options[0] is str and not text.startswith("["):  # commas alone are easier in a shell
+            return convert(hint, [part.strip() for part in text.split(",") if part.strip()], place)
+    elif hint is str or (str in options and text not in ("", "null", "~")):
         return convert(hint, text, place)
     try:
         value = yaml.safe_load(text)

@@ -189,7 +189,8 @@ class Learner:
     model: stays on its device; batches are moved there. generator: source of every random number, on the same
     device. No call waits for the device: metrics come back as tensors. reduce: called with the parameters of
     each step between its backward pass and the clipping of their gradients, which it may change in place:
-    where several processes learn together, it averages them. privileged: targets from what a simulator knows
+    where several processes learn together, it averages them; gather: then gives the values (1, B, 1) of all
+    of them, from which the running scale follows. privileged: targets from what a simulator knows
     of the batch's states, in place of values that bootstrap from the model's own.
     """
 
@@ -200,6 +201,7 @@ class Learner:
         generator: torch.Generator,
         reduce: Callable[[list[nn.Parameter]], None] | None = None,
         privileged: PrivilegedTargets | None = None,
+        gather: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if config.task_discounts and len(config.task_discounts) != model.config.num_tasks:
             given, tasks = len(config.task_discounts), model.config.num_tasks
@@ -207,7 +209,7 @@ class Learner:
         self.model = model
         self.config = config
         self.generator = generator
-        self._reduce, self._privileged = reduce, privileged
+        self._reduce, self._privileged, self._gather = reduce, privileged, gather
         self.device = next(model.parameters()).device
         self.scale = RunningScale(config.tau, self.device)
         self.kl_scale = RunningScale(config.tau, self.device)
@@ -371,7 +373,7 @@ class Learner:
                 dropout_generator=self.generator if model.config.dropout > 0 else None,
             )
             q = heads.amin(0) if self._objective.heads == "min" else heads.mean(0)
-            self.scale.update(q[0])
+            self.scale.update((q[:1] if self._gather is None else self._gather(q[:1]))[0])
         mean, std, mask = (
             None if x is None else x[:horizon] for x in (batch.plan_mean, batch.plan_std, batch.has_plan)
         )
