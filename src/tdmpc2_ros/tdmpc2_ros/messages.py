@@ -53,8 +53,8 @@ def joint_state_message(
     stamp: float, names: Sequence[str], position: ArrayLike, velocity: ArrayLike, effort: ArrayLike = ()
 ) -> JointState:
     """JointState of joints `names` at `stamp` (s): rad, rad/s, N m."""
-    message = JointState(name=list(names), position=_doubles(position), velocity=_doubles(velocity))
-    message.effort = _doubles(effort)
+    message = JointState(name=list(names), position=doubles(position), velocity=doubles(velocity))
+    message.effort = doubles(effort)
     message.header.stamp = to_time(stamp)
     return message
 
@@ -125,7 +125,7 @@ def trajectory_message(names: Sequence[str], targets: Array, dt: float) -> Joint
     """
     message = JointTrajectory(joint_names=list(names))
     message.points = [
-        JointTrajectoryPoint(positions=_doubles(row), time_from_start=to_duration((k + 1) * dt))
+        JointTrajectoryPoint(positions=doubles(row), time_from_start=to_duration((k + 1) * dt))
         for k, row in enumerate(targets)
     ]
     return message
@@ -133,10 +133,10 @@ def trajectory_message(names: Sequence[str], targets: Array, dt: float) -> Joint
 
 def position_message(targets: ArrayLike) -> Float64MultiArray:
     """Command of a forward position controller: targets (J,), rad, in the order of its `joints` parameter."""
-    return Float64MultiArray(data=_doubles(targets))
+    return Float64MultiArray(data=doubles(targets))
 
 
-def _doubles(values: ArrayLike) -> array.array[float]:
+def doubles(values: ArrayLike) -> array.array[float]:
     """The type rclpy's float64[] fields hold; assigning it skips their element-wise check."""
     return array.array("d", np.asarray(values, dtype=np.float64).tobytes())
 

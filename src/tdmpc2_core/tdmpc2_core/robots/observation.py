@@ -121,6 +121,12 @@ class ObservationAssembler:
         self._twist = embodiment.twist_command
         self._clock = GaitClock(embodiment)
         self._fill = True
+        self.samples = Snapshot()  # that the last observation was made from
+
+    @property
+    def action(self) -> NDArray[np.float64]:
+        """The action (A,) that was noted last, zeros at the start of an episode."""
+        return self._own.action.copy()
 
     @property
     def command(self) -> NDArray[np.float64]:
@@ -171,7 +177,7 @@ class ObservationAssembler:
 
         Raises StaleSource when a source is missing or older than its max_age; nothing is advanced then.
         """
-        snapshot = self._fresh(sensors, now)
+        snapshot = self.samples = self._fresh(sensors, now)
         self._read(snapshot, now)
         if self._noise is not None:
             self._sample += self._layout.noise * self._noise.uniform(-1.0, 1.0, self._sample.size)
