@@ -49,6 +49,7 @@ class Seen(NamedTuple):
     first: bool  # it began a new history
     samples: Snapshot
     observation: NDArray[np.float32]
+    clock: NDArray[np.float64]  # (3,) of the gait, after it
     action: NDArray[np.float64] | None  # (A,) that history goes on with; None where none was sent
 
 
@@ -170,7 +171,7 @@ class Decider:
             decision = self._act(observation, snapshot, now, started)
         assembler = self._assembler
         action = None if decision.targets is None else assembler.action
-        seen = Seen(now, first, assembler.samples, observation, action)
+        seen = Seen(now, first, assembler.samples, observation, assembler.clock, action)
         return decision._replace(stamp=self._oldest(snapshot), seen=seen)
 
     def hold(self, reason: str) -> Decision:

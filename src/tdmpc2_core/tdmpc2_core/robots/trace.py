@@ -21,7 +21,7 @@ MODES = ("idle", "plan", "replay", "policy", "hold", "estop", "no_controller")
 
 _NOTHING = np.empty(0)
 _NUMBERS = ("now", "sent", "first", "mode", "value", "digest")
-_ARRAYS = ("command", "action", "target", "mean", "std")
+_ARRAYS = ("clock", "command", "action", "target", "mean", "std")
 
 
 class DecisionTrace(NamedTuple):
@@ -33,6 +33,7 @@ class DecisionTrace(NamedTuple):
     mode: float  # index in `MODES`
     value: float  # the planner's estimate; NaN where there is none
     digest: float  # `digest` of the observation; NaN where there was none
+    clock: Array  # (3,) `ObservationAssembler.clock` after the observation
     command: Array  # stamp, s, and values as received
     action: Array  # (A,) sent, in [-1, 1]
     target: Array  # (J,) rad, of the first period

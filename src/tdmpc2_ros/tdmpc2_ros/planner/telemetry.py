@@ -104,6 +104,7 @@ class Telemetry:
             mode=MODES.index(decision.mode),
             value=math.nan if plan is None else plan.value,
             digest=digest(seen.observation) if seen else math.nan,
+            clock=seen.clock if seen else nothing,
             command=command_row(seen.samples) if seen else nothing,
             action=seen.action if seen and seen.action is not None else nothing,
             target=nothing if targets is None else targets[0],

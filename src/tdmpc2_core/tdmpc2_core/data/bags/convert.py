@@ -217,9 +217,9 @@ class _Conversion:
             return True
         whole, trace = True, tick.trace
         for source, (oldest, newest) in trace.samples.items():
-            stream = self._streams.get(source)
-            if stream is None:
+            if source not in self._streams:
                 continue
+            stream = self._streams[source]
             stream.see(newest, self._sensors)
             sample = getattr(self._sensors.snapshot(), source)
             whole &= sample is not None and sample.stamp == oldest
@@ -243,6 +243,8 @@ class _Conversion:
         self.report.as_live = same + equal, total + 1
         if equal:
             return ""
+        if len(trace.clock) == 3:  # histories fill by themselves, the gait's clock does not
+            self._assembler.set_clock(trace.clock)
         if not whole:
             return "the bag lacks samples that the planner saw"
         return "the bag lacks decisions or samples of the planner's history"
@@ -315,17 +317,18 @@ class _Conversion:
                 return None
             self._assembler.record_action(trace.action)
             action = trace.action.astype(np.float32)
-            mean, std = (trace.mean, trace.std) if tick.planned and len(trace.mean) else (None, None)
+            planned = tick.planned and len(trace.mean) > 0
+            mean, std = (trace.mean, trace.std) if planned else (None, None)
+        elif target is None:
+            return None
         else:
-            if target is None:
-                return None
             start = self._last_target if self._run.choices else instant.position
             exact = self._mapper.action(target, start)
             self._assembler.record_action(exact)
             self._assembler.record_target(target)
             action = exact.astype(np.float32)
             std = tick.std / self._robot.action_scale if tick.planned and tick.std is not None else None
-            mean = action if std is not None else None
+            mean = None if std is None else exact
         self._last_target = target
         latency = tick.sent - instant.stamp
         return Choice(action, target, latency, mean, std, tick.value)

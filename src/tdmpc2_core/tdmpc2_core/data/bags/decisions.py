@@ -106,7 +106,7 @@ class CommandReader:
         self._own = self._given = np.empty(0, np.intp)
 
     def points(self, role: str, message: Any, last: Array) -> tuple[Array, Array]:
-        """Targets (H, J), rad, and their times (H,), s from arrival; joints that are not named stay at `last`.
+        """Targets (H, J), rad, and their times (H,), s from arrival; joints not named stay at `last`.
 
         A command of a forward controller has one row at time 0. Raises SensorError.
         """
