@@ -17,17 +17,14 @@ from pathlib import Path
 from typing import IO, NamedTuple, cast
 from urllib.parse import quote
 
-from tdmpc2_core.errors import UserError, missing_extra
+import lz4.frame
 
-try:
-    import lz4.frame
+from tdmpc2_core.errors import UserError
 
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-except ModuleNotFoundError as problem:
-    raise missing_extra("tdmpc2 bag", (problem.name or "").partition(".")[0]) from None
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 _MCAP, _SQLITE, _ZSTD = b"\x89MCAP0\r\n", b"SQLite format 3\0", b"\x28\xb5\x2f\xfd"
 _ROS1 = b"#ROSBAG V"
