@@ -22,6 +22,7 @@ Array = NDArray[np.float64]
 
 ACTING = ("plan", "replay", "policy")
 """Modes in which a model acts."""
+_SLACK, _MOST_SLACK = 0.25, 0.002  # of an interval, and s
 SETTLE = 0.5  # s after which all that a decision saw has been recorded, whatever the order
 _HELD = 0.5  # s after the last command from which nobody decides any more
 
@@ -151,11 +152,13 @@ class CommandReader:
 class CommandTicks:
     """A decision per command, where commands come at the control rate.
 
-    The observation that a command followed is that of `latency` (s) before it.
+    The observation that a command followed is that of `latency` (s) before it, of samples that come every
+    `interval` (s): a small share of it later, as the way of messages takes time too.
     """
 
-    def __init__(self, robot: Embodiment, role: str, latency: float | None) -> None:
+    def __init__(self, robot: Embodiment, role: str, latency: float | None, interval: float) -> None:
         self._robot, self._role, self._given = robot, role, latency
+        self._slack = min(_SLACK * interval, _MOST_SLACK) if latency else 0.0
         self._latency = latency or 0.0
         self._reader, self._waiting = CommandReader(robot), deque[Tick]()
         self._target = np.array(robot.default_position)
@@ -181,7 +184,7 @@ class CommandTicks:
             std = np.asarray(message.std, np.float64)[: len(target)] if len(message.std) else None
             value = float(message.value)
         self._target = target
-        now = sent - self._latency
+        now = sent - self._latency + self._slack
         if self._waiting and now - self._waiting[-1].now < 0.5 * period:
             return
         planned = std is not None and message.ended_by != "policy"
@@ -265,10 +268,11 @@ def ticks_for(
     """The best that the bag has. `rates`, messages per second, by role."""
     if "decision" in found:
         return TracedTicks()
+    interval = 1.0 / rates.get("joints", math.nan)
     if "plan" in found:
-        return CommandTicks(robot, "plan", latency)
+        return CommandTicks(robot, "plan", latency, interval)
     heard = Counter({role: rates.get(role, 0.0) for role in ("trajectory", "forward") if role in found})
     role = heard.most_common(1)[0][0] if heard else ""
     if role and 0.7 < rates.get(role, 0.0) * robot.control_period < 1.4:
-        return CommandTicks(robot, role, latency)
+        return CommandTicks(robot, role, latency, interval)
     return GridTicks(robot, role)
