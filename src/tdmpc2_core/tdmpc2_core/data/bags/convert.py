@@ -153,11 +153,13 @@ class _Conversion:
             self._take(self._roles[message.channel.topic], message, received)
             if self._clock.jumped:
                 self._jumped(received)
+                self._take(self._roles[message.channel.topic], message, received)
             for tick in self._ticks.due(received, self._clock):
                 self._decide(tick)
         for tick in self._ticks.due(math.inf, self._clock):
             self._decide(tick)
-        self._close("the bag ended")
+        if self._run.choices:
+            self._close("the bag ended")
         report.until(report.end, self._why)
         self._finish()
         return report
@@ -174,7 +176,10 @@ class _Conversion:
                 self.report.refused[str(problem)[:200]] += 1
 
     def _jumped(self, received: float) -> None:
-        reason, self._clock.jumped = self._clock.jumped, ""
+        reason = self._clock.jumped
+        for tick in self._ticks.due(math.inf, self._clock):
+            self._decide(tick)
+        self._clock = Clock()
         self._close(reason)
         self.report.until(received, reason)
         self._ticks.clear()

@@ -19,6 +19,7 @@ from tdmpc2_core.robots.sensors import GravityCheck
 Array = NDArray[np.float64]
 
 _OTHER_CLOCK = 3600.0  # s by which stamps of one clock never differ
+_DOUBTFUL = 1.0  # s between a joint state's stamp and the clock from which it is looked at
 _KEPT = 4.0  # s of messages that wait to be seen
 _MOST = 4000  # of them
 _BACK = 0.1  # s by which messages may come out of order
@@ -32,15 +33,15 @@ class Clock:
         self.stamp, self._received = math.nan, math.nan
         self.jumped = ""  # why time went another way than reception, until it is asked
 
-    def push(self, received: float, stamp: float) -> None:
-        """A joint state was received (s), stamped (s)."""
+    def push(self, received: float, stamp: float) -> bool:
+        """A joint state was received (s), stamped (s). False where time jumped; nothing is taken up then."""
         if stamp < self.stamp - _BACK:
             self.jumped = "the clock went back"
         elif stamp > self.stamp + 10.0 and stamp - self.stamp > 10.0 * (received - self._received):
             self.jumped = "the clock jumped ahead"
-        elif stamp <= self.stamp:
-            return
-        self.stamp, self._received = stamp, received
+        elif not stamp <= self.stamp:
+            self.stamp, self._received = stamp, received
+        return not self.jumped
 
     def at(self, received: float) -> float:
         """Time of a reception, s; NaN before the first joint state."""
@@ -86,7 +87,10 @@ class SourceStream:
         if self.row.source == "joints":
             if not stamp:
                 stamp, self.restamped = received, self.restamped + 1
-            clock.push(received, stamp)
+            if abs(stamp - clock.at(received)) > _DOUBTFUL and not self._readable(message):
+                return
+            if not clock.push(received, stamp):
+                return
         elif self.row.source == "command" or not stamp or abs(stamp - clock.at(received)) > _OTHER_CLOCK:
             self.restamped += self.row.source != "command"
             stamp = clock.at(received)
@@ -96,6 +100,15 @@ class SourceStream:
         waiting.append(_Waiting(stamp, message))
         while len(waiting) > _MOST or waiting[0].stamp < stamp - _KEPT:
             waiting.popleft()
+
+    def _readable(self, message: Message) -> bool:
+        """Whether a message that would move the clock is one at all."""
+        try:
+            self.row.decode(self._bag.decode(message), self._robot)
+        except (SensorError, AttributeError, TypeError, ValueError) as problem:
+            self._refused[str(problem)[:200]] += 1
+            return False
+        return True
 
     def see(self, until: float, sensors: SensorState) -> None:
         """Store what came with stamps up to `until` (s), as far as it can be used."""

@@ -6,6 +6,7 @@ it is whole. Memory is that of one chunk.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import struct
 import sys
@@ -228,17 +229,27 @@ def whole_message(data: bytes) -> bytes:
 
 
 def _sqlite(path: Path, compressed: IO[bytes] | None, wanted: Wanted, tell: Tell) -> Iterator[Message]:
-    if compressed is None:
+    if compressed is None and not _torn(path):
         yield from _rows(path.name, path, wanted, tell)
         return
     with tempfile.NamedTemporaryFile(suffix=".db3") as copy:  # a database needs random access
         try:
-            while part := compressed.read(_COPIED):
-                copy.write(part)
+            with path.open("rb") as file:
+                shutil.copyfileobj(compressed or file, copy, _COPIED)
         except (EOFError, zstd.ZstdError) as problem:
             tell(f"{path.name}: compression is cut off or damaged ({problem}); what comes before is kept")
         copy.flush()
+        if torn := _torn(Path(copy.name)):
+            copy.truncate(copy.tell() - torn)
+            copy.flush()
         yield from _rows(path.name, Path(copy.name), wanted, tell)
+
+
+def _torn(path: Path) -> int:
+    """Bytes of a page that is not whole at the end: sqlite would read its rest as zeros."""
+    with path.open("rb") as file:
+        (size,) = struct.unpack_from(">H", file.read(18).ljust(18, b"\0"), 16)
+    return path.stat().st_size % (1 << 16 if size == 1 else max(size, 512))
 
 
 def _rows(name: str, path: Path, wanted: Wanted, tell: Tell) -> Iterator[Message]:
