@@ -197,7 +197,8 @@ class _Conversion:
             self._close(tick.why_not)  # the planner made no observation
             return
         whole = self._see(tick)
-        if self._fresh if trace is None else trace.first:
+        paused = self._before is None or tick.now - self._before.time > _GAP * self._robot.control_period
+        if paused if trace is None else trace.first:
             self._fresh = True
         try:
             if self._fresh:
