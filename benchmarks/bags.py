@@ -1,6 +1,7 @@
 """Episodes from a bag: a quadruped's joints and IMU at 200 Hz, odometry, commands at 50 Hz, on one core.
 
-Time is that of the processor, of the whole conversion, first look and picture included, imports not; memory is the process's largest.
+Time is that of the processor, of the whole conversion, first look and picture included, imports not; memory
+is the process's largest.
 """
 
 from __future__ import annotations
