@@ -55,11 +55,17 @@ myosuite = ["myosuite==2.12.*", *gymnasium, *sim]  # the line that goes with thi
 video = ["imageio>=2.34", "imageio-ffmpeg>=0.5", "matplotlib>=3.8"]
 meshes = ["trimesh>=4.6", "pycollada>=0.8"]  # collision meshes of a URDF that MuJoCo does not read
 onnx = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]
+bags = [  # rosbag2 without ROS; what is not rosbags is what it needs itself
+    "rosbags>=0.11",
+    "lz4>=4.3",
+    'backports.zstd>=1.0; python_version < "3.14"',
+    "matplotlib>=3.8",
+]
 comparison = ["stable-baselines3>=2.3", *sim]  # benchmarks/against_sb3.py
 docs = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]  # scripts/docs.sh
 test = ["pytest>=7.4", "pytest-timeout>=2.2", *sim]  # colcon test runs pytest only for an extra of this name
 tools = ["ruff>=0.6", "mypy>=1.10", "types-PyYAML", "types-tqdm"]
-dev = [*test, *tools, *dmcontrol, *metaworld, *myosuite, *video, *meshes, *onnx]
+dev = [*test, *tools, *dmcontrol, *metaworld, *myosuite, *video, *meshes, *onnx, *bags]
 
 setup(
     **about,
@@ -95,6 +101,7 @@ setup(
         "video": video,
         "meshes": meshes,
         "onnx": onnx,
+        "bags": bags,
         "comparison": comparison,
         "docs": docs,
         "test": test,

@@ -17,7 +17,7 @@ import argcomplete
 
 from tdmpc2_core import __version__
 from tdmpc2_core.config import apply_overrides, field_help, field_names, load_yaml, to_mapping
-from tdmpc2_core.errors import CommandLine, exit_code, natural, positive
+from tdmpc2_core.errors import CommandLine, UserError, exit_code, natural, positive
 from tdmpc2_core.files import check_writable, write_json
 
 if TYPE_CHECKING:
@@ -408,6 +408,88 @@ def _add_info(commands: Any, name: str) -> None:
     _command(commands, name, _info, "what a bundle holds", example).add_argument("bundle", type=Path)
 
 
+def _bag_info(args: argparse.Namespace) -> None:
+    from tdmpc2_core.data.bags.bag import Bag
+    from tdmpc2_core.data.bags.report import info, info_text
+    from tdmpc2_core.data.bags.survey import Survey
+    from tdmpc2_core.robots import Embodiment
+
+    if args.json:
+        check_writable(args.json, "--json")
+    given = Embodiment.load(args.embodiment) if args.embodiment else None
+    contents = []
+    for path in args.bags:
+        survey = Survey(Bag(path))
+        robot = given or survey.guess()
+        contents.append(info(survey, robot, args.namespace, _topics(args.topic)))
+        print(info_text(contents[-1]))
+    if args.json:
+        write_json(args.json, {"bags": contents})
+
+
+def _bag_convert(args: argparse.Namespace) -> None:
+    from tdmpc2_core.data.bags.convert import BagOptions, beside, convert_bags
+    from tdmpc2_core.robots import Embodiment
+
+    if args.bundle:
+        from tdmpc2_core.checkpoint.bundle import load_bundle
+
+        robot = load_bundle(args.bundle).embodiment
+        if robot is None:
+            raise UserError(f"{args.bundle}: the bundle is of no robot; give --embodiment")
+    else:
+        robot = Embodiment.load(args.embodiment)
+    options = BagOptions(
+        prefix=args.prefix,
+        namespace=args.namespace,
+        topics=_topics(args.topic),
+        latency=None if args.latency is None else 1e-3 * args.latency,
+    )
+    reports = convert_bags(args.bags, robot, args.out, options, print)
+    episodes = sum(report.episodes for report in reports)
+    report, picture = (beside(args.out, name) for name in ("report.json", "timeline.png"))
+    print(f"{args.out}: {episodes} episodes; what became of every second: {report}, {picture}")
+
+
+def _topics(words: Sequence[str]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words]
+    for role, equals, topic in pairs:
+        if not (role and equals and topic):
+            raise UserError(f"--topic {role}: give ROLE=TOPIC, such as joints=/arm/joint_states")
+    return {role: topic for role, _, topic in pairs}
+
+
+def _add_bag(commands: Any, name: str) -> None:
+    summary = "rosbag2 recordings: what they hold, and episodes out of them"
+    bag = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog="example: tdmpc2 bag convert walk --embodiment quadruped --out episodes/walk",
+        formatter_class=_RAW,
+    )
+    parts = bag.add_subparsers(dest="part", required=True)
+    example = "tdmpc2 bag info walk --embodiment quadruped --json walk.json"
+    info = _command(parts, "info", _bag_info, "topics, rates, holes, and what they serve", example)
+    info.add_argument("--embodiment", metavar="E", help="robot; a shipped one with these joints if absent")
+    info.add_argument("--json", type=Path, metavar="FILE", help="also write it here")
+    example = "tdmpc2 bag convert walk --embodiment quadruped --out episodes/walk"
+    summary = "episodes through the code of the live planner; report and timeline beside the store"
+    convert = _command(parts, "convert", _bag_convert, summary, example)
+    robot = convert.add_mutually_exclusive_group(required=True)
+    robot.add_argument("--embodiment", metavar="E", help="robot: a shipped name, a folder, or its YAML")
+    robot.add_argument("--bundle", type=Path, metavar="B", help="the robot that this bundle is of")
+    convert.add_argument("--out", type=Path, required=True, metavar="STORE", help="new episode store")
+    convert.add_argument("--prefix", default="", help="before the joints' names in the bag")
+    convert.add_argument(
+        "--latency", type=positive, metavar="MS", help="from sample to command, where the bag does not tell"
+    )
+    for option in (info.add_argument, convert.add_argument):
+        option("bags", type=Path, nargs="+", metavar="BAG", help="folders or files of rosbag2")
+        option("--namespace", default="", help="take topics inside it alone")
+        option("--topic", action="append", default=[], metavar="ROLE=TOPIC", help="joints=/arm/joint_states")
+
+
 COMMANDS: dict[str, Callable[[Any, str], None]] = {
     "train": _add_train,
     "expert": _add_expert,
@@ -418,6 +500,7 @@ COMMANDS: dict[str, Callable[[Any, str], None]] = {
     "import-urdf": _add_import_urdf,
     "tasks": _add_tasks,
     "info": _add_info,
+    "bag": _add_bag,
     "import": _add_import,
     "export": _add_export,
 }

@@ -109,6 +109,9 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxscript": "onnx",
     "onnxruntime": "onnx",
+    "rosbags": "bags",
+    "lz4": "bags",
+    "backports": "bags",
 }
 """Modules that come with an extra of tdmpc2-core, and its name."""
 

@@ -99,7 +99,7 @@ def test_commands_without_mujoco_name_the_extra_or_do_without(tmp_path):
 
 def test_the_extras_bring_what_the_sentences_say():
     setup = ast.parse((ROOT / "src/tdmpc2_core/setup.py").read_text(encoding="utf-8"))
-    projects = {"collada": "pycollada", "imageio_ffmpeg": "imageio-ffmpeg"}
+    projects = {"collada": "pycollada", "backports": "backports.zstd", "imageio_ffmpeg": "imageio-ffmpeg"}
     lists = {
         node.targets[0].id: ast.unparse(node.value)
         for node in setup.body

@@ -1,8 +1,7 @@
-"""Messages to readings, arrays to messages. SI units, radians (REP-103), quaternions xyzw (REP-145).
+"""Arrays to messages. SI units, radians (REP-103), quaternions xyzw (REP-145).
 
 `SOURCE_TOPICS` says how each source of a robot's control travels: planner, simulation node, recorder and
-doctor take their topics from it. What reads a message raises SensorError with one sentence when it cannot be
-used.
+doctor take their topics from it. What reads a message, without ROS, is in `tdmpc2_core.robots.messages`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
@@ -24,9 +23,8 @@ from sensor_msgs.msg import Imu, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from tdmpc2_core.errors import SensorError
-from tdmpc2_core.robots import Embodiment, SensorState
-from tdmpc2_core.robots.terms import CommandKind
+from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.robots.messages import SOURCE_INPUTS, SourceInput
 from tdmpc2_ros import qos
 
 Array = NDArray[np.float64]
@@ -34,11 +32,6 @@ _NANO = 1_000_000_000
 
 
 # ---- time ----
-
-
-def to_seconds(stamp: Time | Duration) -> float:
-    """Time or Duration as float seconds (resolution 0.24 us for dates of this century)."""
-    return stamp.sec + stamp.nanosec * 1e-9
 
 
 def to_time(seconds: float) -> Time:
@@ -53,75 +46,6 @@ def to_duration(seconds: float) -> Duration:
     return Duration(sec=sec, nanosec=nanosec)
 
 
-# ---- sensors in ----
-
-
-class Reading(NamedTuple):
-    """What a message says about its source, as `SensorState.store` takes it."""
-
-    stamp: float | None  # s; None for a message without one, which counts as given on arrival
-    fields: Mapping[str, ArrayLike]
-    names: Sequence[str] | None = None
-
-
-def decode_joint_state(message: JointState, robot: Embodiment) -> Reading:
-    """Positions, rad, and velocities, rad/s, as many as names, which come in any order."""
-    fields = {"position": np.array(message.position), "velocity": np.array(message.velocity)}
-    return Reading(to_seconds(message.header.stamp), fields, message.name)
-
-
-def decode_imu(message: Imu, robot: Embodiment) -> Reading:
-    """Orientation xyzw and angular velocity, rad/s; acceleration, m/s^2, where it is measured.
-
-    Raises SensorError when a covariance of -1 says that a part is not measured (REP-145).
-    """
-    for part in ("orientation", "angular_velocity"):
-        if getattr(message, f"{part}_covariance")[0] == -1.0:
-            raise SensorError(
-                f"imu: {part} is marked as not measured ({part}_covariance[0] is -1); it is needed"
-            )
-    q, w, a = message.orientation, message.angular_velocity, message.linear_acceleration
-    fields = {"orientation": (q.x, q.y, q.z, q.w), "angular_velocity": (w.x, w.y, w.z)}
-    if message.linear_acceleration_covariance[0] != -1.0:
-        fields["acceleration"] = (a.x, a.y, a.z)
-    return Reading(to_seconds(message.header.stamp), fields)
-
-
-def decode_twist(message: Twist | TwistStamped, robot: Embodiment) -> Reading:
-    """The components of a twist that the robot's command has.
-
-    A Twist, and a TwistStamped whose stamp is zero, count as given on arrival.
-    """
-    stamp, twist = None, message
-    if isinstance(message, TwistStamped):
-        stamp, twist = to_seconds(message.header.stamp) or None, message.twist
-    names = robot.twist_command.names if robot.twist_command else ()
-    return Reading(stamp, {"values": twist_values(twist, names)})
-
-
-def decode_goal(message: PoseStamped, robot: Embodiment) -> Reading:
-    """A goal for the tool, given on arrival. Raises SensorError when it is not in the base frame."""
-    return Reading(None, {"values": goal_values(message, robot.base_frame)})
-
-
-def twist_values(twist: Twist, names: Sequence[str]) -> Array:
-    """Components `names` of a twist (m/s, rad/s), such as linear_x and angular_z, in that order."""
-    parts = (name.split("_") for name in names)
-    return np.array([getattr(getattr(twist, vector), axis) for vector, axis in parts])
-
-
-def goal_values(message: PoseStamped, frame: str) -> Array:
-    """Position (m) and quaternion xyzw (7,) of a pose in `frame`; a leading namespace of its frame is fine.
-
-    Raises SensorError when the pose is in another frame; the values are as they came.
-    """
-    given = message.header.frame_id
-    if given.strip("/").rpartition("/")[2] != frame:
-        raise SensorError(f"goal: frame is {given!r}, must be {frame!r}; transform the pose first")
-    p, q = message.pose.position, message.pose.orientation
-    return np.array([p.x, p.y, p.z, q.x, q.y, q.z, q.w])
-
-
 # ---- sensors out ----
 
 
@@ -129,8 +53,8 @@ def joint_state_message(
     stamp: float, names: Sequence[str], position: ArrayLike, velocity: ArrayLike, effort: ArrayLike = ()
 ) -> JointState:
     """JointState of joints `names` at `stamp` (s): rad, rad/s, N m."""
-    message = JointState(name=list(names), position=_doubles(position), velocity=_doubles(velocity))
-    message.effort = _doubles(effort)
+    message = JointState(name=list(names), position=doubles(position), velocity=doubles(velocity))
+    message.effort = doubles(effort)
     message.header.stamp = to_time(stamp)
     return message
 
@@ -150,29 +74,6 @@ def imu_message(
     w.x, w.y, w.z = map(float, angular_velocity)
     a.x, a.y, a.z = map(float, acceleration)
     return message
-
-
-class BaseState(NamedTuple):
-    """What an Odometry says of the base: pose in odom (m, xyzw), velocities in its own frame (REP-105)."""
-
-    stamp: float  # s
-    position: tuple[float, float, float]
-    orientation: tuple[float, float, float, float]
-    linear: tuple[float, float, float]  # m/s
-    angular: tuple[float, float, float]  # rad/s
-
-
-def base_state(message: Odometry) -> BaseState:
-    """Read an Odometry; `odometry_message` makes one."""
-    p, q = message.pose.pose.position, message.pose.pose.orientation
-    v, w = message.twist.twist.linear, message.twist.twist.angular
-    return BaseState(
-        to_seconds(message.header.stamp),
-        position=(p.x, p.y, p.z),
-        orientation=(q.x, q.y, q.z, q.w),
-        linear=(v.x, v.y, v.z),
-        angular=(w.x, w.y, w.z),
-    )
 
 
 def odometry_message(
@@ -224,7 +125,7 @@ def trajectory_message(names: Sequence[str], targets: Array, dt: float) -> Joint
     """
     message = JointTrajectory(joint_names=list(names))
     message.points = [
-        JointTrajectoryPoint(positions=_doubles(row), time_from_start=to_duration((k + 1) * dt))
+        JointTrajectoryPoint(positions=doubles(row), time_from_start=to_duration((k + 1) * dt))
         for k, row in enumerate(targets)
     ]
     return message
@@ -232,10 +133,10 @@ def trajectory_message(names: Sequence[str], targets: Array, dt: float) -> Joint
 
 def position_message(targets: ArrayLike) -> Float64MultiArray:
     """Command of a forward position controller: targets (J,), rad, in the order of its `joints` parameter."""
-    return Float64MultiArray(data=_doubles(targets))
+    return Float64MultiArray(data=doubles(targets))
 
 
-def _doubles(values: ArrayLike) -> array.array[float]:
+def doubles(values: ArrayLike) -> array.array[float]:
     """The type rclpy's float64[] fields hold; assigning it skips their element-wise check."""
     return array.array("d", np.asarray(values, dtype=np.float64).tobytes())
 
@@ -295,34 +196,6 @@ def imu_encoder(robot: Embodiment) -> Encode:
     return encode
 
 
-_ANOTHER_CLOCK = 86400.0  # s by which stamps of one clock never differ
-EPOCH = 1e9
-"""s; system time is beyond it, simulated time and time since a start are below."""
-
-
-def check_stamp(what: str, stamp: float, now: float) -> None:
-    """Raise SensorError when a stamp (s) cannot be of the clock that says `now` (s)."""
-    if stamp == 0.0:
-        raise SensorError(f"{what}: the stamp is zero; the sender must stamp its messages when it measures")
-    if abs(now - stamp) < _ANOTHER_CLOCK:
-        return
-    if stamp < EPOCH <= now:
-        raise SensorError(
-            f"{what}: stamped {stamp:.0f} s, which is simulated time or time since a start, while this node "
-            "takes system time; set its use_sim_time where /clock is published, or stamp with system time"
-        )
-    if now < EPOCH <= stamp:
-        raise SensorError(
-            f"{what}: stamped with system time, while this node follows /clock; set use_sim_time of the "
-            "sender too, or of no node"
-        )
-    where = "ahead of" if stamp > now else "behind"
-    raise SensorError(
-        f"{what}: stamped {abs(now - stamp) / _ANOTHER_CLOCK:.0f} days {where} this clock; synchronise the "
-        "clocks of both machines (chrony)"
-    )
-
-
 def other_types(node: Node, topic: str, kind: type, publishers: bool = True) -> list[str]:
     """Types other than `kind` that publishers, or else subscriptions, of a topic have: DDS joins neither."""
     look = node.get_publishers_info_by_topic if publishers else node.get_subscriptions_info_by_topic
@@ -335,21 +208,14 @@ def type_name(kind: type) -> str:
 
 
 @dataclass(frozen=True)
-class SourceTopic:
-    """How a source of `tdmpc2_core.robots.SOURCES` travels.
+class SourceTopic(SourceInput):
+    """How a source travels through rclpy.
 
-    `decode` reads a message for one robot; `encoder` makes, for one robot, what the simulation node publishes
-    of a stamp (s) and a reading in its order.
+    `encoder` makes, for one robot, what the simulation node publishes of a stamp (s) and a reading in its
+    order.
     """
 
-    source: str
-    topic: str  # relative
-    message: type
-    decode: Callable[[Any, Embodiment], Reading]
     encoder: Callable[[Embodiment], Encode] | None = None
-    stamped: type | None = None  # instead of `message` where operators send stamps
-    command: CommandKind | None = None  # kind of command that it carries
-    frame: str = ""  # key of the embodiment file with the frame that its messages must be in
     profile: QoSProfile = field(default_factory=lambda: qos.SENSOR_INPUT)  # of those who listen
 
     def kind(self, stamped: bool) -> type:
@@ -373,61 +239,18 @@ class SourceTopic:
             f"{advice}"
         )
 
-    def store(
-        self,
-        message: Any,
-        sensors: SensorState,
-        now: Callable[[], float],
-        check: Callable[[Reading], None] = lambda reading: None,
-    ) -> float | None:
-        """Store what a message says under its stamp (s); `now` is asked where it has none.
 
-        Args:
-            check: a further look at the reading before it is stored; raises SensorError.
-
-        Returns:
-            The stamp; None where the message says nothing about the robot.
-
-        Raises:
-            SensorError: the message cannot be used; nothing is stored.
-        """
-        reading = self.decode(message, sensors.embodiment)
-        stamp = now() if reading.stamp is None else reading.stamp
-        check(reading)
-        return stamp if sensors.store(self.source, stamp, reading.fields, reading.names) else None
-
-    def check_time(self, stamp: float | None, now: float, robot: Embodiment) -> None:
-        """Raise SensorError when a reading's stamp (s), where it has one, cannot be of the clock that says
-        `now` (s), or is that of a command that its timeout ended before it came."""
-        if stamp is None:
-            return
-        check_stamp(self.source, stamp, now)
-        if self.command != "twist" or robot.twist_command is None:
-            return
-        most = robot.twist_command.timeout
-        if abs(now - stamp) > most:
-            when = "ago" if stamp < now else "ahead of this clock"
-            raise SensorError(
-                f"command: stamped {abs(now - stamp):.3g} s {when}, at most {most:g} s; synchronise the "
-                "clocks, or send zero stamps"
-            )
+def _row(topic: str, message: type, **more: Any) -> SourceTopic:
+    return SourceTopic(**vars(SOURCE_INPUTS[topic]) | {"message": message, **more})
 
 
 SOURCE_TOPICS: dict[str, SourceTopic] = {
     row.topic: row
     for row in (
-        SourceTopic("joints", "joint_states", JointState, decode_joint_state, joint_state_encoder),
-        SourceTopic("imu", "imu_sensor_broadcaster/imu", Imu, decode_imu, imu_encoder, frame="imu_frame"),
-        SourceTopic(
-            "command",
-            "cmd_vel",
-            Twist,
-            decode_twist,
-            stamped=TwistStamped,
-            command="twist",
-            profile=qos.COMMAND,
-        ),
-        SourceTopic("command", "goal_pose", PoseStamped, decode_goal, command="pose", profile=qos.COMMAND),
+        _row("joint_states", JointState, encoder=joint_state_encoder),
+        _row("imu_sensor_broadcaster/imu", Imu, encoder=imu_encoder),
+        _row("cmd_vel", Twist, stamped=TwistStamped, profile=qos.COMMAND),
+        _row("goal_pose", PoseStamped, profile=qos.COMMAND),
     )
 }
 """The topics of every source, by name."""

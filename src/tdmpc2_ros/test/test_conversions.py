@@ -13,6 +13,7 @@ from sensor_msgs.msg import Imu
 
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots import ObservationAssembler, SensorState
+from tdmpc2_core.robots.messages import to_seconds
 from tdmpc2_ros import messages as conversions
 
 NAMES = ROBOT.joint_names
@@ -29,8 +30,8 @@ def never() -> float:
 def test_time_survives_the_round_trip(seconds):
     stamp = conversions.to_time(seconds)
     assert 0 <= stamp.nanosec < 10**9
-    assert conversions.to_seconds(stamp) == pytest.approx(seconds, abs=3e-7)
-    assert conversions.to_seconds(conversions.to_duration(seconds)) == pytest.approx(seconds, abs=3e-7)
+    assert to_seconds(stamp) == pytest.approx(seconds, abs=3e-7)
+    assert to_seconds(conversions.to_duration(seconds)) == pytest.approx(seconds, abs=3e-7)
 
 
 def test_joint_state_is_mapped_by_name_and_keeps_its_stamp():
@@ -111,9 +112,7 @@ def test_trajectory_and_position_messages():
     targets = np.arange(36.0).reshape(3, 12)
     message = conversions.trajectory_message(NAMES, targets, 0.02)
     assert [list(p.positions) for p in message.points] == targets.tolist()
-    assert [conversions.to_seconds(p.time_from_start) for p in message.points] == pytest.approx(
-        [0.02, 0.04, 0.06]
-    )
+    assert [to_seconds(p.time_from_start) for p in message.points] == pytest.approx([0.02, 0.04, 0.06])
     assert list(conversions.position_message(targets[1]).data) == targets[1].tolist()
 
 
@@ -125,7 +124,7 @@ def test_live_messages_give_the_offline_observations_bit_for_bit():
     order = np.argsort(NAMES)
     names = [NAMES[i] for i in order]
     for k in range(60):
-        stamp = conversions.to_seconds(conversions.to_time(1795496400.0 + 0.02 * k))
+        stamp = to_seconds(conversions.to_time(1795496400.0 + 0.02 * k))
         position, velocity, gyro, action = (rng.normal(size=n) for n in (12, 12, 3, 12))
         quaternion = rng.normal(size=4)
         quaternion /= np.linalg.norm(quaternion)

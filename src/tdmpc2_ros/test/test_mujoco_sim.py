@@ -17,9 +17,10 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.messages import to_seconds
 from tdmpc2_core.teachers.trot import TrotGait
 from tdmpc2_ros import qos
-from tdmpc2_ros.messages import position_message, to_seconds, trajectory_message
+from tdmpc2_ros.messages import position_message, trajectory_message
 
 SIM = "tdmpc2_ros.simulator.node"
 ROBOT = Embodiment.load("quadruped")

@@ -30,8 +30,9 @@ from tdmpc2_core.robots import (
     Source,
     Term,
 )
+from tdmpc2_core.robots.messages import Reading
 from tdmpc2_core.robots.terms import measured
-from tdmpc2_ros.messages import SOURCE_TOPICS, Reading, SourceTopic, source_topics
+from tdmpc2_ros.messages import SOURCE_TOPICS, SourceTopic, source_topics
 from tdmpc2_ros.planner.sensors import SensorInput
 from tdmpc2_ros.recorder.node import Recorder
 from tdmpc2_ros.simulator.node import MujocoSim

@@ -17,8 +17,9 @@ from trajectory_msgs.msg import JointTrajectory
 from tdmpc2_core.control.decision import NO_GOAL
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.robots.messages import goal_values
 from tdmpc2_ros import qos
-from tdmpc2_ros.messages import goal_values, pose_message
+from tdmpc2_ros.messages import pose_message
 
 ARM = Embodiment.load("arm")
 GOAL = (0.5, 0.1, 0.4, 1.0, 0.0, 0.0, 0.0)

@@ -13,7 +13,7 @@ from random_agent import ROBOT, random_bundle
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.parameter import Parameter
 
-from tdmpc2_ros.messages import to_seconds
+from tdmpc2_core.robots.messages import to_seconds
 
 
 @pytest.fixture(scope="module")

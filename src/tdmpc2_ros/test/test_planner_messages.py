@@ -17,8 +17,8 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.robots.messages import to_seconds
 from tdmpc2_ros import qos
-from tdmpc2_ros.messages import to_seconds
 
 pytest.importorskip("tdmpc2_msgs", reason="tdmpc2_msgs is missing: no C++ compiler, or env.sh not sourced")
 

@@ -31,8 +31,6 @@ Array = NDArray[np.float64]
 NO_GOAL = "no goal"
 """Why a robot with a pose command holds before it is given one."""
 
-MODES = ("idle", "plan", "replay", "policy", "hold", "estop", "no_controller")
-
 
 @dataclass
 class DecisionOptions:
@@ -42,6 +40,17 @@ class DecisionOptions:
     evaluate: bool = True  # act without exploration noise
     task: int | None = None  # index in a multi-task model
     limits: TrustLimits = UNLIMITED  # of trust in the model
+
+
+class Seen(NamedTuple):
+    """What an observation was made from."""
+
+    now: float  # s, that ages count from
+    first: bool  # it began a new history
+    samples: Snapshot
+    observation: NDArray[np.float32]
+    clock: NDArray[np.float64]  # (3,) of the gait, after it
+    action: NDArray[np.float64] | None  # (A,) that history goes on with; None where none was sent
 
 
 class Decision(NamedTuple):
@@ -58,6 +67,7 @@ class Decision(NamedTuple):
     row: int = 0
     observation: NDArray[np.float32] | None = None  # that `plan` was made for at this tick
     previous: NDArray[np.float32] | None = None  # (A,) action of the tick before, if that had an observation
+    seen: Seen | None = None  # where there was an observation
 
 
 class Successor(NamedTuple):
@@ -146,6 +156,7 @@ class Decider:
         if unheard:
             self.restart()
             return Decision(None, "no_controller", unheard)
+        first = self._fresh_start
         try:
             observation = self._observe(snapshot, now)
         except StaleSource as problem:
@@ -155,9 +166,13 @@ class Decider:
         self._lost = False
         if self.embodiment.pose_command and snapshot.command is None:
             self._first, self._plan, self._sent = True, None, None
-            return self._recorded(self._hold(snapshot, NO_GOAL))._replace(stamp=self._oldest(snapshot))
-        decision = self._act(observation, snapshot, now, started)
-        return decision._replace(stamp=self._oldest(snapshot))
+            decision = self._recorded(self._hold(snapshot, NO_GOAL))
+        else:
+            decision = self._act(observation, snapshot, now, started)
+        assembler = self._assembler
+        action = None if decision.targets is None else assembler.action
+        seen = Seen(now, first, assembler.samples, observation, assembler.clock, action)
+        return decision._replace(stamp=self._oldest(snapshot), seen=seen)
 
     def hold(self, reason: str) -> Decision:
         """The safe action: the robot held at its measured position. No targets before the first sample."""

@@ -105,6 +105,30 @@ def _turn(link: ChainLink) -> Array:
     return result
 
 
+class Foot(NamedTuple):
+    """Spheres by which a leg touches the ground, in the frame of the body at the end of its chain."""
+
+    chain: KinematicChain
+    centres: Array  # (N, 3), m
+    radius: float  # m
+
+
+def read_foot(path: Path, base: str, geom: str, joint_names: Sequence[str]) -> Foot:
+    """The leg that ends in the body of a sphere geom; its class mates in that body touch the ground too.
+
+    Raises UserError when the file has no such geom or chain.
+    """
+    return _Reader(path, joint_names).foot(base, geom)
+
+
+def mounting(path: Path, base: str, site: str) -> Array:
+    """Rotation (3, 3) from the frame of a site that is fixed to the body `base` into that body's.
+
+    Raises UserError when the file has no such site.
+    """
+    return _Reader(path, ()).mounted(base, site)
+
+
 class _Reader:
     """One MJCF file. Classes of `default` are followed for joints; `include` is not."""
 
@@ -135,6 +159,37 @@ class _Reader:
         links = [self._link(body) for body in bodies[1:]]
         pose = np.eye(4) if end.tag == "body" else self._pose(end)
         return KinematicChain(links, pose, len(self._names))
+
+    def foot(self, base: str, name: str) -> Foot:
+        geom = self._named(name, ("geom",))
+        body = self._parents[geom]
+        mates = [other for other in body.findall("geom") if other.get("class") == geom.get("class")]
+        size = geom.get("size") or next(
+            (
+                found.attrib["size"]
+                for section in self._root.iter("default")
+                if section.get("class") == geom.get("class")
+                for found in section.findall("geom")
+                if "size" in found.attrib
+            ),
+            "0",
+        )
+        centres = np.array([_numbers(mate.get("pos", "0 0 0")) for mate in mates])
+        return Foot(self.chain(base, body.get("name") or ""), centres, float(_numbers(size)[0]))
+
+    def mounted(self, base: str, name: str) -> Array:
+        site, rotation = self._named(name, ("site",)), np.eye(3)
+        element = site
+        while element.get("name") != base or element.tag != "body":
+            rotation = self._pose(element)[:3, :3] @ rotation
+            element = self._parents[element]
+            if (
+                element.tag == "worldbody"
+                or element.find("joint") is not None
+                and element.get("name") != base
+            ):
+                raise UserError(f"{self._path}: site {name!r} is not fixed to the body {base!r}")
+        return rotation
 
     def _named(self, name: str, kinds: Sequence[str]) -> ElementTree.Element:
         for kind in kinds:

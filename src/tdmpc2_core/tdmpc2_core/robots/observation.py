@@ -80,6 +80,17 @@ class GaitClock:
         """Stand; the clock is at 0."""
         self._ticks, self.phase = 0, None
 
+    @property
+    def row(self) -> NDArray[np.float64]:
+        """Its state as three numbers, which `set` takes."""
+        unknown = (math.nan if value is None else value for value in (self._end, self.phase))
+        return np.array([self._ticks, *unknown])
+
+    def set(self, row: NDArray[np.float64]) -> None:
+        """Go on from a `row`."""
+        self._ticks = int(row[0])
+        self._end, self.phase = (None if math.isnan(value) else float(value) for value in row[1:])
+
     def advance(self, asked: bool) -> float | None:
         """The phase of the next decision. Stand: none, clock at 0. Move, as ``asked``: the clock advances.
 
@@ -121,6 +132,21 @@ class ObservationAssembler:
         self._twist = embodiment.twist_command
         self._clock = GaitClock(embodiment)
         self._fill = True
+        self.samples = Snapshot()  # that the last observation was made from
+
+    @property
+    def clock(self) -> NDArray[np.float64]:
+        """State (3,) of the gait clock after the last observation."""
+        return self._clock.row
+
+    def set_clock(self, row: NDArray[np.float64]) -> None:
+        """Let the gait clock go on from a `clock`, as where a recording begins while a robot walks."""
+        self._clock.set(row)
+
+    @property
+    def action(self) -> NDArray[np.float64]:
+        """The action (A,) that was noted last, zeros at the start of an episode."""
+        return self._own.action.copy()
 
     @property
     def command(self) -> NDArray[np.float64]:
@@ -171,7 +197,7 @@ class ObservationAssembler:
 
         Raises StaleSource when a source is missing or older than its max_age; nothing is advanced then.
         """
-        snapshot = self._fresh(sensors, now)
+        snapshot = self.samples = self._fresh(sensors, now)
         self._read(snapshot, now)
         if self._noise is not None:
             self._sample += self._layout.noise * self._noise.uniform(-1.0, 1.0, self._sample.size)

@@ -14,9 +14,10 @@ from rosgraph_msgs.msg import Clock
 from tdmpc2_core.doctor import Finding, fail, ok, warn
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots import SOURCES, Embodiment, SensorState
+from tdmpc2_core.robots.messages import EPOCH, Reading, to_seconds
 from tdmpc2_core.robots.sensors import GravityCheck
 from tdmpc2_ros import qos
-from tdmpc2_ros.messages import EPOCH, Reading, SourceTopic, source_topics, to_seconds, type_name
+from tdmpc2_ros.messages import SourceTopic, source_topics, type_name
 
 try:
     from controller_manager_msgs.srv import ListControllers

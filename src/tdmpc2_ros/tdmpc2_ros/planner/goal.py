@@ -12,9 +12,9 @@ from std_srvs.srv import Trigger
 
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.robots.messages import goal_values
 from tdmpc2_core.robots.reach import check_goal
 from tdmpc2_ros import qos
-from tdmpc2_ros.messages import goal_values
 from tdmpc2_ros.planner.sensors import SensorInput
 
 _LOG_EVERY = 2.0  # s between log lines about refused messages

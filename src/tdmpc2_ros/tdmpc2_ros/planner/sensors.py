@@ -12,8 +12,9 @@ from rclpy.node import Node
 
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots import Embodiment, SensorState
+from tdmpc2_core.robots.messages import Reading
 from tdmpc2_core.robots.sensors import GravityCheck
-from tdmpc2_ros.messages import Reading, SourceTopic, source_topics
+from tdmpc2_ros.messages import SourceTopic, source_topics
 from tdmpc2_ros.process import Companion
 
 _LOG_EVERY = 2.0  # s between log lines about refused messages

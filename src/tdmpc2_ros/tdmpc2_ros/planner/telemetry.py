@@ -1,6 +1,7 @@
-"""What the planner tells: of every decision ~/plan, ~/latent, ~/trust; of itself /diagnostics and ~/status.
+"""What the planner tells: of every decision ~/decision, ~/plan, ~/latent, ~/trust; of itself /diagnostics and
+~/status.
 
-All but /diagnostics need tdmpc2_msgs.
+All but ~/decision and /diagnostics need tdmpc2_msgs.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.publisher import Publisher
+from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
-from tdmpc2_core.control.decision import MODES, NO_GOAL, Decision, DecisionOptions
+from tdmpc2_core.control.decision import NO_GOAL, Decision, DecisionOptions
 from tdmpc2_core.control.statistics import WINDOW, Statistics, StopCause, resident_megabytes
 from tdmpc2_core.control.trust import UNLIMITED, Insight, Trust
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.robots.trace import MODES, DecisionTrace, command_row, digest, sample_stamps
 from tdmpc2_ros import qos
-from tdmpc2_ros.messages import diagnostic_message, to_time
+from tdmpc2_ros.messages import diagnostic_message, doubles, to_time
 
 if TYPE_CHECKING:
     from tdmpc2_core.agent import Agent
@@ -47,10 +50,12 @@ class Telemetry:
         self.latent = False  # as the parameter publish_latent says
         self.trust: Trust | None = None
         self._decisions = 0
-        self._publishers: dict[str, Publisher] = {}
+        self._publishers: dict[str, Publisher] = {
+            "decision": node.create_publisher(Float64MultiArray, "~/decision", qos.STATUS)
+        }
         self.follow(agent)
         if PlanChunk is not None:
-            self._publishers = {
+            self._publishers |= {
                 "plan": node.create_publisher(PlanChunk, "~/plan", qos.COMMAND),
                 "latent": node.create_publisher(LatentState, "~/latent", qos.SENSOR_INPUT),
                 "trust": node.create_publisher(TrustState, "~/trust", qos.COMMAND),
@@ -84,8 +89,35 @@ class Telemetry:
     def decided(self, decision: Decision, sent: float) -> None:
         """The decision's targets went out at `sent`, s of the node's clock."""
         self._decisions += 1
+        if self._heard("decision"):
+            self._publishers["decision"].publish(self._trace(decision, sent))
         if decision.targets is not None and self._heard("plan"):
             self._publishers["plan"].publish(self._chunk(decision, sent))
+
+    @staticmethod
+    def _trace(decision: Decision, sent: float) -> Float64MultiArray:
+        seen, plan, targets, nothing = decision.seen, decision.plan, decision.targets, np.empty(0)
+        trace = DecisionTrace(
+            now=seen.now if seen else math.nan,
+            sent=sent,
+            first=float(seen is not None and seen.first),
+            mode=MODES.index(decision.mode),
+            value=math.nan if plan is None else plan.value,
+            digest=digest(seen.observation) if seen else math.nan,
+            clock=seen.clock if seen else nothing,
+            command=command_row(seen.samples) if seen else nothing,
+            action=seen.action if seen and seen.action is not None else nothing,
+            target=nothing if targets is None else targets[0],
+            mean=nothing if plan is None else plan.actions[decision.row],
+            std=nothing if plan is None else plan.std[decision.row],
+            samples=sample_stamps(seen.samples) if seen else {},
+        )
+        rows = trace.rows()
+        message = Float64MultiArray(data=doubles(np.concatenate([row for _, row in rows])))
+        message.layout.dim = [
+            MultiArrayDimension(label=name, size=len(row), stride=len(row)) for name, row in rows
+        ]
+        return message
 
     def _chunk(self, decision: Decision, sent: float) -> Any:
         robot, plan, targets = self._robot, decision.plan, decision.targets

@@ -19,9 +19,10 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.messages import BaseState, base_state, goal_values, to_seconds
 from tdmpc2_core.scoring.walking import FallCounter, Motion
 from tdmpc2_ros import qos
-from tdmpc2_ros.messages import BaseState, base_state, goal_values, pose_message, to_seconds, twist_message
+from tdmpc2_ros.messages import pose_message, twist_message
 
 _LIVE = 5  # every how many samples of odometry the live line is made: 100 Hz to 20 Hz
 _CYCLE = 10  # live samples over which the distance is measured, so that sway within a gait cycle is left out

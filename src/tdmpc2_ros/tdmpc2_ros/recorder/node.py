@@ -71,6 +71,7 @@ class Recorder(Node):
         self.bag = BagWriter(settings.output or datetime.now().strftime("rosbag2_%Y_%m_%d-%H_%M_%S"))
         self._kinds = {
             **{row.topic: row.kind(settings.cmd_vel_stamped) for row in SOURCE_TOPICS.values()},
+            "planner/decision": Float64MultiArray,
             "simulator/tool_pose": PoseStamped,
             "joint_trajectory_controller/joint_trajectory": JointTrajectory,
             "forward_position_controller/commands": Float64MultiArray,

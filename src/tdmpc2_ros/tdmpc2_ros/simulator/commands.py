@@ -13,8 +13,8 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.messages import to_seconds
 from tdmpc2_core.robots.trajectory import Trajectory
-from tdmpc2_ros.messages import to_seconds
 
 
 class CommandError(UserError):

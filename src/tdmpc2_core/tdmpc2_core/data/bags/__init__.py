@@ -1,0 +1,1 @@
+"""Bags of rosbag2 to episodes, without ROS; needs the extra `bags`."""
