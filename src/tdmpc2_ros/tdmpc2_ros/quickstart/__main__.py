@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +48,12 @@ def _execute(options: Options, children: Children) -> tuple[list[Trial], dict[st
         for trial in trials:
             trial.activate()
         before = {child.name: child.cpu_seconds() or 0.0 for child in children.all}
+        begin = time.monotonic()
         drive(trials, options.course.seconds)
+        lasted = time.monotonic() - begin
         spent = {child.name: (child.cpu_seconds() or 0.0) - before[child.name] for child in children.all}
         usage = {
-            "cpu_share_of_one_core": {name: s / options.course.seconds for name, s in spent.items()},
+            "cpu_share_of_one_core": {name: s / lasted for name, s in spent.items()},
             "realtime_priority": {child.name: child.realtime() for child in children.all},
         }
         for trial in trials:
@@ -72,7 +75,8 @@ def _finish(options: Options, trials: list[Trial], usage: dict[str, Any]) -> boo
     }
     if options.robots == 1:
         ((name, score),) = scores.items()
-        print(table(score, results[name]["planner"], results[name]["planner_memory_mb"]))
+        one = results[name]
+        print(table(score, one["planner"], one["simulation"], one["planner_memory_mb"]))
         content |= results[name]
     else:
         print(comparison(scores))

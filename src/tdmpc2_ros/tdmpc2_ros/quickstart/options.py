@@ -28,6 +28,7 @@ class Options:
     view: bool
     video: bool
     robots: int
+    real_time: bool
 
 
 def parse(arguments: list[str] | None) -> Options:
@@ -74,6 +75,7 @@ def parse(arguments: list[str] | None) -> Options:
         view=given.view,
         video=not given.no_video,
         robots=given.robots,
+        real_time=given.real_time,
     )
 
 
@@ -121,6 +123,11 @@ def _parser() -> CommandLine:
     )
     parser.add_argument(
         "--randomise", action="store_true", help="draw friction, mass and gains from the seed"
+    )
+    parser.add_argument(
+        "--real-time",
+        action="store_true",
+        help="simulated time does not wait for a planner that this machine runs too slowly",
     )
     parser.add_argument("--record", type=Path, metavar="DIR", help="write a rosbag2 into this new folder")
     parser.add_argument("--view", action="store_true", help="open MuJoCo's viewer, where there is a display")
