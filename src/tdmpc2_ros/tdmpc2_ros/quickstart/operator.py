@@ -149,6 +149,14 @@ class Operator(Node):
         """Whether the simulation sends its state."""
         return self._newest is not None and self._joint_count > 0
 
+    def discovery(self) -> str:
+        """Why nothing comes of a simulation that runs: empty where DDS has found its topics."""
+        if self.count_publishers("joint_states"):
+            return ""
+        return (
+            "DDS has found no publisher of joint_states; check firewall, RMW_IMPLEMENTATION and DDS profiles"
+        )
+
     @property
     def speed(self) -> float:
         """Over ground, m/s, of late."""

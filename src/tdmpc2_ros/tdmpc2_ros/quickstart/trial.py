@@ -20,6 +20,7 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.scoring.course import Course, ReachCourse
 from tdmpc2_core.scoring.reaching import ReachScore, score_reach
 from tdmpc2_core.scoring.walking import WalkScore, score_walk
+from tdmpc2_ros.doctor.checks import loopback
 from tdmpc2_ros.naming import robot_name
 from tdmpc2_ros.quickstart.operator import Operator
 from tdmpc2_ros.quickstart.options import Options
@@ -84,7 +85,8 @@ class Trial:
         if not operator.wait(operator.ready, start):
             simulation = f"{self.name}_mujoco_sim".lstrip("_")
             out = self._options.out
-            raise ChildDied(f"{simulation} sends nothing after {start:g} s; see its log in {out}")
+            cause = loopback() or operator.discovery() or f"see its log in {out}"
+            raise ChildDied(f"{simulation} sends nothing after {start:g} s: {cause}")
         for transition, name, limit in (
             (Transition.TRANSITION_CONFIGURE, "configure", configure),
             (Transition.TRANSITION_ACTIVATE, "activate", start),
