@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.resources import files
@@ -13,11 +14,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from tdmpc2_core.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 def check_writable(path: str | os.PathLike[str], what: str) -> None:
@@ -120,8 +116,10 @@ def _locked(path: Path, what: str) -> IO[str]:
     """The lock file, open and locked. Raises UserError."""
     while True:
         file = path.open("a+")
-        if fcntl is None:  # no such locks on this system
+        if sys.platform == "win32":  # it has no such locks
             return file
+        import fcntl
+
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

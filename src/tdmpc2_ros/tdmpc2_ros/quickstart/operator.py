@@ -153,9 +153,7 @@ class Operator(Node):
         """Why nothing comes of a simulation that runs: empty where DDS has found its topics."""
         if self.count_publishers("joint_states"):
             return ""
-        return (
-            "DDS has found no publisher of joint_states; check firewall, RMW_IMPLEMENTATION and DDS profiles"
-        )
+        return "DDS finds no publisher of joint_states; check firewall, RMW_IMPLEMENTATION, DDS profiles"
 
     @property
     def speed(self) -> float:
