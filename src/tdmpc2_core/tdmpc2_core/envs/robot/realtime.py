@@ -240,7 +240,8 @@ class LockStep:
             return False
         if self._since is None and not self._came.is_set():
             self._since, self.waits = now, self.waits + 1
-        if self._came.is_set() or now - (self._since or now) > self._patience:
+        given_up = self._since is not None and now - self._since > self._patience
+        if self._came.is_set() or given_up:
             self._go_on(now)
         return self._asked is not None
 
