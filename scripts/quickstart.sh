@@ -20,11 +20,13 @@ ROBOT: ${robots[*]}
 
   --seconds S        length of the course (default: 30)
   --seed N           seed of noise, start and planner (default: 0)
-  --out DIR          where results and logs go (default: runs/quickstart/ROBOT)
+  --out DIR          where results and logs go (default: runs/quickstart/ROBOT; ROBOT-2, ... where that
+                     holds results)
   --model PATH       checkpoint bundle instead of the one that comes with the robot
   --planner KIND     bundle (default), mppi, or policy: search or policy prior alone
   --deadline-ms MS   search time per decision
   --robots N         as many of them, each in a namespace and with a command of its own (default: 1)
+  --real-time        simulated time does not wait for a planner that this machine runs too slowly
   --randomise        draws friction, mass and gains from the seed
   --record DIR       also writes a rosbag2 into this new folder
   --view             opens a window
@@ -47,8 +49,21 @@ if [[ $# -eq 0 ]]; then
   usage >&2
   exit 2
 fi
-if [[ " ${robots[*]} " != *" $1 "* ]]; then
-  printf "quickstart: unknown robot '%s'; known: %s\n" "$1" "${robots[*]}" >&2
+robot="${robots[0]}" value=
+for argument in "$@"; do
+  if [[ -n "$value" ]]; then
+    value=
+  elif [[ "$argument" =~ ^--(seconds|seed|out|output|model|planner|deadline-ms|robots|record)$ ]]; then
+    value=follows
+  elif [[ "$argument" != -* ]]; then
+    robot="$argument"
+  fi
+done
+if [[ " ${robots[*]} " != *" $robot "* && ! -e "$robot" ]]; then # known before minutes of set-up
+  near="$(python3 -c 'import difflib, sys
+for near in difflib.get_close_matches(sys.argv[1], sys.argv[2:], n=1): print(f" (did you mean {near!r}?)")' \
+    "$robot" "${robots[@]}" 2>/dev/null || true)"
+  printf "quickstart: unknown robot '%s'%s; known: %s\n" "$robot" "$near" "${robots[*]}" >&2
   exit 2
 fi
 

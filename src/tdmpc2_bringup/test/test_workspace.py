@@ -57,6 +57,8 @@ def test_continuous_integration_runs_the_tests_and_nothing_else():
 
 def test_unknown_robot_is_refused_before_anything_is_installed(tmp_path):
     venv = tmp_path / "environment"
+    near = run(ROOT / "scripts/quickstart.sh", "--seconds", "5", "quadrupedo", TDMPC2_VENV=str(venv))
+    assert near.returncode == 2 and "did you mean 'quadruped'?" in near.stderr
     result = run(ROOT / "scripts/quickstart.sh", "hexapod", TDMPC2_VENV=str(venv))
     assert_users_mistake(result, "hexapod", "quadruped")
     assert not venv.exists()

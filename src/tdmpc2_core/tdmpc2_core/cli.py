@@ -18,7 +18,7 @@ import argcomplete
 from tdmpc2_core import __version__
 from tdmpc2_core.config import apply_overrides, field_help, field_names, load_yaml, to_mapping
 from tdmpc2_core.errors import CommandLine, UserError, exit_code, natural, positive
-from tdmpc2_core.files import check_writable, write_json
+from tdmpc2_core.files import check_writable, claimed, write_json
 
 if TYPE_CHECKING:
     from tdmpc2_core.checkpoint.bundle import Bundle
@@ -157,14 +157,15 @@ def _train(args: argparse.Namespace) -> None:
     else:
         config = train_preset(args.preset, _given(args.settings, "robot"), _given(args.settings, "task"))
     config = apply_overrides(config, args.settings)
-    with nothing_left(config.folder):
-        run = TrainingRun(config)
-        trainer = OnlineTrainer(run)
-    print(
-        f"{run.folder}: {run.spec.name}, {run.agent.model.num_parameters:,} parameters, "
-        f"step {run.progress.steps}"
-    )
-    trainer.train()
+    with claimed(config.folder, f"out={config.folder}"):
+        with nothing_left(config.folder):
+            run = TrainingRun(config)
+            trainer = OnlineTrainer(run)
+        print(
+            f"{run.folder}: {run.spec.name}, {run.agent.model.num_parameters:,} parameters, "
+            f"step {run.progress.steps}"
+        )
+        trainer.train()
 
 
 def _given(settings: Sequence[str], key: str) -> str | None:
@@ -269,9 +270,10 @@ def _expert(args: argparse.Namespace) -> None:
     from tdmpc2_core.train.run import nothing_left
 
     config = apply_overrides(ExpertRunConfig(), args.settings)
-    with nothing_left(config.folder):
-        trainer = ExpertTrainer(config)
-    trainer.train()
+    with claimed(config.folder, f"out={config.folder}"):
+        with nothing_left(config.folder):
+            trainer = ExpertTrainer(config)
+        trainer.train()
 
 
 def _add_expert(commands: Any, name: str) -> None:
@@ -290,9 +292,10 @@ def _student(args: argparse.Namespace) -> None:
     from tdmpc2_core.train.student import StudentConfig, StudentTrainer
 
     config = apply_overrides(StudentConfig(), args.settings)
-    with nothing_left(config.folder):
-        trainer = StudentTrainer(config)
-    trainer.train()
+    with claimed(config.folder, f"out={config.folder}"):
+        with nothing_left(config.folder):
+            trainer = StudentTrainer(config)
+        trainer.train()
 
 
 def _add_student(commands: Any, name: str) -> None:

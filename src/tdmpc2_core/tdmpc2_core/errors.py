@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,8 +21,19 @@ class CommandLine(argparse.ArgumentParser):
     """Argument parser whose mistakes are a `UserError`."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise UserError."""
-        raise UserError(f"{message}; --help lists the options")
+        """Raise UserError, with the closest of what would be accepted."""
+        word, accepted = self._strange(message)
+        near = difflib.get_close_matches(word, accepted, n=1) if word else []
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UserError(f"{message}{hint}; --help lists the options")
+
+    def _strange(self, message: str) -> tuple[str, list[str]]:
+        """The word that argparse complains of, and the words that it would take there."""
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if choice:
+            return choice.group(1), [word.strip("' ") for word in choice.group(2).split(",")]
+        unknown = re.search(r"unrecognized arguments: (--[^\s=]*)", message)
+        return (unknown.group(1), list(self._option_string_actions)) if unknown else ("", [])
 
 
 def natural(text: str) -> int:

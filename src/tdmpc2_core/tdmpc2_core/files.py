@@ -6,11 +6,12 @@ import io
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tdmpc2_core.errors import UserError
 
@@ -81,6 +82,69 @@ def write_torch(path: str | os.PathLike[str], content: Any, durable: bool = Fals
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write JSON, whole or not at all; numbers that are not finite become null. Raises OSError."""
     write_text(path, json.dumps(_plain(content), indent=2) + "\n")
+
+
+_LOCK = ".in_use"
+
+
+@contextmanager
+def claimed(folder: str | os.PathLike[str], what: str) -> Iterator[Path]:
+    """The folder, made where it is missing, for this process alone until the context is left.
+
+    The file ``.in_use`` in it names the process. It is locked, not just there: one that a killed process left
+    behind binds nobody. A folder that was made and is empty in the end is removed.
+
+    Raises:
+        UserError: another process works in the folder, or it cannot be written; the sentence begins with
+            `what`.
+    """
+    path = Path(folder) / _LOCK
+    made = [each for each in (path.parent, *path.parent.parents) if not each.exists()]
+    check_writable(path, what)
+    file = _locked(path, what)
+    try:
+        yield path.parent
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+        with suppress(OSError):
+            for each in made:
+                each.rmdir()  # the first that holds something ends this
+
+
+def _locked(path: Path, what: str) -> IO[str]:
+    """The lock file, open and locked. Raises UserError."""
+    while True:
+        file = path.open("a+")
+        if sys.platform == "win32":  # it has no such locks
+            return file
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            file.close()
+            raise UserError(
+                f"{what}: {path.parent} is in use by process {holder}; wait for its end or use another folder"
+            ) from None
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            return file
+        file.close()  # its holder removed it in between
+
+
+def free_folder(folder: str | os.PathLike[str], holds: str) -> Path:
+    """`folder`, or the first of folder-2, folder-3, ... without a file `holds` that is of an earlier run."""
+    first, number = Path(folder), 1
+    while True:
+        path = first.with_name(f"{first.name}-{number}") if number > 1 else first
+        if not (path / holds).exists() and not (path / _LOCK).exists():
+            return path
+        number += 1
 
 
 def _plain(value: Any) -> Any:

@@ -144,11 +144,36 @@ def test_non_finite_plan_holds_at_once(bench):
     assert here.tick().mode == "plan"
 
 
+def test_without_fresh_sensors_the_plan_is_played_on_for_its_periods_and_then_the_robot_is_held(bench):
+    here = bench(0.1, 0.1, 0.5)
+    here.tick()
+    here.time += 0.08  # the next tick is 100 ms after the samples, which may be 60 ms old
+    decisions = [here.tick(fresh=False) for _ in range(ROBOT.safety.plan_on + 2)]
+    played, held, silent = decisions[:-2], decisions[-2], decisions[-1]
+    assert len(played) == 2 and {decision.mode for decision in played} == {"replay"}
+    for decision in played:
+        assert actions(decision) == pytest.approx([0.3])  # the plan's last row
+    assert held.mode == "hold" and held.targets is not None and silent.targets is None
+    assert all(len(decision.stale) == 2 and "joints: 0." in decision.stale[-1] for decision in decisions)
+
+
+def test_a_gap_that_the_plan_bridges_keeps_the_history(bench):
+    here = bench(0.1)
+    here.tick()
+    here.time += 0.08
+    assert here.tick(fresh=False).mode == "replay"
+    decision = here.tick()
+    assert decision.mode == "plan" and not decision.stale
+    assert here.decider._agent.firsts == [True, False]
+
+
 def test_stale_sensors_hold_once_and_start_anew(bench):
     here = bench(0.5)
     here.tick()
     here.tick()
     here.time += 0.1
+    for _ in range(ROBOT.safety.plan_on):
+        here.tick(fresh=False)
     first, second = here.tick(fresh=False), here.tick(fresh=False)
     assert first.mode == "hold" and first.targets is not None and "old" in first.reason
     assert second.mode == "hold" and second.targets is None

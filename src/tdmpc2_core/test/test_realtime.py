@@ -9,7 +9,7 @@ import pytest
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.robot.env import RobotEnv
-from tdmpc2_core.envs.robot.realtime import RobotOptions, SimulatedRobot
+from tdmpc2_core.envs.robot.realtime import LockStep, RobotOptions, SimulatedRobot
 from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.robots.rotations import tilt
@@ -70,3 +70,33 @@ def test_default_pose_is_reached_upright_from_every_phase(cuts: list[Cut]) -> No
 def test_late_silence_tips_some_over(cuts: list[Cut]) -> None:
     robot = SimulatedRobot(Embodiment.load("quadruped"), RobotOptions(command_timeout=1.0))
     assert max(tilt_after_silence(robot, cut) for cut in cuts) > 30.0
+
+
+def test_simulated_time_waits_for_an_answer_once_answers_have_come():
+    gate = LockStep(lag=0.012, patience=1.0)
+    gate.ask(1.0)
+    assert not gate.blocked(1.02, now=0.0), "nobody has ever answered"
+    gate.answer()
+    gate.ask(2.0)
+    assert not gate.blocked(2.01, now=5.0)
+    assert gate.blocked(2.012, now=5.0) and gate.blocked(2.012, now=5.7)
+    gate.answer()
+    assert not gate.blocked(2.012, now=5.7)
+    assert (gate.waits, gate.waited) == (1, pytest.approx(0.7))
+    gate.ask(2.02)
+    gate.answer()
+    assert not gate.blocked(2.04, now=6.0) and gate.waits == 1, "an answer in time is no wait"
+
+
+def test_three_samples_without_an_answer_end_the_waiting():
+    gate = LockStep(lag=0.012, patience=1.0)
+    gate.answer()
+    for count in range(3):
+        gate.ask(float(count))
+        assert gate.blocked(count + 0.012, now=10.0 * count)
+        assert not gate.blocked(count + 0.012, now=10.0 * count + 1.1)
+    gate.ask(4.0)
+    assert not gate.blocked(4.5, now=50.0) and gate.unanswered == 3
+    gate.answer()
+    gate.ask(5.0)
+    assert gate.blocked(5.012, now=60.0), "a controller that is back is waited for again"

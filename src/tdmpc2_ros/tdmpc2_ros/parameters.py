@@ -13,7 +13,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from tdmpc2_core.config import from_mapping, to_mapping, type_hints
+from tdmpc2_core.config import closest, from_mapping, to_mapping, type_hints
 from tdmpc2_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,7 +44,16 @@ class Parameters(Generic[T]):
             except ParameterException as problem:
                 raise UserError(f"{self._where}: {field.name}: {_sentence(problem)}") from None
         self.values: T = from_mapping(cls, values, self._where)
+        self._name_strangers(node)
         node.add_on_set_parameters_callback(self._change)
+
+    def _name_strangers(self, node: Node) -> None:
+        """Warn of parameters given at start that the node does not have; ROS passes over them."""
+        known = [field.name for field in dataclasses.fields(self._cls)]
+        for name in node._parameter_overrides:  # rclpy has no other way to see them
+            if not node.has_parameter(name) and not name.startswith("qos_overrides."):
+                near = closest(name, known)
+                node.get_logger().warning(f"{self._where}: {name} has no effect: no such parameter{near}")
 
     def on_change(self, listener: Callable[[T], None]) -> None:
         """Call `listener` with all values after each accepted change of a dynamic parameter."""

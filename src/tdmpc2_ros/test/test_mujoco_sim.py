@@ -205,9 +205,39 @@ def test_simulated_time():
         assert process.stop() == 0
 
 
+def test_under_lock_step_the_clock_waits_for_slow_answers_and_not_for_a_dead_controller():
+    parameters = {"lock_step": True, "publish_clock": True, "sensor_rate": 50.0, "sensor_rat": 9.0}
+    with domain() as own:
+        process = own.start(SIM, parameters)
+        watch, clock, alive = Watch(own.node), [], [True]
+        own.node.create_subscription(Clock, "/clock", lambda message: clock.append(message.clock), qos.CLOCK)
+        watch.ready()
+
+        def answer(message: JointState) -> None:
+            time.sleep(0.06)  # three control periods
+            if alive[0] and to_seconds(message.header.stamp) > answered[-1]:
+                answered.append(to_seconds(message.header.stamp))
+                stand = np.tile(ROBOT.default_position, (3, 1))
+                watch.trajectory.publish(trajectory_message(ROBOT.joint_names, stand, 0.02))
+
+        answered = [0.0]
+        own.node.create_subscription(JointState, "joint_states", answer, qos.SENSOR_OUTPUT)
+        wait_until(lambda: len(answered) > 5, 10.0, "no samples")
+        answered[:] = answered[-1:]
+        start = time.monotonic()
+        wait_until(lambda: len(answered) > 20, 10.0, "the clock stands")
+        assert np.diff(answered) == pytest.approx(0.02, abs=1e-6), "a sample went by unanswered"
+        assert (answered[-1] - answered[0]) / (time.monotonic() - start) < 0.5
+        alive[0], end = False, answered[-1]
+        wait_until(lambda: to_seconds(clock[-1]) > end + 0.5, 10.0, "the clock waits for ever")
+        wait_until(lambda: "no commands" in watch.diagnostics.status[0].message, 5.0)
+        process.wait_for_log("sensor_rat has no effect: no such parameter (did you mean 'sensor_rate'?)", 1.0)
+
+
 @pytest.mark.parametrize(
     ("parameters", "text"),
     [
+        ({"lock_step": True}, "lock_step needs publish_clock"),
         ({"robot": "quadrupd"}, "did you mean 'quadruped'"),
         ({"sensor_rate": 70.0}, "multiple of 50 Hz"),
         ({"timeout_action": "fly"}, "auto, hold, stand"),

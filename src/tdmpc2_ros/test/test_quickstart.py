@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -62,6 +63,10 @@ def test_untrained_model_fails_and_everything_is_reported(untrained, tmp_path):
     results = json.loads((out / "results.json").read_text())
     assert results["seconds"] == 6.0 and not results["score"]["followed"]
     assert results["planner"]["commands"] > 200
+    assert results["simulation"]["lock_step"] and results["simulation"]["real_time_factor"] <= 1.05
+    assert {"holds", "hold_causes", "missed", "stale_ticks", "stale"} <= results["planner"].keys()
+    assert re.search(r"holds +\d", output) and re.search(r"stale sensors +\d+ decisions", output)
+    assert re.search(r"simulated time +\d\.\d\d of real time", output)
     assert results["planner_memory_mb"] < 1000.0
     assert {"cores", "clock_mhz", "python", "versions"} <= results["machine"].keys()
     nodes = ("mujoco_sim", "planner", "recorder")
@@ -190,7 +195,8 @@ def _simulation(message: DiagnosticArray) -> list[str]:
         (["quadruped", "--seconds", "1"], "must be from 6"),
         (["quadruped", "--seed", "-1"], "--seed is -1"),
         (["quadruped", "--planner", "magic"], "magic"),
-        (["quadruped", "--speed", "9"], "--speed"),
+        (["--sedonds", "9", "quadruped"], "did you mean '--seconds'"),
+        (["--planner", "mpppi", "quadruped"], "did you mean 'mppi'"),
         (["quadruped", "--model", "/nowhere"], "/nowhere"),
         (["quadruped", "--deadline-ms", "0"], "--deadline-ms"),
     ],
@@ -227,6 +233,12 @@ def test_damaged_model(untrained, tmp_path, damage):
     else:
         data[-1000] ^= 0xFF
     weights.write_bytes(data)
-    code, _, errors = run_quickstart("quadruped", "--model", model, "--out", tmp_path / "out", "--no-video")
+    out = tmp_path / "out"
+    out.mkdir()
+    former = {name: out / name for name in ("results.json", "video.mp4")}
+    for path in former.values():
+        path.write_text("of an earlier run")
+    code, _, errors = run_quickstart("quadruped", "--model", model, "--out", out, "--no-video")
     assert code == 2
+    assert {path.read_text() for path in former.values()} == {"of an earlier run"}
     assert "weights.safetensors" in errors and len(errors.strip().splitlines()) == 1

@@ -1,6 +1,7 @@
 """What to command at a tick: observation, plan, fall-backs, safety. No ROS in here.
 
 Fall-backs, in order: the newest plan played on while its horizon lasts, the policy prior, the robot held.
+Without fresh sensors: the newest plan played on for `safety.plan_on` periods, the robot held.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class Decision(NamedTuple):
     observation: NDArray[np.float32] | None = None  # that `plan` was made for at this tick
     previous: NDArray[np.float32] | None = None  # (A,) action of the tick before, if that had an observation
     seen: Seen | None = None  # where there was an observation
+    stale: tuple[str, ...] = ()  # one text per source without a fresh sample at this tick
 
 
 class Successor(NamedTuple):
@@ -103,6 +105,7 @@ class Decider:
         self._plan: Plan | None = None
         self._sent: NDArray[np.float32] | None = None  # action of the tick before
         self._first = self._fresh_start = True
+        self._blind = 0  # ticks in a row without fresh sensors
         self._lost = False
         self._pose: Array | None = None  # held since the present hold began
 
@@ -141,8 +144,9 @@ class Decider:
         """Decide at `now` (s, on the clock of the sensors' stamps); `started` is the same instant of
         `time.monotonic()`, from which deadlines count.
 
-        Stale sensors give one hold, then decisions without targets until all are fresh again. So does a
-        controller that does not listen, for the reason `unheard`, but without the hold: nobody would hear it.
+        Stale sensors give the plan played on for `safety.plan_on` periods, which a biped survives better than
+        being frozen in mid stride; then one hold, then decisions without targets until all are fresh again. A
+        controller that does not listen, for the reason `unheard`, gives none at once: nobody would hear it.
         Afterwards targets start from the measured position, at the safety filter's rate.
         """
         if self._successor is not None:
@@ -160,10 +164,8 @@ class Decider:
         try:
             observation = self._observe(snapshot, now)
         except StaleSource as problem:
-            self.restart()
-            again, self._lost = self._lost, True
-            return Decision(None, "hold", str(problem)) if again else self._hold(snapshot, str(problem))
-        self._lost = False
+            return self._without_sensors(snapshot, now, problem)._replace(stale=problem.sources)
+        self._blind, self._lost = 0, False
         if self.embodiment.pose_command and snapshot.command is None:
             self._first, self._plan, self._sent = True, None, None
             decision = self._recorded(self._hold(snapshot, NO_GOAL))
@@ -186,6 +188,14 @@ class Decider:
         self._agent, self._worker, self.options.task = successor
         self._monitor, self._horizon = TrustMonitor(self._agent.model), self._agent.planner_config.horizon
         self._first, self._sent = True, None  # latents of two models do not compare
+
+    def _without_sensors(self, snapshot: Snapshot, now: float, problem: StaleSource) -> Decision:
+        self._blind += 1
+        if self._plan is not None and self._blind <= self.embodiment.safety.plan_on:
+            return self._play(self._plan, "replay", str(problem), snapshot, now)._replace(ended_by="replay")
+        self.restart()
+        again, self._lost = self._lost, True
+        return Decision(None, "hold", str(problem)) if again else self._hold(snapshot, str(problem))
 
     def _observe(self, snapshot: Snapshot, now: float) -> NDArray[np.float32]:
         if self._fresh_start:

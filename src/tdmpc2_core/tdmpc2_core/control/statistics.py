@@ -6,6 +6,7 @@ import math
 import os
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ WINDOW = 500
 TIMING = np.dtype([("time", np.float64), ("latency", np.float64), ("planning", np.float64)])
 """Of one command: when it left, the age of its oldest sample, the duration of its search; s."""
 
+_CAUSES = 20  # different causes of holds that are told apart
 _KEPT = 1 << 17  # commands that a report looks back on: 43 min at 50 Hz, 3 MB
 
 
@@ -31,6 +33,9 @@ class Statistics:
     def clear(self) -> None:
         """Start anew, as at activation."""
         self.commands = self.ticks = self.missed = self.late_plans = self.filtered = 0
+        self.holds = self.stale_ticks = 0
+        self.hold_causes: Counter[str] = Counter()
+        self._stale: dict[str, tuple[int, str]] = {}
         self.modes: Counter[str] = Counter()
         self.ended_by: Counter[str] = Counter()
         self.interventions: Counter[str] = Counter()
@@ -39,6 +44,23 @@ class Statistics:
         """A command left at `time`, s, `latency` s after the oldest sample it is made from was measured."""
         self._timings[self.commands % _KEPT] = time, latency, planning
         self.commands += 1
+
+    def without_sensors(self, sources: Sequence[str]) -> None:
+        """A tick went without fresh samples of `sources`, texts such as "imu: 0.149 s old"."""
+        self.stale_ticks += 1
+        for text in sources:
+            name = text.partition(":")[0]
+            self._stale[name] = self._stale.get(name, (0, ""))[0] + 1, text
+
+    def held(self, cause: str) -> None:
+        """The robot began to be held because of a fault."""
+        self.holds += 1
+        self.hold_causes[cause if len(self.hold_causes) < _CAUSES else "others"] += 1
+
+    @property
+    def stale(self) -> dict[str, dict[str, Any]]:
+        """By source: `ticks` that went without a fresh sample of it, and the `last` text about it."""
+        return {name: {"ticks": ticks, "last": text} for name, (ticks, text) in dict(self._stale).items()}
 
     def last(self, count: int = _KEPT) -> NDArray[np.void]:
         """Timings (n,) of the last `count` commands, of type `TIMING`."""
@@ -56,6 +78,10 @@ class Statistics:
             "commands": self.commands,
             "missed": self.missed,
             "late_plans": self.late_plans,
+            "holds": self.holds,
+            "hold_causes": dict(self.hold_causes),
+            "stale_ticks": self.stale_ticks,
+            "stale": self.stale,
             "rate_hz": (len(times) - 1) / span if span > 0.0 else 0.0,
             "latency_ms": percentiles(timings["latency"]),
             "planning_ms": percentiles(timings["planning"]),

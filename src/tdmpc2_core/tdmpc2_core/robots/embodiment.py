@@ -288,6 +288,12 @@ class SafetySpec:
     max_effort_fraction: float = setting(
         1.0, above=0, high=1, why="share of a joint's effort that kp * (target - position) may ask for"
     )
+    plan_on: int = setting(
+        2,
+        low=0,
+        unit="control periods",
+        why="the plan is played on for as long without fresh sensors before the robot is held",
+    )
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 
 from tdmpc2_core.doctor import Finding, fail, ok, warn
 
@@ -25,6 +27,7 @@ _MESSAGES = (
     "lifecycle_msgs",
 )
 _LOADING = 15.0  # s
+_UP = 1  # IFF_UP
 _HIGHEST_DOMAIN = 232  # above it the ports of DDS do not exist
 _LAST_SAFE_DOMAIN = 101  # above it they reach into Linux' ephemeral ports
 _RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
@@ -96,6 +99,25 @@ def middleware(environment: Mapping[str, str] = os.environ) -> Finding:
     return ok("middleware", loaded)
 
 
+def loopback() -> str:
+    """What keeps processes of this machine from hearing each other; empty where nothing was found."""
+    try:
+        flags = int(Path("/sys/class/net/lo/flags").read_text(), 16)
+    except (OSError, ValueError):
+        flags = _UP
+    if not flags & _UP:
+        return "the network interface lo is down; ip link set lo up"
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.bind(("127.0.0.1", 0))
+            one.settimeout(1.0)
+            one.sendto(b"?", one.getsockname())
+            one.recv(1)
+    except OSError as problem:
+        return f"UDP to 127.0.0.1 does not arrive ({problem}); a firewall, or a container without loopback"
+    return ""
+
+
 def network(environment: Mapping[str, str] = os.environ) -> Finding:
     """Domain and reach of discovery."""
     domain = environment.get("ROS_DOMAIN_ID", "0") or "0"
@@ -109,6 +131,9 @@ def network(environment: Mapping[str, str] = os.environ) -> Finding:
     if reach not in _RANGES:
         found = f"ROS_AUTOMATIC_DISCOVERY_RANGE={reach}"
         return fail("network", found, f"use one of {', '.join(_RANGES)}")
+    silent = loopback()
+    if silent:
+        return fail("network", f"no loopback: {silent.partition('; ')[0]}", silent.partition("; ")[2])
     found = f"domain {domain}, discovery {reach}"
     if int(domain) > _LAST_SAFE_DOMAIN:
         return warn("network", found, f"a domain up to {_LAST_SAFE_DOMAIN} keeps clear of ephemeral ports")

@@ -31,6 +31,7 @@ from tdmpc2_ros.planner.telemetry import Reporter, Situation
 from tdmpc2_ros.planner.thread import ControlThread
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
 
+_WAITING = 10.0  # s between reminders of the transition that is awaited
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -54,6 +55,7 @@ class PlannerNode(LifecycleNode):
         self._controllers: ControllerWatch | None = None
         self._estop = False
         self._state = "unconfigured"
+        self._waited_for = self._state, time.monotonic()  # s since which
         self._reporter = Reporter(self, self.statistics, self.cause)
         self._mode_changed = self.create_guard_condition(self._report_status)
         self._model_services = ModelServices(self, self._slot, self.parameters)
@@ -200,6 +202,7 @@ class PlannerNode(LifecycleNode):
             self.get_logger().error(self.cause.text)
             self.trigger_deactivate()  # here, as the faulty thread cannot join itself
             return
+        self._say_what_is_awaited()
         if self._sensors is not None and self._controllers is not None:
             self._sensors.look_around()
             self._controllers.look_around()
@@ -207,6 +210,17 @@ class PlannerNode(LifecycleNode):
         if self._state == "active" and self.statistics.ticks == 0 and now.stale:
             self.get_logger().info(f"waiting for sensors: {'; '.join(now.stale)}", throttle_duration_sec=2.0)
         self._reporter.publish(now)
+
+    def _say_what_is_awaited(self) -> None:
+        """An operator who sees nothing move learns which transition is missing; a manager has time for it."""
+        step = {"unconfigured": "configure", "inactive": "activate"}.get(self._state)
+        now = time.monotonic()
+        if step is None or self._state != self._waited_for[0]:
+            self._waited_for = self._state, now
+        elif now - self._waited_for[1] > _WAITING:
+            self._waited_for = self._state, now
+            name = self.get_fully_qualified_name()
+            self.get_logger().info(f"{self._state}: waiting for {step}; ros2 lifecycle set {name} {step}")
 
     def _report_status(self) -> None:
         self._reporter.publish_status(self._situation())

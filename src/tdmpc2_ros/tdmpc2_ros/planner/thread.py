@@ -93,15 +93,17 @@ class ControlThread:
         statistics = self._statistics
         statistics.ticks += 1
         decision = self._decider.decide(now, started, self.estop, self._unheard())
+        # periods of a hold, and those in which nobody listens, go without by intent
+        if statistics.commands and self.mode not in ("hold", "no_controller"):
+            statistics.missed += tick.missed
+        if decision.stale:
+            statistics.without_sensors(decision.stale)
         if decision.targets is not None:
             self._output.publish(decision.targets, still=decision.mode in ("hold", "estop"))
             latency = self._age(decision.stamp)
             if decision.mode in ("plan", "replay", "policy"):
-                # periods of a hold, and those in which nobody listens, go without by intent
-                if statistics.commands and self.mode not in ("hold", "no_controller"):
-                    statistics.missed += tick.missed
                 statistics.command(started, latency, decision.planning)
-                statistics.late_plans += bool(decision.reason)
+                statistics.late_plans += bool(decision.reason) and not decision.stale
                 self._publish_latency(latency, decision.planning)
             statistics.ended_by[decision.ended_by] += 1
             statistics.interventions.update(decision.interventions)
@@ -121,6 +123,8 @@ class ControlThread:
         before, self.mode, self.reason = self.mode, decision.mode, decision.reason
         if before != decision.mode:
             self._notify()
+            if decision.mode == "hold" and decision.reason != NO_GOAL:
+                self._statistics.held(decision.reason)
         log = self._node.get_logger()
         if before in ("hold", "estop", "idle", "no_controller") and decision.mode in ("plan", "policy"):
             log.info(f"planning: {decision.mode}")

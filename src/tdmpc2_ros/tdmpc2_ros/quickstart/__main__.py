@@ -11,21 +11,21 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from tdmpc2_core.doctor import machine
 from tdmpc2_core.envs.robot import film
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import write_json
-from tdmpc2_ros.quickstart.options import Options, parse
+from tdmpc2_core.files import claimed, write_json
+from tdmpc2_ros.quickstart.options import RESULTS, Options, parse
 from tdmpc2_ros.quickstart.processes import ChildDied, Children, own_domain
 from tdmpc2_ros.quickstart.report import comparison, table
 
 if TYPE_CHECKING:
     from tdmpc2_ros.quickstart.trial import Trial
 
-_RESULTS = "results.json"
 _OF_ONE = ("planner.json", "motion.npz", "video.mp4", "picture.png")
 
 
@@ -46,17 +46,26 @@ def _execute(options: Options, children: Children) -> tuple[list[Trial], dict[st
             trial.start_nodes()
         for trial in trials:
             trial.activate()
+        _remove_former(options)
         before = {child.name: child.cpu_seconds() or 0.0 for child in children.all}
+        begin = time.monotonic()
         drive(trials, options.course.seconds)
+        lasted = time.monotonic() - begin
         spent = {child.name: (child.cpu_seconds() or 0.0) - before[child.name] for child in children.all}
         usage = {
-            "cpu_share_of_one_core": {name: s / options.course.seconds for name, s in spent.items()},
+            "cpu_share_of_one_core": {name: s / lasted for name, s in spent.items()},
             "realtime_priority": {child.name: child.realtime() for child in children.all},
         }
         for trial in trials:
             trial.stop_planner()
         children.stop(*children.all)
     return trials, usage
+
+
+def _remove_former(options: Options) -> None:
+    """An earlier run's results must not pass for this one's, which runs now that everything has started."""
+    for name in (RESULTS, *(_OF_ONE if options.robots == 1 else ())):
+        (options.out / name).unlink(missing_ok=True)
 
 
 def _finish(options: Options, trials: list[Trial], usage: dict[str, Any]) -> bool:
@@ -72,13 +81,14 @@ def _finish(options: Options, trials: list[Trial], usage: dict[str, Any]) -> boo
     }
     if options.robots == 1:
         ((name, score),) = scores.items()
-        print(table(score, results[name]["planner"], results[name]["planner_memory_mb"]))
+        one = results[name]
+        print(table(score, one["planner"], one["simulation"], one["planner_memory_mb"]))
         content |= results[name]
     else:
         print(comparison(scores))
         content["robots"] = {name: one["score"] | one for name, one in results.items()}
-    write_json(options.out / _RESULTS, content | usage | {"machine": machine()})
-    _say(f"results: {options.out / _RESULTS}")
+    write_json(options.out / RESULTS, content | usage | {"machine": machine()})
+    _say(f"results: {options.out / RESULTS}")
     if options.record:
         _say(f"bag: {options.record}")
     if options.video and options.robots == 1:
@@ -97,10 +107,7 @@ def _run(options: Options) -> int:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
-    # an earlier run's results must not pass for this one's
-    for name in (_RESULTS, *(_OF_ONE if options.robots == 1 else ())):
-        (options.out / name).unlink(missing_ok=True)
-    with own_domain() as domain, Children(options.out) as children:
+    with claimed(options.out, "--out"), own_domain() as domain, Children(options.out) as children:
         os.environ["ROS_DOMAIN_ID"] = str(domain)
         robots = f"{options.robots} x {options.embodiment.name}".removeprefix("1 x ")
         _say(f"{robots}, {options.model}; ROS_DOMAIN_ID={domain}, logs in {options.out}")

@@ -14,6 +14,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
@@ -24,10 +25,9 @@ from tdmpc2_core.scoring.walking import FallCounter, Motion
 from tdmpc2_ros import qos
 from tdmpc2_ros.messages import pose_message, twist_message
 
-_LIVE = 5  # every how many samples of odometry the live line is made: 100 Hz to 20 Hz
+_LIVE_PERIOD = 0.05  # s between the samples of odometry that the live line is made of
 _CYCLE = 10  # live samples over which the distance is measured, so that sway within a gait cycle is left out
-_DECIMATION = 2  # of the joint states that are kept for the film: 100 Hz to 50 Hz
-
+_FILM_PERIOD = 0.02  # s between the joint states that are kept for the film
 
 _TOOL = "simulator/tool_pose"
 _ODOMETRY = "simulator/floating_base_state"
@@ -36,13 +36,19 @@ _ODOMETRY = "simulator/floating_base_state"
 class Operator(Node):
     """Callbacks collect, mostly undecoded to leave the processor to others; `spin` serves them."""
 
-    def __init__(self, embodiment: Embodiment, idle: Callable[[], None], namespace: str = "") -> None:
-        super().__init__("quickstart", namespace=namespace)
+    def __init__(
+        self, embodiment: Embodiment, idle: Callable[[], None], namespace: str = "", simulated: bool = False
+    ) -> None:
+        clock = ["--ros-args", "-r", f"/clock:=/{namespace}/clock"] if namespace else []
+        overrides = [Parameter("use_sim_time", value=simulated)]
+        super().__init__("quickstart", namespace=namespace, cli_args=clock, parameter_overrides=overrides)
         self.embodiment, self._idle = embodiment, idle
         self.falls = FallCounter(embodiment)
         self.latency: dict[str, str] = {}
+        self.simulation: dict[str, str] = {}  # the newest diagnostics of the simulation
         self.commands = 0  # received from the planner
         self._odometry: list[bytes] = []
+        self._live_due = self._film_due = 0.0  # s of the node clock
         self._path: list[tuple[float, float]] = []  # m, seen from above, at the live rate
         self._newest: BaseState | None = None  # at the live rate
         self._joints: list[bytes] = []
@@ -50,6 +56,7 @@ class Operator(Node):
         self.recording = False
         self.walked = 0.0  # m, path of the base
         self._tool: list[bytes] = []
+        self._nodes = f"{namespace}/" if namespace else ""
         self._sent: tuple[float, ...] = ()
         self._cmd_vel = self._goal = None
         if embodiment.pose_command:
@@ -72,13 +79,17 @@ class Operator(Node):
 
     def _on_joints(self, data: bytes) -> None:
         self._joint_count += 1
-        if self.recording and self._joint_count % _DECIMATION == 0:
+        now = self.now()
+        if self.recording and now >= self._film_due:
+            self._film_due = now + 0.9 * _FILM_PERIOD
             self._joints.append(data)
 
     def _on_odometry(self, data: bytes) -> None:
         self._odometry.append(data)
-        if len(self._odometry) % _LIVE and self._newest:
+        now = self.now()
+        if now < self._live_due and self._newest:
             return
+        self._live_due = now + 0.9 * _LIVE_PERIOD
         self._newest = base = _base(data)
         if self.recording:
             x, y, height = base.position
@@ -89,7 +100,9 @@ class Operator(Node):
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if status.name.startswith("planner"):
+            if status.name.startswith(self._nodes + "mujoco_sim"):
+                self.simulation = {item.key: item.value for item in status.values}
+            if status.name.startswith(self._nodes + "planner"):
                 self.latency = {
                     item.key: item.value for item in status.values if item.key.startswith("latency")
                 }
@@ -136,6 +149,12 @@ class Operator(Node):
     def ready(self) -> bool:
         """Whether the simulation sends its state."""
         return self._newest is not None and self._joint_count > 0
+
+    def discovery(self) -> str:
+        """Why nothing comes of a simulation that runs: empty where DDS has found its topics."""
+        if self.count_publishers("joint_states"):
+            return ""
+        return "DDS finds no publisher of joint_states; check firewall, RMW_IMPLEMENTATION, DDS profiles"
 
     @property
     def speed(self) -> float:

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tdmpc2_core.errors import CommandLine, UserError
-from tdmpc2_core.files import check_writable, shipped_bundle
+from tdmpc2_core.files import free_folder, shipped_bundle
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.scoring.course import Course, ReachCourse
 from tdmpc2_ros.naming import MAX_ROBOTS
+
+RESULTS = "results.json"
+"""What a run leaves in its folder, whatever came of it."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,11 @@ class Options:
     view: bool
     video: bool
     robots: int
+    real_time: bool
 
 
 def parse(arguments: list[str] | None) -> Options:
-    """Options from the command line; makes the output folder.
+    """Options from the command line; nothing is written.
 
     Raises:
         UserError: an option is unknown or out of range, or a robot, model or folder is of no use.
@@ -65,7 +69,7 @@ def parse(arguments: list[str] | None) -> Options:
         embodiment=embodiment,
         course=course,
         model=model.resolve(),
-        out=_writable(given.out or Path("runs/quickstart") / embodiment.name),
+        out=(given.out or free_folder(Path("runs/quickstart") / embodiment.name, RESULTS)).resolve(),
         record=given.record and given.record.resolve(),
         seed=given.seed,
         planner=given.planner,
@@ -74,6 +78,7 @@ def parse(arguments: list[str] | None) -> Options:
         view=given.view,
         video=not given.no_video,
         robots=given.robots,
+        real_time=given.real_time,
     )
 
 
@@ -95,7 +100,7 @@ def _parser() -> CommandLine:
         "--output",
         type=Path,
         metavar="DIR",
-        help="results and logs (default: runs/quickstart/ROBOT)",
+        help="results and logs (default: runs/quickstart/ROBOT; ROBOT-2, ... where that holds results)",
     )
     parser.add_argument(
         "--model", type=Path, help="checkpoint bundle (default: the one shipped for the robot)"
@@ -122,12 +127,12 @@ def _parser() -> CommandLine:
     parser.add_argument(
         "--randomise", action="store_true", help="draw friction, mass and gains from the seed"
     )
+    parser.add_argument(
+        "--real-time",
+        action="store_true",
+        help="simulated time does not wait for a planner that this machine runs too slowly",
+    )
     parser.add_argument("--record", type=Path, metavar="DIR", help="write a rosbag2 into this new folder")
     parser.add_argument("--view", action="store_true", help="open MuJoCo's viewer, where there is a display")
     parser.add_argument("--no-video", action="store_true", help="render neither film nor picture")
     return parser
-
-
-def _writable(folder: Path) -> Path:
-    check_writable(folder / "results.json", "--out")
-    return folder.resolve()

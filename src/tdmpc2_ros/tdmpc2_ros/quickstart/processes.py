@@ -41,7 +41,7 @@ class Child:
         self.name = f"{namespace}_{name}" if namespace else name
         self.log = folder / f"{self.name}.log"
         given = ros_arguments(parameters)
-        given += ["-r", f"__ns:=/{namespace}"] if namespace else []
+        given += ["-r", f"__ns:=/{namespace}", "-r", f"/clock:=/{namespace}/clock"] if namespace else []
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RCUTILS_LOGGING_BUFFERED_STREAM": "0"}
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(

@@ -39,13 +39,21 @@ class LiveLine:
         self._width = 0
 
 
-def table(score: WalkScore | ReachScore, planner: dict[str, Any], memory: float | None) -> str:
-    """The results as text."""
+def table(
+    score: WalkScore | ReachScore,
+    planner: Mapping[str, Any],
+    simulation: Mapping[str, Any],
+    memory: float | None,
+) -> str:
+    """The results as text: `planner` is its own report, `simulation` how simulated time went."""
     latency = planner.get("latency_ms") or {}
     rows = [
         *score.rows(),
         ("planning latency", f"p50 {_number(latency.get('p50'))} ms, p99 {_number(latency.get('p99'))} ms"),
         ("commands", f"{_number(planner.get('commands'))} sent, {_number(planner.get('missed'))} missed"),
+        ("holds", _holds(planner)),
+        ("stale sensors", _stale(planner)),
+        ("simulated time", pace(simulation)),
         ("planner memory", f"{_number(memory)} MB"),
         ("result", verdict(score)),
     ]
@@ -56,6 +64,32 @@ def table(score: WalkScore | ReachScore, planner: dict[str, Any], memory: float 
 def verdict(score: WalkScore | ReachScore) -> str:
     """Passed, or what is wrong."""
     return "passed" if score.followed else "failed: " + ", ".join(score.problems())
+
+
+def pace(simulation: Mapping[str, Any]) -> str:
+    """How simulated time went beside real time, in one line."""
+    text = f"{simulation['real_time_factor']:.2f} of real time"
+    if not simulation["lock_step"]:
+        return text
+    if not simulation.get("waits"):
+        return f"{text}, never waited for the planner"
+    text += (
+        f", waited {simulation['waits']:.0f} times, {simulation['waited_s']:.1f} s, for the planner's answer"
+    )
+    if simulation.get("unanswered"):
+        text += f"; {simulation['unanswered']:.0f} samples had none"
+    return text
+
+
+def _holds(planner: Mapping[str, Any]) -> str:
+    causes = planner.get("hold_causes") or {}
+    counted = "; ".join(f"{cause} ({number}x)" for cause, number in causes.items())
+    return f"{_number(planner.get('holds'))}{': ' if counted else ''}{counted}"
+
+
+def _stale(planner: Mapping[str, Any]) -> str:
+    texts = [f"{one['last']} ({one['ticks']}x)" for one in (planner.get("stale") or {}).values()]
+    return f"{_number(planner.get('stale_ticks'))} decisions{': ' if texts else ''}{'; '.join(texts)}"
 
 
 def _number(value: float | None) -> str:

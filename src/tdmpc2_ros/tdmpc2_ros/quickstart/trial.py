@@ -20,6 +20,7 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.scoring.course import Course, ReachCourse
 from tdmpc2_core.scoring.reaching import ReachScore, score_reach
 from tdmpc2_core.scoring.walking import WalkScore, score_walk
+from tdmpc2_ros.doctor.checks import loopback
 from tdmpc2_ros.naming import robot_name
 from tdmpc2_ros.quickstart.operator import Operator
 from tdmpc2_ros.quickstart.options import Options
@@ -28,6 +29,8 @@ from tdmpc2_ros.quickstart.report import LiveLine, verdict
 
 _START_SECONDS, _CONFIGURE_SECONDS = 30.0, 90.0  # of one robot; twice as long where several start at once
 _COMMAND_PERIOD = 0.05  # s: cmd_vel at 20 Hz
+_PATIENT_MS = 300.0  # search time per decision where simulated time waits: the budget ends the search
+_STANDSTILL = 30.0  # s without progress of simulated time after which the run is given up
 
 
 class Trial:
@@ -43,12 +46,14 @@ class Trial:
         self.course: Course | ReachCourse = options.course
         if number:
             self.course = Course(options.embodiment, options.course.seconds, mirrored=number % 2 == 0)
-        self.operator = Operator(options.embodiment, children.check, self.name)
+        self.operator = Operator(options.embodiment, children.check, self.name, not options.real_time)
         self._patience = 2.0 if number else 1.0
         self._seed = options.seed + max(0, number - 1)
         self._report = options.out / f"{self.name or 'planner'}.json"
         self._planner: Child | None = None
         self._start = 0.0  # node clock at the beginning of the course, s
+        self._begin = 0.0  # steady clock then, s
+        self._factor = 1.0  # simulated s per s, over the course
         self._memory: float | None = None  # MB, most that the planner took
 
     def start_nodes(self) -> None:
@@ -56,14 +61,20 @@ class Trial:
         options, robot = self._options, str(self._options.embodiment.directory)
         simulation = {"robot": robot, "seed": self._seed, "reset_noise": True}
         simulation |= {"randomise": options.randomise, "view": options.view}
+        if not options.real_time:
+            rate = options.embodiment.control_rate
+            simulation |= {"lock_step": True, "publish_clock": True, "sensor_rate": rate}
         self._children.start("mujoco_sim", "tdmpc2_ros.simulator.node", simulation, self.name)
         parameters = {"model": str(options.model), "robot": robot, "seed": self._seed}
         parameters |= {"method": options.planner, "report": str(self._report)}
         if options.deadline_ms is not None:
             parameters["deadline_ms"] = options.deadline_ms
+        elif not options.real_time:
+            parameters["deadline_ms"] = _PATIENT_MS
+        parameters["use_sim_time"] = not options.real_time
         self._planner = self._children.start("planner", "tdmpc2_ros.planner.node", parameters, self.name)
         if options.record:
-            output = {"output": str(options.record)}
+            output = {"output": str(options.record), "use_sim_time": not options.real_time}
             self._children.start("recorder", "tdmpc2_ros.recorder.node", output, self.name)
 
     def activate(self) -> None:
@@ -74,7 +85,8 @@ class Trial:
         if not operator.wait(operator.ready, start):
             simulation = f"{self.name}_mujoco_sim".lstrip("_")
             out = self._options.out
-            raise ChildDied(f"{simulation} sends nothing after {start:g} s; see its log in {out}")
+            cause = loopback() or operator.discovery() or f"see its log in {out}"
+            raise ChildDied(f"{simulation} sends nothing after {start:g} s: {cause}")
         for transition, name, limit in (
             (Transition.TRANSITION_CONFIGURE, "configure", configure),
             (Transition.TRANSITION_ACTIVATE, "activate", start),
@@ -91,11 +103,28 @@ class Trial:
     def begin(self) -> None:
         """The course starts now."""
         self._start, self.operator.recording = self.operator.now(), True
+        self._begin = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the beginning of the course, on the clock that the robot lives by."""
+        return self.operator.now() - self._start
 
     def end(self) -> None:
         """The course is over; what is still on its way is served."""
+        self._factor = self.elapsed / (time.monotonic() - self._begin)
         self.operator.spin(0.1)
         self.operator.recording = False
+
+    @property
+    def simulation(self) -> dict[str, Any]:
+        """How simulated time went: share of real time, and what it waited for."""
+        waits = {
+            name.removeprefix("lock_step_"): float(value)
+            for name, value in self.operator.simulation.items()
+            if name.startswith("lock_step_")
+        }
+        return {"lock_step": not self._options.real_time, "real_time_factor": self._factor, **waits}
 
     def stop_planner(self) -> None:
         """End the planner, which then writes its report; before the simulation, which it would miss."""
@@ -117,6 +146,7 @@ class Trial:
             "score": score.to_dict(),
             "verdict": verdict(score),
             "planner": planner,
+            "simulation": self.simulation,
             "planner_memory_mb": self._memory,
         }
 
@@ -177,12 +207,17 @@ class Trial:
 
 def drive(trials: Sequence[Trial], seconds: float) -> None:
     """Take all robots through their courses at once. Raises what the operators' idle calls raise."""
-    live, begin, tick = LiveLine(), time.monotonic(), 0
+    live, tick, begin = LiveLine(), 0, time.monotonic()
     for trial in trials:
         trial.begin()
-    while (elapsed := time.monotonic() - begin) < seconds:
+    slowest, moved = 0.0, begin
+    while (elapsed := min(trial.elapsed for trial in trials)) < seconds:
+        if elapsed > slowest:
+            slowest, moved = elapsed, time.monotonic()
+        elif time.monotonic() - moved > _STANDSTILL:
+            raise ChildDied(f"simulated time stands still at {elapsed:.2f} s of the course; see the logs")
         for trial in trials:
-            trial.operator.command(trial.course.at(elapsed).command)
+            trial.operator.command(trial.course.at(trial.elapsed).command)
         if len(trials) == 1:
             live.show(trials[0].in_words(elapsed))
         else:

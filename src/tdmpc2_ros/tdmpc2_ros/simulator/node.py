@@ -16,18 +16,27 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.config import setting
-from tdmpc2_core.envs.robot.realtime import Pacer, RobotOptions, SimulatedRobot, TimeoutAction, Viewer
+from tdmpc2_core.envs.robot.realtime import (
+    LockStep,
+    Pacer,
+    RobotOptions,
+    SimulatedRobot,
+    TimeoutAction,
+    Viewer,
+)
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_ros import qos
@@ -58,6 +67,11 @@ class SimulationParameters:
         high=100.0,
         why="simulated seconds per second, 0 for as fast as possible; other than 1 needs publish_clock",
     )
+    lock_step: bool = setting(
+        False,
+        why="simulated time waits for the answer to each sample, once commands have come; needs "
+        "publish_clock and the robot's control rate as sensor_rate",
+    )
     sensor_noise: bool = setting(True, why="add the noise of the robot's observation terms to the sensors")
     randomise: bool = setting(False, why="draw friction, mass and gains in the robot's ranges at every reset")
     reset_noise: bool = setting(False, why="start with the robot's reset noise and a random heading")
@@ -80,6 +94,8 @@ class SimulationParameters:
             raise ValueError(
                 "real_time_factor other than 1 needs publish_clock, as stamps must follow the clock"
             )
+        if self.lock_step and not self.publish_clock:
+            raise ValueError("lock_step needs publish_clock, as the clock must wait too")
 
     def load_embodiment(self) -> Embodiment:
         """The robot, checked against the sensor rate. Raises UserError."""
@@ -91,6 +107,11 @@ class SimulationParameters:
                 f"parameters of mujoco_sim: sensor_rate is {self.sensor_rate:g} Hz; for {embodiment.name} "
                 f"it must be a multiple of {embodiment.control_rate:g} Hz, "
                 f"at most {embodiment.physics_rate:g} Hz"
+            )
+        if self.lock_step and round(steps) != 1:
+            raise UserError(
+                f"parameters of mujoco_sim: sensor_rate is {self.sensor_rate:g} Hz; lock_step needs "
+                f"{embodiment.name}'s control rate, {embodiment.control_rate:g} Hz: one answer to each sample"
             )
         return embodiment
 
@@ -109,6 +130,9 @@ class SimulationParameters:
 _TRAJECTORY = "joint_trajectory_controller/joint_trajectory"
 _FORWARD = "forward_position_controller/commands"
 _WARN_PERIOD = 1.0  # s between two warnings of the same text
+_LAG = 0.6  # control periods from sample to answer under lock_step: the planner's deadline at 50 Hz
+_AGAIN = 0.1  # s after which a sample that is waited for is sent again: sensors and /clock are best effort
+_LISTEN = 0.02  # s between looks for a stop while simulated time waits
 
 
 class MujocoSim(Node):
@@ -121,6 +145,9 @@ class MujocoSim(Node):
         self.robot = SimulatedRobot(robot, self.settings.robot_options, self.settings.seed)
         self.embodiment = prefixed(robot, self.settings.prefix)
         self.pacer = Pacer(self.embodiment.physics_rate, self.settings.real_time_factor, time.monotonic())
+        self.gate = LockStep(_LAG / robot.control_rate) if self.settings.lock_step else None
+        self._sample: list[tuple[Publisher, Any]] = []
+        self._send_again = 0.0  # steady s
         self._steps = 0
         self._refused = 0
         self._warned: dict[str, float] = {}
@@ -155,12 +182,18 @@ class MujocoSim(Node):
             self.robot.play(read_trajectory(message, self.embodiment, self._now()))
         except CommandError as error:
             self._refuse(error)
+        self._answered()
 
     def _on_forward(self, message: Float64MultiArray) -> None:
         try:
             self.robot.jump(read_forward_command(message, self.embodiment))
         except CommandError as error:
             self._refuse(error)
+        self._answered()
+
+    def _answered(self) -> None:
+        if self.gate is not None:
+            self.gate.answer()
 
     def _refuse(self, error: CommandError) -> None:
         self._refused += 1
@@ -196,6 +229,9 @@ class MujocoSim(Node):
         text = "; ".join(texts) or "follows commands"
         values = {"real_time_factor": factor, "time": f"{self.robot.time:.2f}"}
         values["commands refused"] = self._refused
+        if self.gate is not None:
+            values |= {"lock_step_waits": self.gate.waits, "lock_step_waited_s": round(self.gate.waited, 2)}
+            values["lock_step_unanswered"] = self.gate.unanswered
         stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(diagnostic_message(stamp, name, self.embodiment.name, level, text, values))
 
@@ -208,20 +244,41 @@ class MujocoSim(Node):
         """Make the physics steps that are due, and publish where a sensor sample falls on one."""
         share = self.settings.sensor_rate / self.embodiment.physics_rate
         for _ in range(self.pacer.due(time.monotonic())):
+            if self._waits():
+                return
             self.robot.step()
             self.pacer.made()
             self._steps += 1
             if int(self._steps * share + 1e-6) > int((self._steps - 1) * share + 1e-6):
                 self._publish()
 
+    def _waits(self) -> bool:
+        """Whether simulated time stands until a command answers the newest sample; then sleeps a little."""
+        now = time.monotonic()
+        if self.gate is None or not self.gate.blocked(self.robot.time, now):
+            return False
+        if now >= self._send_again:
+            self._send_sample()
+        self.gate.wait(_LISTEN)
+        return True
+
+    def _send_sample(self) -> None:
+        for publisher, message in self._sample:
+            publisher.publish(message)
+        self._send_again = time.monotonic() + _AGAIN
+
     def _publish(self) -> None:
         late = 0.0 if self._clock_publisher else self.pacer.lateness(time.monotonic())
         stamp = self._now() - late
         m = self.robot.measure()
+        if self.gate is not None:
+            self.gate.ask(self.robot.time)
+        self._sample.clear()
         if self._clock_publisher:
-            self._clock_publisher.publish(Clock(clock=to_time(stamp)))
+            self._sample.append((self._clock_publisher, Clock(clock=to_time(stamp))))
         for source, (publisher, encode) in self._sensors.items():
-            publisher.publish(encode(stamp, m.readings[source]))
+            self._sample.append((publisher, encode(stamp, m.readings[source])))
+        self._send_sample()
         if self._tool and m.tool is not None:
             self._tool.publish(pose_message(stamp, self.embodiment.base_frame, m.tool))
         self._odometry.publish(

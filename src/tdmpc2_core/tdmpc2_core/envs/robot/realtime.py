@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 _STAND_SECONDS = 0.1  # ramp to the default pose; slower ones let a robot caught in mid stride tip over
 _MAX_LAG = 0.1  # s of delay that is caught up; more is given up, and the real-time factor shows it
 _BURST = 5  # steps made at once while catching up, so that commands and stops are still heard
+_UNANSWERED = 3  # samples without an answer after which nobody is taken to listen
 _PICTURE_PERIOD = 1.0 / 30.0  # s between two pictures of the window
 TimeoutAction = Literal["auto", "hold", "stand"]
 
@@ -199,6 +200,63 @@ class Pacer:
         result = (self._total - self._report_steps) * self._step_seconds / elapsed
         self._report_time, self._report_steps = now, self._total
         return result
+
+
+class LockStep:
+    """Lets simulated time wait for the controller, so that a slow machine slows the clock and not the robot.
+
+    A sample asks for an answer; until it comes, simulated time goes on by `lag` at most. Waiting begins with
+    the first answer and ends, until the next one, where `_UNANSWERED` samples in a row had none for
+    `patience` each: a dead controller is then a silent one, as on the robot.
+
+    Args:
+        lag: s of simulated time from a sample to its answer, at most.
+        patience: s to wait for one answer.
+    """
+
+    def __init__(self, lag: float, patience: float = 1.0) -> None:
+        self._lag, self._patience = lag, patience
+        self._came = threading.Event()
+        self._following = False
+        self._asked: float | None = None  # simulated s of the sample without an answer
+        self._since: float | None = None  # steady s at which waiting for it began
+        self._in_a_row = 0
+        self.waits = self.unanswered = 0
+        self.waited = 0.0  # s
+
+    def ask(self, time: float) -> None:
+        """A sample went out at simulated `time`, s."""
+        self._came.clear()
+        self._asked = time if self._following else None
+
+    def answer(self) -> None:
+        """A command came. From any thread."""
+        self._following, self._in_a_row = True, 0
+        self._came.set()
+
+    def blocked(self, time: float, now: float) -> bool:
+        """Whether simulated time stands at `time`, s; `now` is the instant of `time.monotonic`."""
+        if self._asked is None or time < self._asked + self._lag - 1e-9:
+            return False
+        if self._since is None and not self._came.is_set():
+            self._since, self.waits = now, self.waits + 1
+        given_up = self._since is not None and now - self._since > self._patience
+        if self._came.is_set() or given_up:
+            self._go_on(now)
+        return self._asked is not None
+
+    def _go_on(self, now: float) -> None:
+        if not self._came.is_set():
+            self.unanswered += 1
+            self._in_a_row += 1
+            self._following = self._in_a_row < _UNANSWERED
+        if self._since is not None:
+            self.waited += now - self._since
+        self._asked = self._since = None
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until an answer comes, at most `seconds`."""
+        self._came.wait(seconds)
 
 
 class Viewer:
