@@ -121,14 +121,14 @@ def test_ring_keeps_the_last_minutes_and_save_keeps_them_for_good(tmp_path):
     with domain() as own:
         settings = own.node.create_publisher(String, "planner/settings", qos.LATCHED)
         settings.publish(String(data="{}"))
-        process = _publish(own, bag, 450, ring_minutes=0.02)
+        process = _publish(own, bag, 450, ring_minutes=0.05)
         answer = own.call("/recorder/save", Trigger)
         assert answer.success, answer.message
         (saved,) = tmp_path.glob("bag_saved_*")
         _, rows = _count(saved, "/joint_states")
         stamps = [row.header.stamp.sec for row in rows]
         assert stamps == list(range(stamps[0], 450)), "a gap"
-        assert 120 <= len(stamps) <= 250, "1.2 s at 100 Hz, and what a file holds beyond"
+        assert 250 <= len(stamps) < 430, "3 s at 100 Hz, and what a file holds beyond"
         assert _count(saved, "/planner/settings")[0] >= 1, "latched before the ring's first file began"
         before = {path.name: path.stat().st_size for path in saved.iterdir()}
         assert process.stop(signal.SIGINT) == 0, process.log

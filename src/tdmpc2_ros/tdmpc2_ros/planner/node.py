@@ -45,6 +45,7 @@ class PlannerNode(LifecycleNode):
         super().__init__("planner")
         self.parameters = Parameters(self, PlannerParameters, DYNAMIC)
         self._slot = ModelSlot(self)
+        self.parameters.check_changes(self._slot.check)
         self.parameters.on_change(self._slot.retune)
         self._slot.retune(self.parameters.values)
         self.cause, self.statistics = StopCause(), Statistics()
@@ -85,7 +86,7 @@ class PlannerNode(LifecycleNode):
         self._sensors = SensorInput(self, robot, values.cmd_vel_stamped)
         if robot.pose_command:
             self._goals = GoalInput(self, agent.embodiment, robot.base_frame, self.now, self._sensors)
-        self._output = CommandOutput(self, values.output, robot)
+        self._output = CommandOutput(self, values.output, robot, values.shadow)
         self._controllers = ControllerWatch(self, self._output.controller)
         if calibration:
             self.get_logger().info(f"calibrated: {calibration}")
@@ -128,7 +129,7 @@ class PlannerNode(LifecycleNode):
                 telemetry=slot.telemetry,
                 changed=self._mode_changed.trigger,
                 age=self._sensors.latency,
-                unheard=self._controllers.problem,
+                unheard=(lambda: "") if self.parameters.values.shadow else self._controllers.problem,
             )
             self._sensors.fresh = ticker.arrived
             slot.thread.start()
@@ -222,6 +223,8 @@ class PlannerNode(LifecycleNode):
             deadline=slot.options.deadline,
             thread=slot.thread,
             embodiment=slot.robot,
+            shadow=self.parameters.values.shadow,
+            bundle=slot.bundle,
             model=slot.path or self.parameters.values.model,
             task=slot.task,
             stale=stale,
