@@ -52,7 +52,7 @@ class Parameters(Generic[T]):
         self._listeners.append(listener)
 
     def check_changes(self, check: Callable[[T], None]) -> None:
-        """Call `check` with all values before each change is accepted; a UserError of it refuses the change."""
+        """Call `check` with all values before a change is accepted; a UserError of it refuses the change."""
         self._checks.append(check)
 
     def _change(self, parameters: list[Parameter]) -> SetParametersResult:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from rclpy.node import Node
 
-from tdmpc2_core.checkpoint.manifest import content_digest
 from tdmpc2_core.config import setting
 from tdmpc2_core.control.decision import DecisionOptions, Successor
 from tdmpc2_core.control.trust import TrustLimits
@@ -180,6 +179,12 @@ def task_index(agent: Agent, name: str) -> int | None:
     return agent.tasks.index(name)
 
 
+def _digest(path: str) -> str:
+    from tdmpc2_core.checkpoint.manifest import content_digest  # here: its package imports torch
+
+    return content_digest(path)
+
+
 def warm_up(agent: Agent) -> None:
     """Plan a few times, so that the first tick on the robot takes no longer than later ones."""
     assert agent.embodiment is not None
@@ -256,7 +261,7 @@ class ModelSlot:
             own = agent.planner_config.costs
             apply_costs(agent, values, own)
             self.agent, self.path, self._own_costs = agent, values.model, own
-            self.bundle = content_digest(values.model)
+            self.bundle = _digest(values.model)
             self.telemetry = Telemetry(self._node, agent, names, self.options)
             self.retune(values)
 
@@ -268,7 +273,7 @@ class ModelSlot:
             self.agent, self.telemetry, self.path, self.bundle = None, None, "", ""
 
     def check(self, values: PlannerParameters) -> None:
-        """Weigh the costs of new parameters from the next plan on. Raises UserError where it cannot be done."""
+        """Weigh the costs of new parameters from the next plan on. Raises UserError where that cannot be."""
         with self.lock:
             if self.agent is not None and self._own_costs is not None:
                 apply_costs(self.agent, values, self._own_costs)
@@ -293,7 +298,7 @@ class ModelSlot:
             own = successor.agent.planner_config.costs
             apply_costs(successor.agent, values, own)
             self.agent, self.path, self._own_costs = successor.agent, path, own
-            self.bundle = content_digest(path)
+            self.bundle = _digest(path)
             self.telemetry.follow(successor.agent)
             if self.thread is not None:
                 self.thread.succeed(successor)

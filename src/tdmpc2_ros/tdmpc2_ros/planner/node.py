@@ -7,18 +7,22 @@ deactivate: publish the safe action (the robot held where it is), then stop.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from tdmpc2_core.config import to_mapping
 from tdmpc2_core.control.decision import Decider
 from tdmpc2_core.control.statistics import Statistics, StopCause, resident_megabytes
 from tdmpc2_core.control.ticker import Ticker
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.files import check_writable, write_json
+from tdmpc2_ros import qos
 from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.planner.controllers import ControllerWatch
@@ -47,6 +51,9 @@ class PlannerNode(LifecycleNode):
         self._slot = ModelSlot(self)
         self.parameters.check_changes(self._slot.check)
         self.parameters.on_change(self._slot.retune)
+        self._settings = self.create_publisher(String, "~/settings", qos.LATCHED)
+        self.parameters.on_change(self._tell_settings)
+        self._tell_settings(self.parameters.values)
         self._slot.retune(self.parameters.values)
         self.cause, self.statistics = StopCause(), Statistics()
         self._sensors: SensorInput | None = None
@@ -67,6 +74,10 @@ class PlannerNode(LifecycleNode):
         """The clock of sensors' stamps, s: system time, or /clock with use_sim_time."""
         sensors = self._sensors
         return sensors.now() if sensors is not None else self.get_clock().now().nanoseconds * 1e-9
+
+    def _tell_settings(self, values: PlannerParameters) -> None:
+        """~/settings, so that a bag says what the planner was set to."""
+        self._settings.publish(String(data=json.dumps(to_mapping(values))))
 
     # ---- lifecycle ----
 
