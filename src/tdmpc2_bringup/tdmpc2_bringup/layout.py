@@ -159,6 +159,7 @@ def _planner(robot: RobotFiles, sim_time: bool) -> NodeSpec:
         "prefix": robot.prefix,
         "output": "forward_position" if forward else "joint_trajectory",
         "autostart": False,
+        "shadow": robot.settings.shadow,
         "use_sim_time": sim_time,
     }
     return _our_node(robot, "planner", parameters, role="planner", remappings=_remappings(robot))

@@ -52,6 +52,7 @@ class Settings:
         "", why='sim:=none: parameters of the plug-in, "robot_ip=10.0.0.2 ..."'
     )
     autostart: Choice = setting("auto", why="bring the planner to active; auto: not on hardware")
+    shadow: bool = setting(False, why="true: the planner decides and publishes ~/plan, commands nothing")
     on_planner_exit: OnExit = setting(
         "respawn",
         why="when the planner ends by itself: respawn (started again, and brought to active as autostart "

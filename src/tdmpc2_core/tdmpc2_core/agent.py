@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -176,7 +176,7 @@ class Agent:
         self._prior = PolicyPlanner(self.model, self.planner_config, discount, generator)
 
     def set_costs(self, costs: Costs) -> None:
-        """Weigh these wishes against the return from the next plan on.
+        """Weigh these wishes against the return from the next plan on; a new seed and forks keep them.
 
         Raises:
             UserError: the agent has no robot, its model does not tell what a term reads, or its planner knows
@@ -186,6 +186,7 @@ class Agent:
             raise UserError("agent: costs at plan time are those of robots; this agent has none")
         wishes = PlanCosts(costs, self.model, self.embodiment)
         self.planner.set_costs(wishes if wishes.active else None)
+        self.planner_config = replace(self.planner_config, costs=costs)
 
     def reset(self) -> None:
         """Forget the previous plans of all robots."""
@@ -259,10 +260,11 @@ class Agent:
         """
         tasks = None if task is None else np.array([task])
         batch = self._plan(np.asarray(obs)[None], np.array([first]), evaluate, tasks, deadline)
-        actions, std = batch.mean[0].cpu().numpy().copy(), batch.std[0].cpu().numpy()
+        mean, std = batch.mean[0].cpu().numpy().copy(), batch.std[0].cpu().numpy()
+        actions = mean.copy()
         actions[0] = batch.action[0].cpu().numpy()
         value, dt = float(batch.value[0]), self.control_period
-        return Plan(actions, std, dt, now, value, batch.iterations, batch.ended_by)
+        return Plan(actions, std, dt, now, value, batch.iterations, batch.ended_by, mean)
 
     def _plan(
         self,

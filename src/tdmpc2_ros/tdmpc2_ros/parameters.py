@@ -35,6 +35,7 @@ class Parameters(Generic[T]):
     def __init__(self, node: Node, cls: type[T], dynamic: Collection[str] = ()) -> None:
         self._cls, self._where = cls, f"parameters of {node.get_name()}"
         self._listeners: list[Callable[[T], None]] = []
+        self._checks: list[Callable[[T], None]] = []
         values = {}
         for field in dataclasses.fields(cls):
             try:
@@ -59,11 +60,17 @@ class Parameters(Generic[T]):
         """Call `listener` with all values after each accepted change of a dynamic parameter."""
         self._listeners.append(listener)
 
+    def check_changes(self, check: Callable[[T], None]) -> None:
+        """Call `check` with all values before a change is accepted; a UserError of it refuses the change."""
+        self._checks.append(check)
+
     def _change(self, parameters: list[Parameter]) -> SetParametersResult:
         names = {field.name for field in dataclasses.fields(self._cls)}
         changes = {p.name: p.value for p in parameters if p.name in names}
         try:
             values = from_mapping(self._cls, {**to_mapping(self.values), **changes}, self._where)
+            for check in self._checks if changes else ():
+                check(values)
         except UserError as problem:
             return SetParametersResult(successful=False, reason=str(problem))
         if changes:

@@ -16,6 +16,8 @@ from processes import domain, wait_until
 from rosbags.highlevel import AnyReader
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
 
 from tdmpc2_ros import qos
 from tdmpc2_ros.messages import joint_state_message
@@ -33,9 +35,9 @@ def _count(bag: Path, topic: str) -> tuple[int, list]:
     return len(rows), rows
 
 
-def _publish(own, bag: Path, number: int, profile=qos.SENSOR_OUTPUT):
+def _publish(own, bag: Path, number: int, profile=qos.SENSOR_OUTPUT, **parameters):
     """Start a recorder, send `number` joint states and commands at 100 Hz."""
-    process = own.start(RECORDER, {"output": str(bag)})
+    process = own.start(RECORDER, {"output": str(bag), **parameters})
     joints = own.node.create_publisher(JointState, "joint_states", profile)
     command = own.node.create_publisher(Twist, "cmd_vel", qos.COMMAND)
     for publisher in (joints, command):
@@ -57,7 +59,7 @@ def _complete(stamps: list[int], last: int) -> bool:
 
 def test_bag_is_complete_after_sigint(tmp_path):
     with domain() as own:
-        process = _publish(own, tmp_path / "bag", 150)
+        process = _publish(own, tmp_path / "bag", 150, storage="sqlite3")
         time.sleep(0.3)
         assert process.stop(signal.SIGINT) == 0, process.log
     number, rows = _count(tmp_path / "bag", "/joint_states")
@@ -79,13 +81,58 @@ def test_bag_is_complete_after_sigint(tmp_path):
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_killed_recorder_keeps_all_but_the_last_second(tmp_path):
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_killed_recorder_keeps_all_but_the_last_second(tmp_path, storage):
     with domain() as own:
-        process = _publish(own, tmp_path / "bag", 350)
+        process = _publish(own, tmp_path / "bag", 250, storage=storage)
         process.send(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     number, _ = _count(tmp_path / "bag", "/joint_states")
-    assert 200 <= number <= 350
+    assert 100 <= number <= 250
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_full_disk_leaves_a_whole_bag_and_an_error(tmp_path, storage):
+    """The limit on the size of files stands for the disk: what is beyond is refused within a write."""
+    start = (
+        "import resource, sys\nfrom tdmpc2_ros.recorder.node import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))\nsys.exit(main())\n"
+    )
+    bag = tmp_path / "bag"
+    with domain() as own:
+        arguments = ["--ros-args", "-p", f"output:={bag}", "-p", f"storage:={storage}"]
+        process = own.run(["-c", start, *arguments])
+        joints = own.node.create_publisher(JointState, "joint_states", qos.SENSOR_OUTPUT)
+        wait_until(lambda: joints.get_subscription_count() > 0, 20.0, lambda: process.log)
+        names = [f"joint_{k}" for k in range(100)]
+        message = joint_state_message(1.0, names, [0.0] * 100, [0.0] * 100)
+        wait_until(lambda: joints.publish(message) or process.popen.poll() is not None, 20.0)
+        assert process.wait() == 2 and "[ERROR]" in process.log, process.log
+        assert "cannot be written any more" in process.log and "Traceback" not in process.log
+    number, _ = _count(bag, "/joint_states")
+    content = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    with AnyReader([bag]) as reader:
+        assert len(list(reader.messages())) == content["message_count"] >= number > 10
+    assert not list(bag.glob(".*"))
+
+
+def test_ring_keeps_the_last_minutes_and_save_keeps_them_for_good(tmp_path):
+    bag = tmp_path / "bag"
+    with domain() as own:
+        settings = own.node.create_publisher(String, "planner/settings", qos.LATCHED)
+        settings.publish(String(data="{}"))
+        process = _publish(own, bag, 450, ring_minutes=0.05)
+        answer = own.call("/recorder/save", Trigger)
+        assert answer.success, answer.message
+        (saved,) = tmp_path.glob("bag_saved_*")
+        _, rows = _count(saved, "/joint_states")
+        stamps = [row.header.stamp.sec for row in rows]
+        assert stamps == list(range(stamps[0], stamps[-1] + 1)), "a gap"
+        assert stamps[0] > 20 and len(stamps) > 100 and stamps[-1] > 400, "not the last 3 s at 100 Hz"
+        assert _count(saved, "/planner/settings")[0] >= 1, "latched before the ring's first file began"
+        before = {path.name: path.stat().st_size for path in saved.iterdir()}
+        assert process.stop(signal.SIGINT) == 0, process.log
+        assert {path.name: path.stat().st_size for path in saved.iterdir()} == before
 
 
 def test_best_effort_publishers_are_recorded(tmp_path):

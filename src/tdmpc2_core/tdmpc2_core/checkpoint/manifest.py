@@ -91,6 +91,14 @@ def read(folder: Path) -> dict[str, Any]:
     return content
 
 
+def content_digest(path: str | os.PathLike[str]) -> str:
+    """sha256, hex, of all that the bundle at `path` holds: its settings and, by their sums, its files.
+
+    Raises UserError as `find` and `read`.
+    """
+    return digest(_canonical(read(find(Path(path)))))
+
+
 def read_files(folder: Path, content: Mapping[str, Any]) -> dict[str, bytes]:
     """Content of every file bundle.json lists, by relative path.
 

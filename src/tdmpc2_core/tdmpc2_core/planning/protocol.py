@@ -37,6 +37,7 @@ class Plan:
         value: predicted discounted return of the plan, reward units; NaN where the planner has none.
         iterations: iterations of the planner that were completed.
         ended_by: why planning stopped: converged | budget | deadline | policy | hold.
+        mean: (H, A) mean plan, row 0 included; None where it is not known.
     """
 
     actions: NDArray[np.float32]
@@ -46,6 +47,7 @@ class Plan:
     value: float
     iterations: int
     ended_by: str
+    mean: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.actions.ndim != 2 or self.actions.shape[0] < 1:

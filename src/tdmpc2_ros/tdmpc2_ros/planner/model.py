@@ -22,10 +22,26 @@ from tdmpc2_ros.planner.telemetry import Telemetry
 if TYPE_CHECKING:
     from tdmpc2_core.agent import Agent
     from tdmpc2_core.planning import PlannerConfig
+    from tdmpc2_core.planning.costs import Costs
     from tdmpc2_ros.planner.thread import ControlThread
 
 
-DYNAMIC = ("deadline_ms", "evaluate", "publish_latent", "disagreement_limit", "consistency_limit")
+DYNAMIC = (
+    "deadline_ms",
+    "evaluate",
+    "publish_latent",
+    "disagreement_limit",
+    "consistency_limit",
+    "cost_speed",
+    "cost_speed_cap",
+    "cost_keep_out",
+    "cost_zone_x",
+    "cost_zone_y",
+    "cost_zone_radius",
+    "cost_foresight",
+    "cost_energy",
+    "cost_wear",
+)
 """Parameters that may change while the node runs."""
 
 _WARM_UP_PLANS = 10
@@ -64,6 +80,16 @@ class PlannerParameters:
     consistency_limit: float = setting(
         0.0, low=0, why="latent prediction error that ends trust; 0 does not judge it"
     )
+    cost_speed: float = setting(0.0, low=0, unit="return / (m/s)^2", why="of speed above cost_speed_cap")
+    cost_speed_cap: float = setting(0.3, low=0, unit="m/s", why="what cost_speed leaves free")
+    cost_keep_out: float = setting(0.0, low=0, unit="return / m^2", why="of the depth in the zone")
+    cost_zone_x: float = setting(2.0, unit="m", why="the zone's centre ahead of the base, at each decision")
+    cost_zone_y: float = setting(0.0, unit="m", why="the zone's centre to the left of it")
+    cost_zone_radius: float = setting(0.5, low=0, unit="m", why="the zone's radius")
+    cost_foresight: float = setting(0.6, low=0, unit="s", why="the zone is met where the robot will be then")
+    cost_energy: float = setting(0.0, low=0, unit="return / W", why="of the drives' mechanical power")
+    cost_wear: float = setting(0.0, low=0, unit="return / (rad/s)^2", why="of the mean square joint velocity")
+    shadow: bool = setting(False, why="decide and publish ~/plan, command nothing: no command topic is made")
     report: str = setting("", why="JSON file for a summary of the run at shutdown; empty writes none")
 
 
@@ -109,6 +135,29 @@ def load_agent(
     return agent, line
 
 
+def apply_costs(agent: Agent, parameters: PlannerParameters, own: Costs) -> None:
+    """Give the agent the parameters' costs from its next plan on; while all of them are at their defaults,
+    `own`, those of its bundle.
+
+    Raises:
+        UserError: the planner or the model knows no such costs; the agent is as it was.
+    """
+    from tdmpc2_core.planning.costs import Costs
+
+    given = Costs(
+        speed=parameters.cost_speed,
+        speed_cap=parameters.cost_speed_cap,
+        keep_out=parameters.cost_keep_out,
+        zone=(parameters.cost_zone_x, parameters.cost_zone_y, parameters.cost_zone_radius),
+        foresight=parameters.cost_foresight,
+        energy=parameters.cost_energy,
+        wear=parameters.cost_wear,
+    )
+    wanted = own if given == Costs() else given
+    if wanted != agent.planner_config.costs:
+        agent.set_costs(wanted)
+
+
 def task_index(agent: Agent, name: str) -> int | None:
     """Index of a task in the agent's model, its first for an empty name; None where the model knows but one.
 
@@ -128,6 +177,12 @@ def task_index(agent: Agent, name: str) -> int | None:
         known = ", ".join(agent.tasks) or "none by name"
         raise UserError(f"task {name!r}: unknown to the model; it knows {known}")
     return agent.tasks.index(name)
+
+
+def _digest(path: str) -> str:
+    from tdmpc2_core.checkpoint.manifest import content_digest  # here: its package imports torch
+
+    return content_digest(path)
 
 
 def warm_up(agent: Agent) -> None:
@@ -179,7 +234,7 @@ class ModelSlot:
 
     Attributes:
         agent: None while the node is unconfigured.
-        path: the bundle it came from.
+        path: the bundle it came from; `bundle`: sha256 of its content.
         options: what decisions follow; its task is an index in the agent's model.
         thread: the control thread, while the node is active.
         telemetry: there as long as the agent is.
@@ -190,7 +245,8 @@ class ModelSlot:
         self.lock = threading.RLock()
         self.options = DecisionOptions()
         self.agent: Agent | None = None
-        self.path = ""
+        self.path = self.bundle = ""
+        self._own_costs: Costs | None = None
         self.thread: ControlThread | None = None
         self.telemetry: Telemetry | None = None
 
@@ -198,11 +254,14 @@ class ModelSlot:
         """Hold a new agent; `names`: its joints as ROS knows them.
 
         Raises:
-            UserError: the model does not know the parameters' task.
+            UserError: the model does not know the parameters' task, or the planner not their costs.
         """
         with self.lock:
             self.options.task = task_index(agent, values.task)
-            self.agent, self.path = agent, values.model
+            own = agent.planner_config.costs
+            apply_costs(agent, values, own)
+            self.agent, self.path, self._own_costs = agent, values.model, own
+            self.bundle = _digest(values.model)
             self.telemetry = Telemetry(self._node, agent, names, self.options)
             self.retune(values)
 
@@ -211,7 +270,13 @@ class ModelSlot:
         with self.lock:
             if self.telemetry is not None:
                 self.telemetry.destroy()
-            self.agent, self.telemetry, self.path = None, None, ""
+            self.agent, self.telemetry, self.path, self.bundle = None, None, "", ""
+
+    def check(self, values: PlannerParameters) -> None:
+        """Weigh the costs of new parameters from the next plan on. Raises UserError where that cannot be."""
+        with self.lock:
+            if self.agent is not None and self._own_costs is not None:
+                apply_costs(self.agent, values, self._own_costs)
 
     def retune(self, values: PlannerParameters) -> None:
         """Follow the dynamic parameters."""
@@ -221,16 +286,19 @@ class ModelSlot:
         if self.telemetry is not None:
             self.telemetry.latent = values.publish_latent
 
-    def replace(self, old: Agent, successor: Successor, path: str) -> None:
+    def replace(self, old: Agent, successor: Successor, path: str, values: PlannerParameters) -> None:
         """Use the successor, from the bundle at `path`, in place of `old`; from the next tick on when active.
 
         Raises:
-            UserError: `old` is no longer in use.
+            UserError: `old` is no longer in use, or the new planner does not know the parameters' costs.
         """
         with self.lock:
             if self.agent is not old or self.telemetry is None:
                 raise UserError("the planner was configured anew while the model was loading; load it again")
-            self.agent, self.path = successor.agent, path
+            own = successor.agent.planner_config.costs
+            apply_costs(successor.agent, values, own)
+            self.agent, self.path, self._own_costs = successor.agent, path, own
+            self.bundle = _digest(path)
             self.telemetry.follow(successor.agent)
             if self.thread is not None:
                 self.thread.succeed(successor)

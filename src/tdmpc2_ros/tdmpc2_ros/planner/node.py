@@ -7,18 +7,22 @@ deactivate: publish the safe action (the robot held where it is), then stop.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from tdmpc2_core.config import to_mapping
 from tdmpc2_core.control.decision import Decider
 from tdmpc2_core.control.statistics import Statistics, StopCause, resident_megabytes
 from tdmpc2_core.control.ticker import Ticker
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.files import check_writable, write_json
+from tdmpc2_ros import qos
 from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.planner.controllers import ControllerWatch
@@ -46,7 +50,11 @@ class PlannerNode(LifecycleNode):
         super().__init__("planner")
         self.parameters = Parameters(self, PlannerParameters, DYNAMIC)
         self._slot = ModelSlot(self)
+        self.parameters.check_changes(self._slot.check)
         self.parameters.on_change(self._slot.retune)
+        self._settings = self.create_publisher(String, "~/settings", qos.LATCHED)
+        self.parameters.on_change(self._tell_settings)
+        self._tell_settings(self.parameters.values)
         self._slot.retune(self.parameters.values)
         self.cause, self.statistics = StopCause(), Statistics()
         self._sensors: SensorInput | None = None
@@ -69,6 +77,10 @@ class PlannerNode(LifecycleNode):
         sensors = self._sensors
         return sensors.now() if sensors is not None else self.get_clock().now().nanoseconds * 1e-9
 
+    def _tell_settings(self, values: PlannerParameters) -> None:
+        """~/settings, so that a bag says what the planner was set to."""
+        self._settings.publish(String(data=json.dumps(to_mapping(values))))
+
     # ---- lifecycle ----
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -87,7 +99,7 @@ class PlannerNode(LifecycleNode):
         self._sensors = SensorInput(self, robot, values.cmd_vel_stamped)
         if robot.pose_command:
             self._goals = GoalInput(self, agent.embodiment, robot.base_frame, self.now, self._sensors)
-        self._output = CommandOutput(self, values.output, robot)
+        self._output = CommandOutput(self, values.output, robot, values.shadow)
         self._controllers = ControllerWatch(self, self._output.controller)
         if calibration:
             self.get_logger().info(f"calibrated: {calibration}")
@@ -130,7 +142,7 @@ class PlannerNode(LifecycleNode):
                 telemetry=slot.telemetry,
                 changed=self._mode_changed.trigger,
                 age=self._sensors.latency,
-                unheard=self._controllers.problem,
+                unheard=(lambda: "") if self.parameters.values.shadow else self._controllers.problem,
             )
             self._sensors.fresh = ticker.arrived
             slot.thread.start()
@@ -236,6 +248,8 @@ class PlannerNode(LifecycleNode):
             deadline=slot.options.deadline,
             thread=slot.thread,
             embodiment=slot.robot,
+            shadow=self.parameters.values.shadow,
+            bundle=slot.bundle,
             model=slot.path or self.parameters.values.model,
             task=slot.task,
             stale=stale,

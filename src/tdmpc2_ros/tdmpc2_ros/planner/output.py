@@ -16,10 +16,11 @@ from tdmpc2_ros.messages import Array, other_types, position_message, trajectory
 class CommandOutput:
     """Publishes targets in the form that `kind` names: "joint_trajectory" or "forward_position".
 
-    Topics are relative, so that namespaces and remapping apply.
+    Topics are relative, so that namespaces and remapping apply. In shadow no publisher is made and nothing
+    is sent.
     """
 
-    def __init__(self, node: Node, kind: str, embodiment: Embodiment) -> None:
+    def __init__(self, node: Node, kind: str, embodiment: Embodiment, shadow: bool = False) -> None:
         self._node, self._embodiment = node, embodiment
         self._before: Array | None = None  # first row sent before, to a forward controller
         self._trajectory = kind == "joint_trajectory"
@@ -29,12 +30,9 @@ class CommandOutput:
         else:
             topic = "forward_position_controller/commands"
             self._kind = Float64MultiArray
-        self._publisher = node.create_publisher(self._kind, topic, qos.COMMAND)
-
-    @property
-    def topic(self) -> str:
+        self.topic: str = node.resolve_topic_name(topic)
         """Where the targets go, resolved."""
-        return str(self._publisher.topic_name)
+        self._publisher = None if shadow else node.create_publisher(self._kind, topic, qos.COMMAND)
 
     @property
     def controller(self) -> str:
@@ -43,6 +41,8 @@ class CommandOutput:
 
     def mismatch(self) -> str:
         """What is wrong when somebody listens for another type; else empty."""
+        if self._publisher is None:
+            return ""
         others = other_types(self._node, self.topic, self._kind, publishers=False)
         if not others:
             return ""
@@ -58,6 +58,8 @@ class CommandOutput:
         Args:
             still: the robot is to be held; no further command may follow, so it gets the row itself.
         """
+        if self._publisher is None:
+            return
         if self._trajectory:
             embodiment = self._embodiment
             message = trajectory_message(embodiment.joint_names, targets, embodiment.control_period)
@@ -69,10 +71,13 @@ class CommandOutput:
 
     def flush(self, seconds: float = 0.3) -> None:
         """Wait until the receivers have what was sent, at most `seconds`."""
-        self._publisher.wait_for_all_acked(Duration(seconds=seconds))
+        if self._publisher is not None:
+            self._publisher.wait_for_all_acked(Duration(seconds=seconds))
 
     def destroy(self) -> None:
         """Give the topic up."""
+        if self._publisher is None:
+            return
         try:
             self._node.destroy_publisher(self._publisher)
         except InvalidHandle:

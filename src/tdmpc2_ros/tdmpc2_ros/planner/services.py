@@ -90,7 +90,8 @@ class ModelServices:
         with _short_turns():
             agent, _ = load_agent(replace(values, calibrate=False), path, present.embodiment)
             if values.calibrate:  # the settings that were found while nothing else ran
-                agent = agent.fork(present.planner_config, values.seed)
+                costs = agent.planner_config.costs
+                agent = agent.fork(replace(present.planner_config, costs=costs), values.seed)
         if check_only:
             return agent
         task = task_index(agent, slot.task if slot.task in agent.tasks else "")
@@ -98,7 +99,7 @@ class ModelServices:
         successor.worker.warm_up(present.embodiment.observation_dim, task)
         agent.seed(values.seed)  # the warm-up drew from its random numbers
         try:
-            slot.replace(present, successor, path)
+            slot.replace(present, successor, path, self._parameters.values)
         except UserError:
             successor.worker.stop()
             raise

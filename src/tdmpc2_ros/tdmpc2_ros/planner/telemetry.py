@@ -135,6 +135,10 @@ class Telemetry:
         if plan is not None:
             spread = plan.std[decision.row :].astype(np.float64) * robot.action_scale
             message.std = spread.ravel().tolist()
+            message.action = plan.actions[decision.row].tolist()
+            message.plan_std = plan.std[decision.row :].ravel().tolist()
+            if plan.mean is not None:
+                message.plan_mean = plan.mean[decision.row :].ravel().tolist()
         return message
 
     def inspected(self, decision: Decision, insight: Insight) -> None:
@@ -184,7 +188,9 @@ class Situation:
     deadline: float  # s of search per tick
     thread: ControlThread | None  # while active
     embodiment: Embodiment | None  # while configured
+    shadow: bool  # nothing is commanded
     model: str
+    bundle: str  # sha256 of its content
     task: str
     stale: list[str]  # sources without a fresh sample, each with the reason
     refused: dict[str, str]  # reason per source whose last message could not be used
@@ -211,11 +217,15 @@ class Reporter:
         """Diagnostics and status."""
         mode, reason = (now.thread.mode, now.thread.reason) if now.thread else ("idle", "")
         level, text = self._judge(now, mode, reason)
+        if now.shadow:
+            text = f"shadow, nothing is commanded: {text}"
         values: dict[str, Any] = {
             "state": now.state,
             "mode": mode,
             "reason": reason,
+            "shadow": now.shadow,
             "model": now.model,
+            "bundle": now.bundle,
             "task": now.task,
             "stop_cause": self._cause.text,
             "stale_sources": "; ".join(now.stale),
@@ -271,6 +281,7 @@ class Reporter:
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.robot, message.task, message.model = robot.name, now.task, now.model
         message.fingerprint, message.stale_sources = robot.fingerprint, now.stale
+        message.bundle, message.shadow = now.bundle, now.shadow
         message.deadline, message.value = now.deadline, math.nan
         if now.thread:
             message.mode, message.reason = MODES.index(now.thread.mode), now.thread.reason
