@@ -29,6 +29,7 @@ class Progress:
         self._bar: Any = None
 
     def __call__(self, step: int, steps: int, environments: Sequence[Any]) -> None:
+        """One step further."""
         if self._bar is None:
             quiet = not sys.stderr.isatty()
             self._bar = tqdm(total=steps, desc="eval", unit="step", leave=False, disable=quiet)
@@ -45,6 +46,7 @@ class Recorder:
         self._env: RobotEnv | None = None
 
     def __call__(self, step: int, steps: int, environments: Sequence[Any]) -> None:
+        """Keep pose, joints and command of the first."""
         env: RobotEnv = environments[0]
         simulation, self._env = env.simulation, env
         row = (*simulation.base_pose(), simulation.joint_position())
