@@ -24,7 +24,6 @@ from tdmpc2_ros import qos
 from tdmpc2_ros.messages import BaseState, base_state, goal_values, pose_message, to_seconds, twist_message
 
 _LIVE = 5  # every how many samples of odometry the live line is made: 100 Hz to 20 Hz
-_CYCLE = 10  # live samples over which the distance is measured, so that sway within a gait cycle is left out
 _DECIMATION = 2  # of the joint states that are kept for the film: 100 Hz to 50 Hz
 
 
@@ -42,12 +41,11 @@ class Operator(Node):
         self.latency: dict[str, str] = {}
         self.commands = 0  # received from the planner
         self._odometry: list[bytes] = []
-        self._path: list[tuple[float, float]] = []  # m, seen from above, at the live rate
         self._newest: BaseState | None = None  # at the live rate
         self._joints: list[bytes] = []
         self._joint_count = 0
         self.recording = False
-        self.walked = 0.0  # m, path of the base
+        self.walked = 0.0  # m along the commanded direction, as the score counts it
         self._tool: list[bytes] = []
         self._sent: tuple[float, ...] = ()
         self._cmd_vel = self._goal = None
@@ -78,19 +76,22 @@ class Operator(Node):
         self._odometry.append(data)
         if len(self._odometry) % _LIVE and self._newest:
             return
-        self._newest = base = _base(data)
+        before, base = self._newest, _base(data)
+        self._newest = base
         if self.recording:
-            x, y, height = base.position
-            self.falls.add(height, np.array(base.orientation))
-            self._path.append((x, y))
-            if len(self._path) % _CYCLE == 1 and len(self._path) > _CYCLE:
-                self.walked += math.dist(self._path[-1 - _CYCLE], self._path[-1])
+            self.falls.add(base.position[2], np.array(base.orientation))
+            asked = math.hypot(*self._sent[:2])
+            if before and asked and self._cmd_vel is not None:
+                forward = base.linear[0] * self._sent[0] + base.linear[1] * self._sent[1]
+                self.walked += forward / asked * (base.stamp - before.stamp)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name.startswith("planner"):
                 self.latency = {
-                    item.key: item.value for item in status.values if item.key.startswith("latency")
+                    item.key: item.value
+                    for item in status.values
+                    if item.key.startswith("latency") and item.value != "nan"  # none was measured yet
                 }
 
     # ---- what the run does ----
@@ -128,6 +129,7 @@ class Operator(Node):
         """Publish cmd_vel: x m/s, y m/s, yaw rate rad/s; or goal_pose where it changed: m, xyzw."""
         if self._cmd_vel is not None:
             self._cmd_vel.publish(twist_message(values, ("linear_x", "linear_y", "angular_z")))
+            self._sent = values
         elif self._goal is not None and values != self._sent and self._goal.get_subscription_count():
             self._goal.publish(pose_message(self.now(), self.embodiment.base_frame, values))
             self._sent = values
