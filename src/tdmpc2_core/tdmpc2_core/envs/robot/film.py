@@ -81,7 +81,8 @@ def write_film(recording: Recording, video: Path | None, picture: Path | None) -
     with TemporaryDirectory() as folder:
         motion = Path(folder) / "motion.npz"
         recording.save(motion)
-        problem = _render(motion, float(np.ptp(recording.time)) if len(recording.time) else 0.0)
+        length = float(np.ptp(recording.time)) if len(recording.time) else 0.0
+        problem = _render(motion, length, () if video else ("--still",))
         if problem:
             raise UserError(f"no video: {problem}")
         for target, made in ((video, "video.mp4"), (picture, "picture.png")):
@@ -90,11 +91,11 @@ def write_film(recording: Recording, video: Path | None, picture: Path | None) -
                     shutil.copyfile(motion.with_name(made), partial)
 
 
-def _render(recording: Path, seconds: float) -> str:
+def _render(recording: Path, seconds: float, options: tuple[str, ...] = ()) -> str:
     """Film and picture beside the recording; why there are none, or nothing."""
     reason = ""
     for renderer in _RENDERERS:
-        command = [sys.executable, "-m", "tdmpc2_core.envs.robot.film", str(recording)]
+        command = [sys.executable, "-m", "tdmpc2_core.envs.robot.film", str(recording), *options]
         environment = {**os.environ, "MUJOCO_GL": renderer, "PYOPENGL_PLATFORM": renderer}
         try:
             run = subprocess.run(
@@ -191,7 +192,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Render `motion.npz`; 0, or an exception where MuJoCo cannot render."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recording", type=Path)
-    path = parser.parse_args(arguments).recording
+    parser.add_argument("--still", action="store_true", help="the picture alone")
+    given = parser.parse_args(arguments)
+    path: Path = given.recording
     recording = Recording.load(path)
     if not len(recording.time):
         raise UserError(f"{path}: holds no states")
@@ -201,6 +204,8 @@ def main(arguments: list[str] | None = None) -> int:
     with replacing(path.with_name("picture.png")) as partial:
         imageio.imwrite(partial, still.picture(recording.picture_time, True, True))
     still.close()
+    if given.still:
+        return 0
     film = _Scene(recording, _SIZE, samples=0)
     with replacing(path.with_name("video.mp4")) as partial:
         _film(film, recording, partial)
