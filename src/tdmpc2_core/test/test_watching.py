@@ -1,4 +1,4 @@
-"""Watching a bundle: the film shows the recorded motion on clean ground, curves and pages hold what runs hold."""
+"""Watching a bundle: films on clean ground, curves of runs, the page of a bundle."""
 
 import json
 
@@ -35,13 +35,13 @@ def test_the_floor_beside_the_robot_has_no_specks_of_shadow(tmp_path):
     assert floor.min() > 0.75 * np.median(floor)
 
 
-def test_an_evaluation_writes_its_film_and_its_result(tmp_path, capsys):
-    video, result = tmp_path / "walk.mp4", tmp_path / "walk.json"
+def test_an_evaluation_writes_a_picture_and_its_result(tmp_path, capsys):
+    picture, result = tmp_path / "walk.png", tmp_path / "walk.json"
     words = ["eval", BUNDLE, "--episodes", "1", "--seconds", "0.2", "--planner", "policy"]
-    code = main([*words, "--video", str(video), "--json", str(result)])
+    code = main([*words, "--picture", str(picture), "--json", str(result)])
     output = capsys.readouterr()
     assert json.loads(result.read_text())["episodes"] == 1
-    assert (code == 0 and video.stat().st_size > 1000) or "MuJoCo cannot render here" in output.err
+    assert (code == 0 and picture.stat().st_size > 1000) or "MuJoCo cannot render here" in output.err
 
 
 def test_the_page_of_a_bundle_and_its_json_agree(capsys):
