@@ -10,7 +10,6 @@ simulator. Intervals are bootstrapped over states. Near the prior: see `NEAR` in
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import figure, parser, print_table, results_of, save, save_figure, script
+from common import figure, parser, print_table, results_of, save, save_figure, saved, script
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent, planner_settings
@@ -256,9 +255,7 @@ def main() -> int:
     args.out = results_of(args.out, *(args.bundle or ()))
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    path = args.out / f"{args.name}.json"
-    old = json.loads(path.read_text()) if path.exists() else {}
-    rows, details = old.get("rows", []), old.get("details", [])
+    rows, details = saved(args.out, args.name)
     for bundle in args.bundle or ["quadruped"]:
         try:
             new_rows, new_details = measure(bundle, args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -80,6 +81,13 @@ def save(folder: Path, name: str, rows: Sequence[dict[str, Any]], **more: Any) -
     folder.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine(), **more, "rows": list(rows)}
     write_json(folder / f"{name}.json", content)
+
+
+def saved(folder: Path, name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows and details of an earlier `save` of that name; empty lists where there is none."""
+    path = folder / f"{name}.json"
+    old = json.loads(path.read_text()) if path.exists() else {}
+    return old.get("rows", []), old.get("details", [])
 
 
 def figure(title: str, xlabel: str, ylabel: str):

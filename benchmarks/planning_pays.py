@@ -8,13 +8,12 @@ search; what differs is who acts. Differences are means over robots with 95 % bo
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from common import figure, parser, print_table, results_of, save, save_figure, script
+from common import figure, parser, print_table, results_of, save, save_figure, saved, script
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.robot.randomisation import CHANGES, changed
@@ -91,9 +90,7 @@ def main() -> int:
     args.out = results_of(args.out, *(args.bundle or ()))
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    path = args.out / f"{args.name}.json"
-    old = json.loads(path.read_text()) if path.exists() else {}
-    rows, details = old.get("rows", []), old.get("details", [])
+    rows, details = saved(args.out, args.name)
     try:
         for bundle in args.bundle or ["quadruped"]:
             agent = Agent.load(bundle)

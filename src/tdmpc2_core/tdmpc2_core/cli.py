@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import argcomplete
 
 from tdmpc2_core import __version__
-from tdmpc2_core.config import apply_overrides, field_help, field_names, load_yaml, to_mapping
+from tdmpc2_core.config import apply_overrides, field_help, field_names, load_yaml
 from tdmpc2_core.errors import CommandLine, UserError, exit_code, natural, positive
 from tdmpc2_core.files import check_writable, claimed, write_json
 
@@ -175,17 +175,60 @@ def _given(settings: Sequence[str], key: str) -> str | None:
 
 def _eval(args: argparse.Namespace) -> None:
     from tdmpc2_core.agent import Agent
+    from tdmpc2_core.envs.robot.film import write_film
     from tdmpc2_core.scoring.evaluation import evaluate_agent, evaluation_table
+    from tdmpc2_core.scoring.watching import Progress, Recorder
     from tdmpc2_core.train.run import pick_device
 
-    if args.json:
-        check_writable(args.json, "--json")
+    films = [path for path in (args.video, args.picture) if path]
+    for path, option in ((args.json, "--json"), (args.video, "--video"), (args.picture, "--picture")):
+        if path:
+            check_writable(path, option)
     device = pick_device(args.device, "--device ")
     agent = Agent.load(args.bundle, device=device, planner=args.planner, seed=args.seed)
-    result = evaluate_agent(agent, args.seconds, args.episodes, args.seed, args.task)
+    if films and (agent.embodiment is None or args.task):
+        raise UserError("--video and --picture are of robots; leave them out for a benchmark task")
+    progress, recorder = Progress(), Recorder()
+
+    def spectator(step: int, steps: int, environments: Sequence[Any]) -> None:
+        progress(step, steps, environments)
+        if films:
+            recorder(step, steps, environments)
+
+    result = evaluate_agent(agent, args.seconds, args.episodes, args.seed, args.task, spectator)
     print(evaluation_table({args.planner or agent.planner_config.method: result}))
     if args.json:
         write_json(args.json, vars(result))
+    if films:
+        write_film(recorder.recording(), args.video, args.picture)
+        print(f"film of the first robot: {', '.join(map(str, films))}")
+
+
+def _watch(args: argparse.Namespace) -> None:
+    from tdmpc2_core.agent import Agent
+    from tdmpc2_core.envs.robot.film import write_film
+    from tdmpc2_core.scoring.watching import robot_of, watch_film, watch_window
+    from tdmpc2_core.train.run import pick_device
+
+    device = pick_device(args.device, "--device ")
+    agent = Agent.load(args.bundle, device=device, planner=args.planner, seed=args.seed)
+    env = robot_of(agent, args.seed, args.command_values or ())
+    if args.out is None and watch_window(agent, env, args.seconds):
+        return
+    out = args.out or Path("watch.mp4")
+    check_writable(out, "--out")
+    if args.out is None:
+        print(f"no display here: a film goes to {out} instead")
+    write_film(watch_film(agent, env, args.seconds or 20.0), out, None)
+    print(out)
+
+
+def _curves(args: argparse.Namespace) -> None:
+    from tdmpc2_core.train.curves import draw_curves
+
+    out = args.out or args.runs[0] / "curves.png"
+    check_writable(out, "--out")
+    print(f"{out}: {draw_curves(args.runs, out)} measures of {len(args.runs)} runs")
 
 
 def _calibrate(args: argparse.Namespace) -> None:
@@ -206,19 +249,10 @@ def _calibrate(args: argparse.Namespace) -> None:
 
 def _info(args: argparse.Namespace) -> None:
     from tdmpc2_core.checkpoint.bundle import load_bundle
+    from tdmpc2_core.checkpoint.page import bundle_facts, bundle_page
 
     bundle = load_bundle(args.bundle)
-    model = bundle.model_config
-    print(f"robot       {bundle.embodiment.name if bundle.embodiment else '-'}")
-    print(f"tasks       {', '.join(bundle.tasks) or '-'}")
-    print(
-        f"model       obs {model.obs_dim}, action {model.action_dim}, latent {model.latent_dim}, "
-        f"{model.num_q} value heads"
-    )
-    print(f"planner     {to_mapping(bundle.planner)}")
-    print(f"provenance  {json.dumps(bundle.provenance, indent=2)}")
-    for row in bundle.measured:
-        print(f"measured    {json.dumps(dict(row))}")
+    print(json.dumps(bundle_facts(bundle), indent=2) if args.json else bundle_page(bundle))
 
 
 def _import_urdf(args: argparse.Namespace) -> None:
@@ -356,6 +390,36 @@ def _add_eval(commands: Any, name: str) -> None:
     option("--seed", type=int, default=0)
     option("--device", default="cpu", help="torch device (default cpu)")
     option("--json", type=Path, help="also write the result here")
+    option("--video", type=Path, metavar="FILE", help="also write a film (.mp4) of the first robot")
+    option("--picture", type=Path, metavar="FILE", help="also write a picture (.png) of it")
+
+
+def _add_watch(commands: Any, name: str) -> None:
+    summary = "watch a bundle's robot in MuJoCo's viewer; a film where there is no display"
+    example = "tdmpc2 watch runs/quadruped/best --command 0.5 0 0.3"
+    option = _command(commands, name, _watch, summary, example).add_argument
+    option("bundle", type=Path, help="checkpoint bundle")
+    option(
+        "--command",
+        type=float,
+        nargs="+",
+        dest="command_values",
+        metavar="V",
+        help="held, in the order of the embodiment (default: drawn)",
+    )
+    option("--seconds", type=positive, help="how long (default: until closed; 20 for a film)")
+    option("--out", type=Path, metavar="FILE", help="write a film (.mp4) here, and open no window")
+    option("--planner", help="preset instead of the bundle's own, as of eval")
+    option("--seed", type=int, default=0)
+    option("--device", default="cpu", help="torch device (default cpu)")
+
+
+def _add_curves(commands: Any, name: str) -> None:
+    summary = "draw the tables of training runs as one picture"
+    example = "tdmpc2 curves runs/quadruped runs/quadruped-expert --out curves.png"
+    option = _command(commands, name, _curves, summary, example).add_argument
+    option("runs", type=Path, nargs="+", metavar="RUN", help="run folder of train, student or expert")
+    option("--out", type=Path, metavar="FILE", help="picture (default: curves.png in the first run)")
 
 
 def _tasks(args: argparse.Namespace) -> None:
@@ -408,7 +472,9 @@ def _add_import_urdf(commands: Any, name: str) -> None:
 
 def _add_info(commands: Any, name: str) -> None:
     example = "tdmpc2 info runs/quadruped/best"
-    _command(commands, name, _info, "what a bundle holds", example).add_argument("bundle", type=Path)
+    option = _command(commands, name, _info, "what a bundle holds", example).add_argument
+    option("bundle", type=Path, help="checkpoint bundle")
+    option("--json", action="store_true", help="everything but the weights, as JSON")
 
 
 def _bag_info(args: argparse.Namespace) -> None:
@@ -499,6 +565,8 @@ COMMANDS: dict[str, Callable[[Any, str], None]] = {
     "student": _add_student,
     "pretrain": _add_pretrain,
     "eval": _add_eval,
+    "watch": _add_watch,
+    "curves": _add_curves,
     "calibrate": _add_calibrate,
     "import-urdf": _add_import_urdf,
     "tasks": _add_tasks,

@@ -27,6 +27,8 @@ Act = Callable[[Sequence[Any], np.ndarray, np.ndarray], np.ndarray]
 """Actions (N, A) in environments from their observations (N, O); flags (N,) tell which episodes begin."""
 Watch = Callable[[int, int, StepResult], None]
 """Told of a decision: step, environment, what came of it."""
+Spectator = Callable[[int, int, Sequence[Any]], None]
+"""Told after every step of all environments: its number from 1, of how many, the environments."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,12 @@ AnyEvaluation = WalkEvaluation | PoseEvaluation | ReachEvaluation | TaskEvaluati
 
 
 def evaluate_agent(
-    agent: Agent, seconds: float, episodes: int, seed: int = 0, task: str | None = None
+    agent: Agent,
+    seconds: float,
+    episodes: int,
+    seed: int = 0,
+    task: str | None = None,
+    spectator: Spectator | None = None,
 ) -> AnyEvaluation:
     """Run `episodes` environments side by side, without exploration noise.
 
@@ -91,13 +98,14 @@ def evaluate_agent(
         episodes: environments; for a robot that follows commands, one command each.
         seed: of the first environment.
         task: one of the agent's, for an agent that knows several.
+        spectator: sees every step.
 
     Raises:
         UserError: the agent has neither an embodiment nor a task, not the one that is named, or one that is
             the user's own code and is not named.
     """
     if agent.embodiment is not None and task is None:
-        return evaluate_robot(agent, agent.embodiment, seconds, episodes, seed=seed)
+        return evaluate_robot(agent, agent.embodiment, seconds, episodes, seed=seed, spectator=spectator)
     if task is None and len(agent.tasks) == 1:
         task = agent.tasks[0]
         if names_code(task):  # a bundle is data, and runs no code that the user has not named
@@ -108,7 +116,7 @@ def evaluate_agent(
             "the model knows several tasks, and none is named" if task is None else f"unknown task {task!r}"
         )
         raise UserError(f"{wrong}; accepted: {known}")
-    return evaluate_task(agent, task, episodes, seed=seed)
+    return evaluate_task(agent, task, episodes, seed=seed, spectator=spectator)
 
 
 def evaluate_robot(
@@ -118,6 +126,7 @@ def evaluate_robot(
     episodes: int = 8,
     seed: int = 0,
     randomise: bool = True,
+    spectator: Spectator | None = None,
 ) -> WalkEvaluation | PoseEvaluation | ReachEvaluation:
     """Run ``episodes`` robots side by side; no exploration noise.
 
@@ -133,7 +142,7 @@ def evaluate_robot(
             f"{embodiment.control_period:g} or more"
         )
     if embodiment.pose_command:
-        return _evaluate_reach(agent, embodiment, seconds, episodes, seed, randomise)
+        return _evaluate_reach(agent, embodiment, seconds, episodes, seed, randomise, spectator)
     options = EnvOptions(sensor_noise=True, randomise=randomise, random_reset=True)
     environments = [RobotEnv(embodiment, seed + index, options) for index in range(episodes)]
     commands = evaluation_commands(embodiment, episodes)
@@ -146,7 +155,7 @@ def evaluate_robot(
         linear, angular = environments[index].simulation.base_velocity()
         velocity[step, index] = linear[0], linear[1], angular[2]
 
-    rewards, alive = play(acting(agent), environments, steps, watch)
+    rewards, alive = play(acting(agent), environments, steps, watch, spectator)
     if embodiment.twist_command is None:
         return PoseEvaluation(float(rewards.mean()), falls=int((~alive).sum()), episodes=episodes)
     errors, travelled, commanded = [], 0.0, 0.0
@@ -201,7 +210,11 @@ def demonstrating(embodiment: Embodiment, count: int) -> Act:
 
 
 def play(
-    act: Act, environments: Sequence[Any], steps: int, watch: Watch = lambda step, index, result: None
+    act: Act,
+    environments: Sequence[Any],
+    steps: int,
+    watch: Watch = lambda step, index, result: None,
+    spectator: Spectator | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run environments side by side for `steps` decisions, each at most until it terminates.
 
@@ -219,11 +232,19 @@ def play(
             observations[index], rewards[step, index] = result.observation, result.reward
             watch(step, index, result)
             alive[index] = not result.terminated
+        if spectator is not None:
+            spectator(step + 1, steps, environments)
     return rewards, alive
 
 
 def _evaluate_reach(
-    agent: Agent, embodiment: Embodiment, seconds: float, episodes: int, seed: int, randomise: bool
+    agent: Agent,
+    embodiment: Embodiment,
+    seconds: float,
+    episodes: int,
+    seed: int,
+    randomise: bool,
+    spectator: Spectator | None,
 ) -> ReachEvaluation:
     spec = embodiment.pose_command
     assert spec is not None
@@ -237,7 +258,7 @@ def _evaluate_reach(
     def watch(step: int, index: int, result: StepResult) -> None:
         errors[step, index] = result.info["position_error"], result.info["rotation_error"]
 
-    rewards, alive = play(acting(agent), environments, goals * per_goal, watch)
+    rewards, alive = play(acting(agent), environments, goals * per_goal, watch, spectator)
     since = (1 + np.arange(per_goal)) * embodiment.control_period
     by_goal = errors.reshape(goals, per_goal, episodes, 2)
     scores = [
@@ -257,7 +278,9 @@ def _evaluate_reach(
     )
 
 
-def evaluate_task(agent: Agent, task: str, episodes: int = 10, seed: int = 0) -> TaskEvaluation:
+def evaluate_task(
+    agent: Agent, task: str, episodes: int = 10, seed: int = 0, spectator: Spectator | None = None
+) -> TaskEvaluation:
     """Run `episodes` environments of `task` side by side to their time limit; no exploration noise.
 
     Args:
@@ -265,6 +288,7 @@ def evaluate_task(agent: Agent, task: str, episodes: int = 10, seed: int = 0) ->
         task: name of a task, see `envs.registry.make_env`.
         episodes: environments; environment i has seed `seed` + i.
         seed: of the first environment.
+        spectator: sees every step.
 
     Raises:
         UserError: there is no such task, or its package is not installed.
@@ -277,7 +301,7 @@ def evaluate_task(agent: Agent, task: str, episodes: int = 10, seed: int = 0) ->
         lengths[index] = step + 1
         success[index] = result.info.get("success", np.nan)
 
-    returns = play(acting(agent, task), environments, steps, watch)[0].sum(axis=0)
+    returns = play(acting(agent, task), environments, steps, watch, spectator)[0].sum(axis=0)
     return TaskEvaluation(
         mean_return=float(returns.mean()),
         std_return=float(returns.std()),

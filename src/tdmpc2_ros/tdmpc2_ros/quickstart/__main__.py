@@ -85,14 +85,16 @@ def _finish(options: Options, trials: list[Trial], usage: dict[str, Any]) -> boo
         print(table(score, one["planner"], one["simulation"], one["planner_memory_mb"]))
         content |= results[name]
     else:
-        print(comparison(scores))
+        print(comparison(scores, {name: one["planner"] for name, one in results.items()}))
         content["robots"] = {name: one["score"] | one for name, one in results.items()}
     write_json(options.out / RESULTS, content | usage | {"machine": machine()})
     _say(f"results: {options.out / RESULTS}")
     if options.record:
         _say(f"bag: {options.record}")
-    if options.video and options.robots == 1:
+    if options.video:
         _say(film.make(trials[0].save_motion(), options.course.seconds))
+        if options.robots > 1:
+            _say(f"film and picture show {trials[0].name} alone: robots do not share a world")
     return all(score.followed for score in scores.values())
 
 

@@ -26,7 +26,6 @@ from tdmpc2_ros import qos
 from tdmpc2_ros.messages import pose_message, twist_message
 
 _LIVE_PERIOD = 0.05  # s between the samples of odometry that the live line is made of
-_CYCLE = 10  # live samples over which the distance is measured, so that sway within a gait cycle is left out
 _FILM_PERIOD = 0.02  # s between the joint states that are kept for the film
 
 _TOOL = "simulator/tool_pose"
@@ -49,12 +48,11 @@ class Operator(Node):
         self.commands = 0  # received from the planner
         self._odometry: list[bytes] = []
         self._live_due = self._film_due = 0.0  # s of the node clock
-        self._path: list[tuple[float, float]] = []  # m, seen from above, at the live rate
         self._newest: BaseState | None = None  # at the live rate
         self._joints: list[bytes] = []
         self._joint_count = 0
         self.recording = False
-        self.walked = 0.0  # m, path of the base
+        self.walked = 0.0  # m along the commanded direction, as the score counts it
         self._tool: list[bytes] = []
         self._nodes = f"{namespace}/" if namespace else ""
         self._sent: tuple[float, ...] = ()
@@ -90,13 +88,14 @@ class Operator(Node):
         if now < self._live_due and self._newest:
             return
         self._live_due = now + 0.9 * _LIVE_PERIOD
-        self._newest = base = _base(data)
+        before, base = self._newest, _base(data)
+        self._newest = base
         if self.recording:
-            x, y, height = base.position
-            self.falls.add(height, np.array(base.orientation))
-            self._path.append((x, y))
-            if len(self._path) % _CYCLE == 1 and len(self._path) > _CYCLE:
-                self.walked += math.dist(self._path[-1 - _CYCLE], self._path[-1])
+            self.falls.add(base.position[2], np.array(base.orientation))
+            asked = math.hypot(*self._sent[:2])
+            if before and asked and self._cmd_vel is not None:
+                forward = base.linear[0] * self._sent[0] + base.linear[1] * self._sent[1]
+                self.walked += forward / asked * (base.stamp - before.stamp)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -104,7 +103,9 @@ class Operator(Node):
                 self.simulation = {item.key: item.value for item in status.values}
             if status.name.startswith(self._nodes + "planner"):
                 self.latency = {
-                    item.key: item.value for item in status.values if item.key.startswith("latency")
+                    item.key: item.value
+                    for item in status.values
+                    if item.key.startswith("latency") and item.value != "nan"  # none was measured yet
                 }
 
     # ---- what the run does ----
@@ -142,6 +143,7 @@ class Operator(Node):
         """Publish cmd_vel: x m/s, y m/s, yaw rate rad/s; or goal_pose where it changed: m, xyzw."""
         if self._cmd_vel is not None:
             self._cmd_vel.publish(twist_message(values, ("linear_x", "linear_y", "angular_z")))
+            self._sent = values
         elif self._goal is not None and values != self._sent and self._goal.get_subscription_count():
             self._goal.publish(pose_message(self.now(), self.embodiment.base_frame, values))
             self._sent = values

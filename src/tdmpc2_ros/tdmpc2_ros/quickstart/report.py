@@ -96,12 +96,15 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.1f}".removesuffix(".0")
 
 
-def comparison(scores: Mapping[str, WalkScore | ReachScore]) -> str:
-    """A line for each of several robots."""
-    rows = [("", "distance", "of", "velocity error", "falls", "result")]
+def comparison(scores: Mapping[str, WalkScore | ReachScore], planners: Mapping[str, dict[str, Any]]) -> str:
+    """A line for each of several robots, with what their planners reported."""
+    rows = [("", "distance", "of", "velocity error", "falls", "latency p50, p99", "result")]
     for name, one in scores.items():
         assert isinstance(one, WalkScore)  # several robots walk
         distances = f"{one.distance:.2f} m", f"{one.commanded_distance:.2f} m"
-        rows.append((name, *distances, f"{one.velocity_error:.3f} m/s", str(one.falls), verdict(one)))
+        latency = planners[name].get("latency_ms") or {}
+        times = f"{_number(latency.get('p50'))}, {_number(latency.get('p99'))} ms"
+        error = f"{one.velocity_error:.3f} m/s"
+        rows.append((name, *distances, error, str(one.falls), times, verdict(one)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  " + "   ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

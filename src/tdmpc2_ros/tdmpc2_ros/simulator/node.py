@@ -294,7 +294,11 @@ class MujocoSim(Node):
 
     def run(self, stop: Stop) -> None:
         """Simulate until `stop` is set."""
-        viewer = Viewer(self.robot, self.get_logger().warning) if self.settings.view else None
+        viewer = (
+            Viewer(self.robot.simulation, self.robot.lock, self.get_logger().warning)
+            if self.settings.view
+            else None
+        )
         with spin_in_background(self):
             while not stop.is_set():
                 self.advance()

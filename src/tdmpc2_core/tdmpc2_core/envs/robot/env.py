@@ -128,6 +128,11 @@ class RobotEnv:
         """Hold this command (C,) from the next decision on; None returns to drawn commands."""
         self._fixed_command = None if command is None else np.asarray(command, dtype=np.float64)
 
+    @property
+    def command(self) -> np.ndarray:
+        """The command (C,) of the last decision."""
+        return self._command
+
     def next_command(self, steps: int) -> np.ndarray:
         """The command (C,) of the decision after `steps` of the episode."""
         self._command = self._drawn_command(steps)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -27,6 +29,8 @@ _RENDERERS = ("egl", "osmesa")
 _SIZE, _PICTURE_SIZE = (640, 360), (1280, 720)  # width, height
 _SIDE = -140.0  # degrees from the robot's heading to the direction in which the camera looks
 _LIGHT = 3.0  # m from the lights to where the camera looks
+_SHADOW_REACH = 4.0  # extents of the model: nearer, a corner of the shadow map specks the floor in view
+_SHADOW_SIZE = 4096  # texels a side of that map
 _CAMERA_SECONDS = 1.5  # s over which the camera's motion is averaged
 _RATE = 25  # frames per second
 _BUDGET = 35.0  # s of rendering for 30 s of film; shadows and then pictures give way
@@ -44,6 +48,8 @@ class Recording:
     joints: np.ndarray  # (T, J)
     goals: np.ndarray  # (T, 7) of an arm's tool; (0, 7) for other robots
     picture_time: float  # s, of the picture
+    slope: np.ndarray = field(default_factory=lambda: np.zeros(2))  # of ground that episodes shape
+    heights: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))  # m; (0, 0) without
 
     def save(self, path: Path) -> None:
         """Write a compressed NumPy file."""
@@ -60,9 +66,36 @@ class Recording:
 
 def make(recording: Path, seconds: float) -> str:
     """Render in another process, in bounded time; returns what came of it, in words."""
+    problem = _render(recording, seconds)
+    if problem:
+        return f"no video: {problem}"
+    return f"video: {recording.with_name('video.mp4')}, picture: {recording.with_name('picture.png')}"
+
+
+def write_film(recording: Recording, video: Path | None, picture: Path | None) -> None:
+    """Render to files of any name.
+
+    Raises:
+        UserError: MuJoCo cannot render here, a package is missing, or there are no states.
+    """
+    with TemporaryDirectory() as folder:
+        motion = Path(folder) / "motion.npz"
+        recording.save(motion)
+        length = float(np.ptp(recording.time)) if len(recording.time) else 0.0
+        problem = _render(motion, length, () if video else ("--still",))
+        if problem:
+            raise UserError(f"no video: {problem}")
+        for target, made in ((video, "video.mp4"), (picture, "picture.png")):
+            if target is not None:
+                with replacing(target) as partial:
+                    shutil.copyfile(motion.with_name(made), partial)
+
+
+def _render(recording: Path, seconds: float, options: tuple[str, ...] = ()) -> str:
+    """Film and picture beside the recording; why there are none, or nothing."""
     reason = ""
     for renderer in _RENDERERS:
-        command = [sys.executable, "-m", "tdmpc2_core.envs.robot.film", str(recording)]
+        command = [sys.executable, "-m", "tdmpc2_core.envs.robot.film", str(recording), *options]
         environment = {**os.environ, "MUJOCO_GL": renderer, "PYOPENGL_PLATFORM": renderer}
         try:
             run = subprocess.run(
@@ -73,12 +106,12 @@ def make(recording: Path, seconds: float) -> str:
                 timeout=_TIMEOUT_SHARE * seconds + _TIMEOUT_MORE,
             )
         except subprocess.TimeoutExpired:
-            return f"no video: rendering with {renderer} took too long"
+            return f"rendering with {renderer} took too long"
         if run.returncode == 0:
-            return f"video: {recording.with_name('video.mp4')}, picture: {recording.with_name('picture.png')}"
+            return ""
         last = (run.stderr or "").strip().splitlines()[-1:]
         reason += f"; {renderer}: {last[0] if last else f'ended with code {run.returncode}'}"
-    return f"no video: MuJoCo cannot render here ({reason[2:]})"
+    return f"MuJoCo cannot render here ({reason[2:]})"
 
 
 class _Scene:
@@ -93,7 +126,11 @@ class _Scene:
         embodiment = Embodiment.load(recording.robot)
         self._simulation = Simulation(embodiment)
         model = self._simulation.model
-        model.vis.quality.offsamples = samples
+        model.vis.quality.offsamples, model.vis.quality.shadowsize = samples, _SHADOW_SIZE
+        model.vis.map.shadowclip = _SHADOW_REACH
+        terrain = self._simulation.terrain
+        if terrain is not None:  # before the renderer, which keeps a copy of the heights
+            terrain.shape(recording.slope, recording.heights if recording.heights.size else None)
         self._renderer = mujoco.Renderer(model, size[1], size[0])
         height = embodiment.reset.base_height or 0.5
         self._camera = mujoco.MjvCamera()
@@ -155,7 +192,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Render `motion.npz`; 0, or an exception where MuJoCo cannot render."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("recording", type=Path)
-    path = parser.parse_args(arguments).recording
+    parser.add_argument("--still", action="store_true", help="the picture alone")
+    given = parser.parse_args(arguments)
+    path: Path = given.recording
     recording = Recording.load(path)
     if not len(recording.time):
         raise UserError(f"{path}: holds no states")
@@ -165,6 +204,8 @@ def main(arguments: list[str] | None = None) -> int:
     with replacing(path.with_name("picture.png")) as partial:
         imageio.imwrite(partial, still.picture(recording.picture_time, True, True))
     still.close()
+    if given.still:
+        return 0
     film = _Scene(recording, _SIZE, samples=0)
     with replacing(path.with_name("video.mp4")) as partial:
         _film(film, recording, partial)

@@ -111,6 +111,8 @@ class Terrain:
     Attributes:
         slope: (2,), rise per m along x and y.
         heights: (n, n), m above the slope at the corners of cells, from the origin on: rows along y.
+        shapes: how often the height field was written; whoever draws it keeps a copy of their own.
+        field: index of the height field in the model.
     """
 
     def __init__(self, model: mujoco.MjModel, ranges: RandomisationSpec) -> None:
@@ -121,6 +123,7 @@ class Terrain:
         model.geom_sameframe[[self._plane, self._field]] = 0  # else their places below do not count
         self.slope, self.heights = np.zeros(2), np.zeros((self.grid.size, self.grid.size))
         self._middle, self._rough = np.zeros(2), False
+        self.shapes, self.field = 0, int(model.geom_dataid[self._field])
         self.shape(self.slope)
 
     def shape(self, slope: Array, heights: Array | None = None) -> None:
@@ -142,6 +145,7 @@ class Terrain:
             if field.min() < 0.0 or field.max() > 1.0:
                 raise ValueError("the ground is steeper or higher than the ranges of the embodiment allow")
             model.hfield_data[:] = field.ravel()
+            self.shapes += 1
 
     def follow(self, position: Array) -> None:
         """Have the height field below a robot at (2,), m."""

@@ -262,8 +262,9 @@ class LockStep:
 class Viewer:
     """A window where there is a display; elsewhere one warning and nothing more."""
 
-    def __init__(self, robot: SimulatedRobot, warn: Callable[[str], None]) -> None:
-        self._robot, self._handle, self._next = robot, None, 0.0
+    def __init__(self, simulation: Simulation, lock: threading.Lock, warn: Callable[[str], None]) -> None:
+        self._simulation, self._lock = simulation, lock
+        self._handle, self._next, self._shapes = None, 0.0, -1
         display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
         if sys.platform.startswith("linux") and not display:
             warn("view: no display here, so there is no window; the simulation runs on")
@@ -271,7 +272,7 @@ class Viewer:
         try:
             import mujoco.viewer
 
-            self._handle = mujoco.viewer.launch_passive(robot.simulation.model, robot.simulation.data)
+            self._handle = mujoco.viewer.launch_passive(simulation.model, simulation.data)
         except Exception as error:  # whatever fails in a driver or window system
             warn(f"view: the window cannot be opened ({error}); the simulation runs on")
 
@@ -281,8 +282,17 @@ class Viewer:
             return
         self._next = now + _PICTURE_PERIOD
         if self._handle.is_running():
-            with self._robot.lock:
+            with self._lock:
+                terrain = self._simulation.terrain
+                if terrain is not None and terrain.shapes != self._shapes:
+                    self._shapes = terrain.shapes
+                    self._handle.update_hfield(terrain.field)
                 self._handle.sync()
+
+    @property
+    def open(self) -> bool:
+        """Whether there is a window."""
+        return self._handle is not None and self._handle.is_running()
 
     def close(self) -> None:
         """Close the window."""

@@ -524,6 +524,7 @@ class Simulation(Readings):
             self.data.qpos[3:7] = xyzw_to_wxyz(orientation_xyzw)
         self.data.qpos[self.joint_qpos] = joints
         settle_couplings(self.model, self.data.qpos)
+        self.follow()
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
