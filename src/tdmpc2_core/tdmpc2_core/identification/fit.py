@@ -12,11 +12,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tdmpc2_core.config import setting
+from tdmpc2_core.config import closest, setting
+from tdmpc2_core.errors import UserError
 from tdmpc2_core.identification.parameters import MAX_DELAY, Parameter, parameters, plant_of
 from tdmpc2_core.identification.replay import HEIGHT, Replay
 from tdmpc2_core.identification.segments import Segments, cut, stored_episodes
@@ -24,9 +26,11 @@ from tdmpc2_core.robots.embodiment import Embodiment
 
 Array = NDArray[np.float64]
 _HUBER = 3.0  # standard deviations from which a residual counts linearly
-_WORST = 0.1  # share of segments that are left out, those that are foreseen worst: pushes, hands, stairs
+_WORST = 0.25  # share of segments that are left out, those that are foreseen worst: pushes, hands, stairs
+_CAUTION = 2.0  # intervals are so much wider than drawn: starts are corrected to first order only
 _SPAN = 0.5  # share of its range from which a parameter's interval says nothing
 _HELD_OUT = 5  # every so many-th segment
+_GAIN = 20.0  # improvement of the cost, per its mean, at which a far value is believed
 _DRAWS = 400  # of the bootstrap
 _DEPTHS = (0.0015, 0.0, 0.0035, 0.006, 0.009, 0.013)  # m that the lowest foot may be inside the ground
 
@@ -35,15 +39,13 @@ _DEPTHS = (0.0015, 0.0, 0.0035, 0.006, 0.009, 0.013)  # m that the lowest foot m
 class IdentifyConfig:
     """Settings of `tdmpc2 identify`."""
 
-    seconds: float = setting(0.2, unit="s", above=0, why="length of a segment that is replayed open loop")
+    seconds: float = setting(0.1, unit="s", above=0, why="length of a segment that is replayed open loop")
     segments: int = setting(250, low=10, why="most segments, a fifth of them held out")
     iterations: int = setting(6, low=1, why="of Gauss-Newton")
     joint_gains: bool = setting(False, why="a factor on kp and kd for every joint instead of one for all")
     threads: int | None = setting(None, low=1, why="that step physics side by side; all cores if absent")
     seed: int = setting(0, low=0, why="of the bootstrap")
-    only: tuple[str, ...] = setting(
-        (), why="kinds that are looked for, such as friction or mass; all if empty"
-    )
+    only: str = setting("", why="kinds that are looked for, such as friction,mass; all if empty")
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class _Linear:
     hessian: Array
     gradient: Array
     cost: Array
-    back: Array
+    back: NDArray[Any]
     start: Array
 
 
@@ -134,9 +136,10 @@ class _Fit:
         self.robot, self.settings = robot, settings
         self.replay = Replay(robot, data, threads)
         rows = parameters(robot, self.replay.own_friction, settings.joint_gains)
-        self.rows = tuple(row for row in rows if not settings.only or row.kind in settings.only)
+        self.rows = _chosen(rows, settings.only)
         self.measured = self.replay.measured()
-        self.low, self.high = np.array([(row.low, row.high) for row in self.rows]).T
+        self.low = np.array([row.low for row in self.rows])
+        self.high = np.array([row.high for row in self.rows])
         self.nominal = np.array([row.nominal for row in self.rows])
         self.prior = 1.0 / (self.high - self.low) ** 2  # weak: it decides where the data say nothing
         self.starts = np.zeros(self.replay.start_noise.shape)
@@ -148,9 +151,9 @@ class _Fit:
         """Values (P,) that foresee the segments best."""
         values = self.nominal.copy()
         self._settle(values)
-        self.by_starts = self._start_effects(values)
+        self._correct_starts(values, 2)
         values = self._scan(values, [i for i, row in enumerate(self.rows) if row.joint is None])
-        values, damping = self._descend(values, 2, 1e-2, say)
+        values, damping = self._descend(values, self.settings.iterations // 2, 1e-2, say)
         values = self._scan(values, [i for i, row in enumerate(self.rows) if row.kind == "effort"])
         values, _ = self._descend(values, self.settings.iterations, damping, say)
         return values
@@ -181,7 +184,7 @@ class _Fit:
         return values, damping
 
     def _settle(self, values: Array) -> None:
-        """Begin with each base as deep as foresees its segment best: feet press into soft ground on landing."""
+        """Begin with each base as deep as foresees its segment best: landing feet press into soft ground."""
         if not self.replay.floating:
             return
         best, starts = np.full(len(self.starts), np.inf), self.starts
@@ -192,6 +195,12 @@ class _Fit:
             better = cost < best
             best = np.where(better, cost, best)
             self.starts = np.where(better[:, None], trial, self.starts)
+
+    def _correct_starts(self, values: Array, times: int) -> None:
+        """Starts that suit these values."""
+        for _ in range(times):
+            self.by_starts = self._start_effects(values)
+            self._correct(self.starts, self._profile(values).start, values)
 
     def _correct(self, starts: Array, change: Array, values: Array) -> None:
         """Correct every start by the share of its change that foresees its own segment best."""
@@ -210,8 +219,9 @@ class _Fit:
         return _huber_cost(self._residual(values, corrections)) + misfit.sum(1)
 
     def _scan(self, values: Array, chosen: list[int]) -> Array:
-        """The best of a few values of each parameter in turn: where it has no effect nearby, it may far off."""
+        """The best of a few values of each parameter in turn: some have no effect nearby."""
         best = self._total(self._profile(values).cost, values)
+        enough = _GAIN * best / self._count()  # of cost, in units of what residuals contribute by chance
         for index in chosen:
             row = self.rows[index]
             if row.kind in ("mass_x", "mass_y"):
@@ -221,14 +231,15 @@ class _Fit:
                 trial = values.copy()
                 trial[index] = value
                 cost = self._total(self._profile(trial).cost, trial)
-                if cost < best:
+                if cost < best - enough:
                     best, values = cost, trial
         return values
 
     def intervals(self, values: Array) -> tuple[Found, ...]:
         """Estimates and 95 % intervals, by a bootstrap over segments of the linear problem at the optimum."""
         self.by_starts = self._start_effects(values)
-        linear, rng = self._linearise(values), np.random.default_rng(self.settings.seed)
+        linear = self._linearise(values)
+        rng = np.random.default_rng(self.settings.seed)
         kept = np.flatnonzero(self.weight)
         draws = np.empty((_DRAWS, len(values)))
         for draw in draws:
@@ -237,7 +248,7 @@ class _Fit:
             draw[:] = -np.linalg.solve(
                 hessian, linear.gradient[rows].sum(0) + self.prior * (values - self.nominal)
             )
-        spread = np.maximum(draws.std(0), self._curvature(linear))
+        spread = _CAUTION * np.maximum(draws.std(0), self._curvature(linear))
         found = []
         for row, value, deviation in zip(self.rows, values, spread, strict=True):
             low, high = max(value - 1.96 * deviation, row.low), min(value + 1.96 * deviation, row.high)
@@ -255,9 +266,7 @@ class _Fit:
         """Root mean square errors of all segments in units of sensor noise, starts corrected."""
         self.starts = np.zeros_like(self.starts)
         self._settle(values)
-        for _ in range(3):
-            self.by_starts = self._start_effects(values)
-            self._correct(self.starts, self._profile(values).start, values)
+        self._correct_starts(values, 3)
         residual = self._residual(values)
         result = {name: _rms(residual[:, where]) for name, where in self.replay.channels().items()}
         return result | {"all": _rms(residual)}
@@ -273,7 +282,7 @@ class _Fit:
 
     def _start_effects(self, values: Array) -> Array:
         base = self._residual(values)
-        effects = np.empty((*base.shape, self.starts.shape[1]))
+        effects = np.empty((*base.shape, len(self.replay.start_step)))
         for index, step in enumerate(self.replay.start_step):
             starts = self.starts.copy()
             starts[:, index] += step
@@ -341,6 +350,15 @@ class _Fit:
 
     def _count(self) -> float:
         return float(self.weight.sum() * self.measured.shape[1])
+
+
+def _chosen(rows: tuple[Parameter, ...], only: str) -> tuple[Parameter, ...]:
+    kinds, wanted = {row.kind for row in rows}, [name.strip() for name in only.split(",") if name.strip()]
+    for name in wanted:
+        if name not in kinds:
+            known = ", ".join(sorted(kinds))
+            raise UserError(f"only: no kind {name!r}{closest(name, kinds)}; accepted: {known}")
+    return tuple(row for row in rows if not wanted or row.kind in wanted)
 
 
 def _whereabouts(found: tuple[Found, ...]) -> tuple[Found, ...]:

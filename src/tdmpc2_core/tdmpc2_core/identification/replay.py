@@ -28,7 +28,7 @@ _FULL = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 
 
 def sensor_noise(robot: Embodiment) -> dict[str, float]:
-    """Standard deviations of readings in their units: of the observation's uniform noise where it has some."""
+    """Standard deviations of readings in their units, from the observation's noise where it has some."""
     widths = {term.name: float(term.noise) for term in robot.observation.terms}
     return {name: max(widths.get(name, 0.0) / np.sqrt(3.0), quiet) for name, quiet in _QUIET.items()}
 
@@ -37,8 +37,8 @@ class Replay:
     """Predicts segments under any plant, delay and correction of their starts.
 
     A correction of a start has N entries per segment: velocity (3), roll and pitch, rates (3) and height of a
-    base that moves, then J positions and J velocities of the joints. `start_noise` (S, N) says how far each is
-    to be trusted, `start_step` (N,) by how much to change it to see its effect.
+    base that moves, then J positions and J velocities of the joints. `start_noise` (S, N) says how far each
+    is to be trusted, `start_step` (N,) by how much to change it to see its effect.
 
     Args:
         robot: whose model is replayed.
@@ -99,7 +99,7 @@ class Replay:
 
     # ---- parts of a prediction ----
     def _played(self, delay: float, steps: int) -> Array:
-        """Targets (S, steps, J) that the drives follow when commands arrive `delay` s after they were sent."""
+        """Targets (S, steps, J) that the drives follow when commands arrive `delay` s after they left."""
         robot, segments = self.robot, self.segments
         ahead = (np.arange(steps) + 1) / robot.physics_rate
         result = np.empty((len(segments), steps, robot.num_joints))
@@ -161,14 +161,14 @@ class Replay:
         own_step = np.repeat([0.004, 0.1], joints)
         if not self.floating:
             return np.tile(own, (count, 1)), own_step
-        known = np.isfinite(self.segments.base_velocity).all(axis=1)[:, None]
-        speed = np.where(known, _MEASURED_SPEED, _SPEED) * np.ones((1, 3))
+        known = np.asarray(np.isfinite(self.segments.base_velocity).all(axis=1))
+        speed = np.where(known[:, None], _MEASURED_SPEED, _SPEED) * np.ones((1, 3))
         rest = np.concatenate([[noise["gravity"]] * 2, [noise["gyro"]] * 3, [_HEIGHT], own])
         step = np.concatenate([[0.03] * 3, [0.005] * 2, [0.05] * 3, [0.001], own_step])
         return np.concatenate([speed, np.tile(rest, (count, 1))], axis=1), step
 
     def _stances(self) -> tuple[Array, Array]:
-        """Heights (S,), m, at which the lowest foot touches, and velocities (S, 3) at which low feet stand."""
+        """Heights (S,), m, at which the lowest foot touches; velocities (S, 3) at which low feet stand."""
         count = len(self.segments)
         height, speed = np.zeros(count), np.zeros((count, 3))
         if not self.floating:
@@ -187,7 +187,7 @@ class Replay:
             low = simulation.feet[simulation.foot_starts[clearance < clearance.min() + _LOW]]
             moves = [_point_velocity(simulation, geom) for geom in low]
             speed[row] = -into_frame(simulation.data.xmat[simulation.base], np.mean(moves, axis=0))
-        known = np.isfinite(self.segments.base_velocity).all(axis=1)
+        known = np.asarray(np.isfinite(self.segments.base_velocity).all(axis=1))
         return height, np.where(known[:, None], self.segments.base_velocity, speed)
 
 

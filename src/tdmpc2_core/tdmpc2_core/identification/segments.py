@@ -53,9 +53,7 @@ def stored_episodes(stores: Iterable[Path]) -> Iterator[tuple[Path, Episode]]:
     for store in stores:
         paths = sorted(store.glob("[0-9]*.safetensors"))
         if not paths:
-            raise UserError(
-                f"{store}: holds no episodes; name a folder that a recorder or a bag was read into"
-            )
+            raise UserError(f"{store}: holds no episodes; name a folder that a bag was read into")
         for path in paths:
             yield path, read_episode(path)[0]
 
@@ -86,8 +84,8 @@ def cut(
                 found.append(one)
     if len(found) < 2:
         raise UserError(
-            f"the episodes hold {len(found)} segments of {seconds:g} s that are whole, upright and regular in "
-            f"time at {robot.control_rate:g} Hz; two or more are needed, some hundred are good"
+            f"the episodes hold {len(found)} segments of {seconds:g} s that are whole, upright and "
+            f"regular in time at {robot.control_rate:g} Hz; two or more are needed, some hundred are good"
         )
     chosen = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int))
     parts = zip(*(found[index] for index in chosen), strict=True)
@@ -100,8 +98,8 @@ def _check(path: Path, episode: Episode, robot: Embodiment) -> None:
     missing = [name for name in needed if name not in episode.raw]
     if missing:
         raise UserError(
-            f"{path}: lacks raw/{', raw/'.join(missing)}, from which a robot is identified; read the bag anew, "
-            "or record with raw arrays (docs/reference/episode-store.md)"
+            f"{path}: lacks raw/{', raw/'.join(missing)}, from which a robot is identified; read the bag "
+            "anew, or record with raw arrays (docs/reference/episode-store.md)"
         )
     joints = episode.raw["target"].shape[-1]
     if joints != robot.num_joints:
