@@ -27,7 +27,7 @@ def gait(robot: Embodiment):
     def act(observed, first):
         phase = 2.0 * np.pi * 1.5 * next(clock) * robot.control_period
         wave = np.sin(phase + np.arange(robot.action_dim) * 0.9 + np.arange(len(observed))[:, None])
-        return (0.35 * wave).astype(np.float32)
+        return (0.15 * wave).astype(np.float32)
 
     return act
 
