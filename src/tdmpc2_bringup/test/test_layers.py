@@ -22,7 +22,7 @@ FLOORS = (
     ("teachers",),
     ("imagine",),
     ("learning",),
-    ("descriptions",),
+    ("descriptions", "identification"),
     ("envs",),
     ("model",),
     ("data",),

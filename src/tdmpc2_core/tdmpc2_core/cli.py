@@ -263,6 +263,45 @@ def _import_urdf(args: argparse.Namespace) -> None:
     print(f"{path}: review it, then: {shlex.join(command)}")
 
 
+def _identify(args: argparse.Namespace) -> None:
+    from tdmpc2_core.checkpoint.bundle import robot_files
+    from tdmpc2_core.identification import (
+        IdentifyConfig,
+        check_new,
+        identified_embodiment,
+        identify,
+        report_table,
+        write_report,
+        write_robot,
+    )
+    from tdmpc2_core.robots import Embodiment
+
+    check_new(args.out)
+    robot = Embodiment.load(args.embodiment)
+    config = apply_overrides(IdentifyConfig(), args.settings)
+    result = identify(robot, args.data, config, lambda text: print(text, file=sys.stderr))
+    write_robot(args.out, identified_embodiment(robot, result), robot_files(robot))
+    print(report_table(result))
+    write_report(args.out, result)
+
+
+def _add_identify(commands: Any, name: str) -> None:
+    def defaults() -> Any:
+        from tdmpc2_core.identification import IdentifyConfig
+
+        return IdentifyConfig()
+
+    summary = "fit friction, mass, gains, delay and motors of a robot model to recorded episodes"
+    example = "tdmpc2 identify --embodiment quadruped --data episodes --out robots/measured"
+    command = _command(commands, name, _identify, summary, example)
+    command.add_argument("--embodiment", required=True, help="shipped robot, robot folder or its YAML")
+    command.add_argument(
+        "--data", type=Path, nargs="+", required=True, metavar="STORE", help="folders of episodes, raw"
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="robot folder to make")
+    _with_settings(command, defaults)
+
+
 def _add_train(commands: Any, name: str) -> None:
     def defaults() -> Any:
         from tdmpc2_core.train.train_config import TrainConfig
@@ -569,6 +608,7 @@ COMMANDS: dict[str, Callable[[Any, str], None]] = {
     "curves": _add_curves,
     "calibrate": _add_calibrate,
     "import-urdf": _add_import_urdf,
+    "identify": _add_identify,
     "tasks": _add_tasks,
     "info": _add_info,
     "bag": _add_bag,

@@ -459,6 +459,26 @@ class RandomisationSpec:
 
 
 @dataclass(frozen=True)
+class PlantSpec:
+    """How this machine differs from its robot model and its `joints` section, as `tdmpc2 identify` finds it.
+
+    Simulation starts from it; what control, safety and a policy's fingerprint read stays as it is.
+    """
+
+    friction: float | None = setting(None, low=0, why="sliding friction; the model's own if absent")
+    mass: float = setting(0.0, unit="kg", why="on the base, in the hand of a fixed robot; below 0: lighter")
+    mass_offset: Point = setting((0.0, 0.0, 0.0), unit="m", why="its place from the origin of base or tool")
+    kp: tuple[float, ...] = setting((), above=0, why="factor on kp, one per joint; 1 if absent")
+    kd: tuple[float, ...] = setting((), low=0, why="factor on kd, one per joint; 1 if absent")
+    effort: tuple[float, ...] = setting((), above=0, why="factor on the effort limit, one per joint")
+
+    def factors(self, name: str, joints: int) -> NDArray[np.float64]:
+        """The factors (J,) kp, kd or effort."""
+        given = getattr(self, name)
+        return np.array(given, dtype=np.float64) if given else np.ones(joints)
+
+
+@dataclass(frozen=True)
 class DemonstrationSpec:
     """The scripted controller that seeds the replay buffer; keys other than kind are its settings."""
 
@@ -508,6 +528,7 @@ class Embodiment:
     reward: RewardSpec = setting(RewardSpec(), why="training reward")
     termination: TerminationSpec = setting(TerminationSpec(), why="end of an episode")
     randomisation: RandomisationSpec = setting(RandomisationSpec(), why="domain randomisation")
+    plant: PlantSpec = setting(PlantSpec(), why="how this machine differs from its model")
     demonstration: DemonstrationSpec | None = setting(None, why="scripted controller")
     directory: Path | None = field(default=None, init=False, compare=False, repr=False)
 
@@ -737,6 +758,9 @@ def _check_joints(embodiment: Embodiment) -> None:
     if not names:
         raise ValueError("joints.list must name at least one joint")
     _no_duplicates("joints.list", list(names))
+    for key in ("kp", "kd", "effort"):
+        if (count := len(getattr(embodiment.plant, key))) not in (0, len(names)):
+            raise ValueError(f"plant.{key} must hold {len(names)} values, one per joint, got {count}")
     for joint in embodiment.joints:
         room = min(joint.default - joint.lower, joint.upper - joint.default)
         if margin > room:

@@ -23,7 +23,7 @@ from tdmpc2_core.envs.robot.drives import (
 )
 from tdmpc2_core.envs.robot.ground import Ground, Terrain, Terrains, TerrainState, add_terrain
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.embodiment import Embodiment, PlantSpec
 from tdmpc2_core.robots.rotations import (
     cross,
     from_matrix,
@@ -374,7 +374,8 @@ class _Strip:
             mujoco.mj_step(model, data)
 
 
-_PAYLOAD, _PAYLOAD_SIDE = "payload", 0.1  # name of the body; m
+_PAYLOAD, _LOAD = "payload", "plant_load"  # bodies: what an episode draws, and what the machine carries
+_PAYLOAD_SIDE = 0.1  # m
 
 
 def load_model(embodiment: Embodiment) -> mujoco.MjModel:
@@ -384,19 +385,21 @@ def load_model(embodiment: Embodiment) -> mujoco.MjModel:
         UserError: MuJoCo cannot read it, or the ranges shape the ground and the model does not allow it.
     """
     ranges, model = embodiment.randomisation, compile_model(embodiment.model_path)
-    carries = ranges.hardest.payload[1] > 0.0
-    if not carries and not ranges.terrain:
+    loads = [_LOAD] if embodiment.plant.mass > 0.0 else []
+    loads += [_PAYLOAD] if ranges.hardest.payload[1] > 0.0 else []
+    if not loads and not ranges.terrain:
         return model
     spec = mujoco.MjSpec.from_file(str(embodiment.model_path))
     if ranges.terrain:
         add_terrain(spec, embodiment)
-    if carries:
+    if loads:
         body, pose = spec.body(embodiment.base_frame), embodiment.pose_command
         fixed = not any(joint.type == mujoco.mjtJoint.mjJNT_FREE for joint in body.joints)
         if pose and fixed:
             site = spec.site(pose.tool)
             body = site.parent if site else spec.body(pose.tool)
-        body.add_body(name=_PAYLOAD, mass=0.0, inertia=[0.0, 0.0, 0.0], explicitinertial=True)
+        for name in loads:
+            body.add_body(name=name, mass=0.0, inertia=[0.0, 0.0, 0.0], explicitinertial=True)
     return spec.compile()
 
 
@@ -425,19 +428,21 @@ class Simulation(Readings):
         self._tool_push = self._tool.push if self._tool else None
         self._base_push = Push(self.data, self.base, self.data.xipos[self.base])
         self._pushes = (self._base_push, self._tool.push) if self._tool else (self._base_push,)
-        self._nominal = {
-            "mass": self.model.body_mass[self.base].copy(),
-            "friction": self.model.geom_friction.copy(),
-        }
+        self._own_mass, self._own_friction = (
+            float(self.model.body_mass[self.base]),
+            self.model.geom_friction.copy(),
+        )
+        self._nominal = {"mass": self._own_mass, "friction": self._own_friction.copy()}
         self._constants: mujoco.MjData | None = None  # what MuJoCo computes a model's constants in
         self.friction: float | None = None  # sliding; None: the robot model's own
         self.extra_mass = 0.0  # kg on the trunk
         self.gains = np.ones(embodiment.num_joints)  # factor on kp and kd
-        self.set_gains(self.gains)
         self.effort = np.ones(embodiment.num_joints)  # factor on the effort limits
-        self.set_effort(self.effort)
         self.payload = np.zeros(4)  # kg, and m from the origin of base or tool, in its frame
-        self._payload = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_BODY, _PAYLOAD)
+        self._payload, self._load = (
+            mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_BODY, name) for name in (_PAYLOAD, _LOAD)
+        )
+        self.set_plant(embodiment.plant)
         self.reset()
 
     # ---- state ----
@@ -566,6 +571,30 @@ class Simulation(Readings):
         return super()._tool_frame()
 
     # ---- physical parameters ----
+    def set_plant(self, plant: PlantSpec) -> None:
+        """The machine that all other parameters are meant from.
+
+        Raises ValueError for a mass above 0 where the embodiment's own plant has none.
+        """
+        joints, nominal = self.embodiment.num_joints, self._nominal
+        nominal["friction"] = self._own_friction.copy()
+        if plant.friction is not None:
+            nominal["friction"][:, 0] = np.where(self._own_friction[:, 0] > 0.0, plant.friction, 0.0)
+        nominal["mass"] = self._own_mass + min(plant.mass, 0.0)
+        self._kp = self.embodiment.kp * plant.factors("kp", joints)
+        self._kd = self.embodiment.kd * plant.factors("kd", joints)
+        self._effort = self.embodiment.effort_limit * plant.factors("effort", joints)
+        if self._load >= 0:
+            self._weigh(self._load, max(plant.mass, 0.0), np.array(plant.mass_offset))
+        elif plant.mass > 0.0:
+            raise ValueError(f"{self.embodiment.name}: a mass needs plant.mass above 0 in its embodiment")
+        self.model.body_mass[self.base] = nominal["mass"] + self.extra_mass
+        self.set_friction(self.friction)
+        self.set_gains(self.gains)
+        self.set_effort(self.effort)
+        if plant.mass or self._load >= 0:
+            self._update_constants()
+
     def set_friction(self, sliding: float | None) -> None:
         """Sliding friction of every contact; None restores the robot model's own."""
         self.friction = sliding
@@ -597,15 +626,20 @@ class Simulation(Readings):
             return
         if self._payload < 0:
             raise ValueError(f"{self.embodiment.name}: a payload needs a range randomisation.payload")
-        self.payload, model = payload, self.model
+        self.payload = payload
+        self._weigh(self._payload, mass, payload[1:])
+        self._update_constants()
+
+    def _weigh(self, body: int, mass: float, offset: np.ndarray) -> None:
+        """Make a body of `load_model` a cube of this mass, kg, at ``offset`` (3,), m, from base or tool."""
+        model = self.model
         place, rotation = np.zeros(3), np.eye(3)
         if self._tool_place and self._tool_place[0] and not self.floating:  # the frame of a site
             site = self._tool_place[1]
             place, rotation = model.site_pos[site], to_matrix(wxyz_to_xyzw(model.site_quat[site]))
-        model.body_mass[self._payload] = mass
-        model.body_inertia[self._payload] = mass * _PAYLOAD_SIDE**2 / 6.0
-        model.body_pos[self._payload] = place + rotation @ payload[1:]
-        self._update_constants()
+        model.body_mass[body] = mass
+        model.body_inertia[body] = mass * _PAYLOAD_SIDE**2 / 6.0
+        model.body_pos[body] = place + rotation @ offset
 
     def _update_constants(self) -> None:
         """What MuJoCo derives from masses: without it the centre of mass of the robot is off in proportion to
@@ -616,7 +650,7 @@ class Simulation(Readings):
     def set_gains(self, factor: np.ndarray) -> None:
         """PD gains of the joint drives as a factor (J,) on the embodiment's kp and kd."""
         self.gains = np.array(factor, dtype=np.float64)
-        kp, kd = self.embodiment.kp * factor, self.embodiment.kd * factor
+        kp, kd = self._kp * factor, self._kd * factor
         self.model.actuator_gainprm[self.actuators, 0] = kp
         self.model.actuator_biasprm[self.actuators, 1] = -kp
         self.model.actuator_biasprm[self.actuators, 2] = -kd
@@ -624,7 +658,7 @@ class Simulation(Readings):
     def set_effort(self, factor: np.ndarray) -> None:
         """Effort limits of the joint drives as a factor (J,) on the embodiment's."""
         self.effort = np.array(factor, dtype=np.float64)
-        limit = self.embodiment.effort_limit * self.effort
+        limit = self._effort * self.effort
         self.model.actuator_forcerange[self.actuators] = np.stack([-limit, limit], axis=1)
 
     def set_force(self, body: str, force: np.ndarray) -> None:
