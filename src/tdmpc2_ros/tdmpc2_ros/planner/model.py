@@ -64,6 +64,9 @@ class PlannerParameters:
     consistency_limit: float = setting(
         0.0, low=0, why="latent prediction error that ends trust; 0 does not judge it"
     )
+    supervisor: bool = setting(
+        False, why="hold where no supervisor is heard; launch files and quickstart start one"
+    )
     report: str = setting("", why="JSON file for a summary of the run at shutdown; empty writes none")
 
 

@@ -48,6 +48,17 @@ class CommandOutput:
             return ""
         return f"{self.topic}: somebody listens for {', '.join(others)}, {type_name(self._kind)} is sent"
 
+    def others(self) -> list[str]:
+        """Nodes that send to the same controller: all but this one, its supervisor, and a node of this one's
+        name, which may have died without a word."""
+        known = (self._node.get_name(), "supervisor")
+        found = {
+            f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            for info in self._node.get_publishers_info_by_topic(self.topic)
+            if info.node_name not in known or info.node_namespace != self._node.get_namespace()
+        }
+        return sorted(found)
+
     def publish(self, targets: Array, still: bool = False) -> None:
         """Send targets (H, J), rad, to be reached 1, 2, ... H control periods from now.
 

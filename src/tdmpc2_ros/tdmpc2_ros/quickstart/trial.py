@@ -57,7 +57,9 @@ class Trial:
         simulation = {"robot": robot, "seed": self._seed, "reset_noise": True}
         simulation |= {"randomise": options.randomise, "view": options.view}
         self._children.start("mujoco_sim", "tdmpc2_ros.simulator.node", simulation, self.name)
-        parameters = {"model": str(options.model), "robot": robot, "seed": self._seed}
+        watched = {"robot": robot}
+        self._children.start("supervisor", "tdmpc2_ros.supervisor.node", watched, self.name)
+        parameters = {"supervisor": True, "model": str(options.model), "robot": robot, "seed": self._seed}
         parameters |= {"method": options.planner, "report": str(self._report)}
         if options.deadline_ms is not None:
             parameters["deadline_ms"] = options.deadline_ms
