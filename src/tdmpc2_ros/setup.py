@@ -49,6 +49,7 @@ scratch = TemporaryDirectory()  # gone when this process ends
 programs = {
     "mujoco_sim": "simulator.node",
     "planner": "planner.node",
+    "supervisor": "supervisor.node",
     "recorder": "recorder.node",
     "finetune": "finetune.node",
     "quickstart": "quickstart.__main__",

@@ -112,6 +112,8 @@ def layout(robot: RobotFiles, installed: Installed, plugins: Collection[str] = (
             nodes.append(_state_publisher(robot, sim_time))
         else:
             notes.append("robot_state_publisher is not installed: no frames, no robot_description")
+    if settings.supervisor:
+        nodes.append(_supervisor(robot, sim_time))
     nodes.append(_planner(robot, sim_time))
     if settings.record:
         nodes.append(_recorder(robot, sim_time))
@@ -151,13 +153,28 @@ def _backend(robot: RobotFiles, installed: Installed) -> _Backend:
     )
 
 
-def _planner(robot: RobotFiles, sim_time: bool) -> NodeSpec:
+def _output(robot: RobotFiles) -> str:
     forward = robot.settings.controller == "forward_position_controller"
+    return "forward_position" if forward else "joint_trajectory"
+
+
+def _supervisor(robot: RobotFiles, sim_time: bool) -> NodeSpec:
+    parameters = {
+        "robot": robot.robot,
+        "prefix": robot.prefix,
+        "output": _output(robot),
+        "use_sim_time": sim_time,
+    }
+    return _our_node(robot, "supervisor", parameters, remappings=_remappings(robot))
+
+
+def _planner(robot: RobotFiles, sim_time: bool) -> NodeSpec:
     parameters = {
         "robot": robot.robot,
         "model": robot.model,
         "prefix": robot.prefix,
-        "output": "forward_position" if forward else "joint_trajectory",
+        "output": _output(robot),
+        "supervisor": robot.settings.supervisor,
         "autostart": False,
         "shadow": robot.settings.shadow,
         "use_sim_time": sim_time,

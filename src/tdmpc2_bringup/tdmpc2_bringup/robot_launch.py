@@ -56,7 +56,7 @@ from tdmpc2_ros.quickstart.processes import PRIORITY
 Entities = list[LaunchDescriptionEntity]
 OnExit = Callable[[ProcessExited, LaunchContext], Entities]
 _MISTAKE = 2  # exit code of a user's mistake
-_TIMED = ("planner", "mujoco_sim")  # programs whose ticks must not wait for others
+_TIMED = ("planner", "supervisor", "mujoco_sim")  # programs whose ticks must not wait for others
 _PAUSE = 1.0  # s before a planner that has ended is started again
 
 

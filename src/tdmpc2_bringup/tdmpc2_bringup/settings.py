@@ -53,6 +53,9 @@ class Settings:
     )
     autostart: Choice = setting("auto", why="bring the planner to active; auto: not on hardware")
     shadow: bool = setting(False, why="true: the planner decides and publishes ~/plan, commands nothing")
+    supervisor: bool = setting(
+        True, why="start the supervisor, which stops the robot where the planner dies, hangs or is one of two"
+    )
     on_planner_exit: OnExit = setting(
         "respawn",
         why="when the planner ends by itself: respawn (started again, and brought to active as autostart "

@@ -22,6 +22,7 @@ from tdmpc2_ros.messages import SOURCE_TOPICS
 from tdmpc2_ros.planner.model import PlannerParameters
 from tdmpc2_ros.recorder.node import RecorderParameters
 from tdmpc2_ros.simulator.node import SimulationParameters
+from tdmpc2_ros.supervisor.node import SupervisorParameters
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -119,7 +120,12 @@ def section(node: str) -> str:
 
 @pytest.mark.parametrize(
     ("node", "settings"),
-    [("planner", PlannerParameters), ("mujoco_sim", SimulationParameters), ("recorder", RecorderParameters)],
+    [
+        ("planner", PlannerParameters),
+        ("mujoco_sim", SimulationParameters),
+        ("recorder", RecorderParameters),
+        ("supervisor", SupervisorParameters),
+    ],
 )
 def test_parameters_are_those_of_the_code(node, settings):
     table = section(node).split("| parameter |")[1]
@@ -128,10 +134,10 @@ def test_parameters_are_those_of_the_code(node, settings):
     ]
 
 
-@pytest.mark.parametrize("node", ["planner", "mujoco_sim"])
+@pytest.mark.parametrize("node", ["planner", "mujoco_sim", "supervisor"])
 def test_topics_and_services_are_those_of_the_code(node):
     package = ROOT / "src/tdmpc2_ros/tdmpc2_ros"
-    room = {"planner": "planner", "mujoco_sim": "simulator"}[node]
+    room = {"planner": "planner", "mujoco_sim": "simulator", "supervisor": "supervisor"}[node]
     files = [*(package / room).glob("*.py"), package / "messages.py"]
     code = "".join(file.read_text(encoding="utf-8") for file in files)
     table = section(node).split("| topic |")[1].split("| parameter |")[0]

@@ -25,12 +25,18 @@ from tdmpc2_core.robots import shipped_names  # noqa: E402
 from tdmpc2_ros.planner.model import PlannerParameters  # noqa: E402
 from tdmpc2_ros.recorder.node import RecorderParameters  # noqa: E402
 from tdmpc2_ros.simulator.node import SimulationParameters  # noqa: E402
+from tdmpc2_ros.supervisor.node import SupervisorParameters  # noqa: E402
 
 BRINGUP = SOURCE / "tdmpc2_bringup"
 LAUNCH_FILES = sorted((BRINGUP / "launch").glob("*.py"))
 OTHERS = {"robot": "robot_launch_description()", "multi_robot": "multi_robot_launch_description()"}
 ROBOTS = [name for file in LAUNCH_FILES if (name := file.name.removesuffix(".launch.py")) not in OTHERS]
-SETTINGS = {"mujoco_sim": SimulationParameters, "planner": PlannerParameters, "recorder": RecorderParameters}
+SETTINGS = {
+    "mujoco_sim": SimulationParameters,
+    "planner": PlannerParameters,
+    "recorder": RecorderParameters,
+    "supervisor": SupervisorParameters,
+}
 EXECUTABLES = {"tdmpc2_ros": set(ros_programs())}
 EVERYTHING = lambda package: True  # noqa: E731
 NOTHING = lambda package: False  # noqa: E731
@@ -83,7 +89,7 @@ def test_everything_that_a_launch_names_exists(tmp_path, robot, sim, prefix, nam
 def test_without_optional_packages_our_simulation_stands_in(tmp_path, robot):
     result = started(tmp_path, robot, NOTHING, rviz=True)
     assert layout_problems(result, EXECUTABLES, SETTINGS) == untrained(robot)
-    assert programs(result) == ["tdmpc2_ros/mujoco_sim", "tdmpc2_ros/planner"]
+    assert programs(result) == ["tdmpc2_ros/mujoco_sim", "tdmpc2_ros/supervisor", "tdmpc2_ros/planner"]
     for word in ("mujoco_ros2_control", "rviz2", "robot_state_publisher"):
         assert any(word in note for note in result.notes), word
     assert result.autostart
@@ -120,7 +126,10 @@ def test_on_hardware_the_planner_waits_for_the_operator(tmp_path):
     assert not result.autostart
     assert started(tmp_path, sim="none", hardware_plugin="maker/System", autostart="true").autostart
     bare = started(tmp_path, installed=NOTHING, sim="none")
-    assert programs(bare) == ["tdmpc2_ros/planner"]
+    assert programs(bare) == ["tdmpc2_ros/supervisor", "tdmpc2_ros/planner"]
+    assert planner(bare)["supervisor"]
+    alone = started(tmp_path, installed=NOTHING, sim="none", supervisor=False)
+    assert programs(alone) == ["tdmpc2_ros/planner"] and not planner(alone)["supervisor"]
     assert any("driver" in note for note in bare.notes)
 
 
@@ -139,7 +148,7 @@ def test_the_controller_decides_what_the_planner_sends_and_where(tmp_path):
     ("file", "text", "broken", "problem"),
     [
         ("layout.py", '(robot, "planner"', '(robot, "plan"', "no executable plan"),
-        ("layout.py", '"output": "forward', '"topic": "forward', "unknown key 'topic'"),
+        ("layout.py", '"model": robot.model', '"topic": robot.model', "unknown key 'topic'"),
         ("layout.py", '"publish_clock"', '"publish_time"', "unknown key 'publish_time'"),
         ("layout.py", 'else "controller_manager"', 'else "controllers"', "controllers has no executable"),
         ("layout.py", '"robot.rviz"', '"robots.rviz"', "no file"),

@@ -60,7 +60,7 @@ def test_each_robot_is_complete_and_has_names_of_its_own(tmp_path, robot, sim):
 def test_without_optional_packages_as_many_simulations_stand_in(tmp_path):
     for one, plan in started(tmp_path, robots="3", installed=NOTHING):
         assert layout_problems(plan, EXECUTABLES, SETTINGS) == []
-        assert [node.executable for node in plan.nodes] == ["mujoco_sim", "planner"]
+        assert [node.executable for node in plan.nodes] == ["mujoco_sim", "supervisor", "planner"]
         assert {node.parameters[1]["prefix"] for node in plan.nodes} == {f"{one.namespace}_"}
 
 

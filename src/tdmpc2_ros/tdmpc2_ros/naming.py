@@ -24,4 +24,7 @@ def prefixed(embodiment: Embodiment, prefix: str) -> Embodiment:
         return embodiment
     joints = tuple(replace(joint, name=prefix + joint.name) for joint in embodiment.joints)
     imu = prefix + embodiment.imu_frame if embodiment.imu_frame else None
-    return replace(embodiment, joints=joints, base_frame=prefix + embodiment.base_frame, imu_frame=imu)
+    posture = {prefix + name: target for name, target in embodiment.safety.posture.items()}
+    safety = replace(embodiment.safety, posture=posture)
+    base = prefix + embodiment.base_frame
+    return replace(embodiment, joints=joints, safety=safety, base_frame=base, imu_frame=imu)

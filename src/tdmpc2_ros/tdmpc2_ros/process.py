@@ -24,13 +24,13 @@ Stop = threading.Event
 def run_node(
     make: Callable[[], NodeType], run: Callable[[NodeType, Stop], int | None], arguments: list[str] | None
 ) -> int:
-    """Make a node and run it until SIGINT or SIGTERM; further signals change nothing.
+    """Make a node and run it until SIGINT, SIGTERM or SIGHUP; further signals change nothing.
 
     Returns:
         Exit code: what `run` returns, 0 for None; 2 after a user's mistake, which is printed as one sentence.
     """
     stop = Stop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node = None

@@ -20,6 +20,7 @@ from tdmpc2_core.control.trust import UNLIMITED, Insight, TrustLimits, TrustMoni
 from tdmpc2_core.control.worker import PlanWorker, SearchOutcome, SearchRequest
 from tdmpc2_core.errors import StaleSource, UserError
 from tdmpc2_core.robots import ActionMapper, ObservationAssembler, SafetyFilter, SensorState
+from tdmpc2_core.robots.rotations import tilt
 
 if TYPE_CHECKING:
     from tdmpc2_core.agent import Agent
@@ -80,6 +81,8 @@ class Successor(NamedTuple):
     task: int | None
 
 
+_LONG = 1.0  # s of stale sensors after which a standing command must not move the robot
+_TIPPED = 0.1  # s beyond max_tilt, which a push may last
 _ROUNDING = 1e-6  # s, far below a control period: a tick at the plan's end is past it
 _LATE = 0.85  # control periods after which a plan counts as late
 
@@ -106,7 +109,8 @@ class Decider:
         self._sent: NDArray[np.float32] | None = None  # action of the tick before
         self._first = self._fresh_start = True
         self._blind = 0  # ticks in a row without fresh sensors
-        self._lost = False
+        self._lost: float | None = None  # since when an observation could not be made, s
+        self._armed, self._from_measured, self._upright = True, True, math.inf
         self._pose: Array | None = None  # held since the present hold began
 
     def warm_up(self) -> None:
@@ -140,32 +144,43 @@ class Decider:
         """Forget history and plan: the next observation is the first of an episode."""
         self._fresh_start, self._plan, self._sent = True, None, None
 
-    def decide(self, now: float, started: float, estop: bool = False, unheard: str = "") -> Decision:
+    def decide(
+        self, now: float, started: float, estop: bool = False, unheard: str = "", halt: str = ""
+    ) -> Decision:
         """Decide at `now` (s, on the clock of the sensors' stamps); `started` is the same instant of
         `time.monotonic()`, from which deadlines count.
+
+        With a reason `halt` the robot is held. After an emergency stop, a tilt beyond `max_tilt` or a second
+        of stale sensors it is held until its velocity command is zero: one that stands would set it going.
 
         Stale sensors give the plan played on for `safety.plan_on` periods, which a biped survives better than
         being frozen in mid stride; then one hold, then decisions without targets until all are fresh again. A
         controller that does not listen, for the reason `unheard`, gives none at once: nobody would hear it.
-        Afterwards targets start from the measured position, at the safety filter's rate.
+        Afterwards targets go on from the last ones at the safety filter's rate; where nobody listened, from
+        the measured position.
         """
         if self._successor is not None:
             self._take_over(self._successor)
         snapshot = self._sensors.snapshot()
         if estop:
             self.restart()
+            self._armed = False
             if self.embodiment.pose_command:  # a goal would set the arm going again when the stop is cleared
                 self._sensors.clear_command()
             return self._hold(snapshot, "emergency stop", "estop")
         if unheard:
             self.restart()
+            self._armed, self._from_measured = False, True
             return Decision(None, "no_controller", unheard)
         first = self._fresh_start
         try:
             observation = self._observe(snapshot, now)
         except StaleSource as problem:
             return self._without_sensors(snapshot, now, problem)._replace(stale=problem.sources)
-        self._blind, self._lost = 0, False
+        self._blind, self._lost = 0, None
+        if halt := halt or self._disarmed(snapshot, now):
+            self.restart()
+            return self._hold(snapshot, halt)._replace(stamp=self._oldest(snapshot))
         if self.embodiment.pose_command and snapshot.command is None:
             self._first, self._plan, self._sent = True, None, None
             decision = self._recorded(self._hold(snapshot, NO_GOAL))
@@ -175,6 +190,23 @@ class Decider:
         action = None if decision.targets is None else assembler.action
         seen = Seen(now, first, assembler.samples, observation, assembler.clock, action)
         return decision._replace(stamp=self._oldest(snapshot), seen=seen)
+
+    def _disarmed(self, snapshot: Snapshot, now: float) -> str:
+        """Why the robot must not move yet; empty where it may."""
+        limit = self.embodiment.termination.max_tilt
+        tilted = 0.0 if snapshot.imu is None or limit is None else float(tilt(snapshot.imu.orientation))
+        if limit is None or tilted <= limit:
+            self._upright = now
+        elif now - self._upright > _TIPPED:
+            self._armed = False
+            return f"the robot is tilted by {tilted:.2f} rad, beyond max_tilt {limit:g}"
+        twist = self.embodiment.twist_command
+        if self._armed or twist is None:
+            return ""
+        if np.count_nonzero(self._assembler.command):
+            return "a velocity command stands from before the stop; send zero first"
+        self._armed = True
+        return ""
 
     def hold(self, reason: str) -> Decision:
         """The safe action: the robot held at its measured position. No targets before the first sample."""
@@ -194,14 +226,17 @@ class Decider:
         if self._plan is not None and self._blind <= self.embodiment.safety.plan_on:
             return self._play(self._plan, "replay", str(problem), snapshot, now)._replace(ended_by="replay")
         self.restart()
-        again, self._lost = self._lost, True
+        again, self._lost = self._lost is not None, self._lost or now
+        self._armed = self._armed and now - self._lost < _LONG
         return Decision(None, "hold", str(problem)) if again else self._hold(snapshot, str(problem))
 
     def _observe(self, snapshot: Snapshot, now: float) -> NDArray[np.float32]:
         if self._fresh_start:
             self._assembler.reset(self._sensors, now)
             assert snapshot.joints is not None
-            self._safety.reset(snapshot.joints.position)
+            if self._from_measured:
+                self._safety.reset(snapshot.joints.position)
+                self._from_measured = False
             self._first, self._fresh_start, self._pose = True, False, None
         return self._assembler.assemble(self._sensors, now)
 

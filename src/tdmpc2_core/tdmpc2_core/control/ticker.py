@@ -40,6 +40,11 @@ class Ticker:
         self._interval = period
         self.restart()
 
+    @property
+    def period(self) -> float:
+        """Control period, s."""
+        return self._period
+
     def restart(self) -> None:
         """Start the schedule anew at the next sample."""
         self._due: float | None = None

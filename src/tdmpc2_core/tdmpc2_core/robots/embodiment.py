@@ -294,6 +294,15 @@ class SafetySpec:
         unit="control periods",
         why="the plan is played on for as long without fresh sensors before the robot is held",
     )
+    posture: dict[str, float] = setting(
+        factory=dict,
+        hash=False,
+        unit="rad",
+        why="targets of joints where a supervisor stops the robot; the default pose of others",
+    )
+    posture_seconds: float = setting(
+        0.5, unit="s", above=0, why="to get there: slow enough for the rates of the joints, before it tips"
+    )
 
 
 @dataclass(frozen=True)
@@ -627,6 +636,14 @@ class Embodiment:
         return 1.0 / self.control_rate
 
     @property
+    def safe_posture(self) -> NDArray[np.float64] | None:
+        """Targets (J,), rad, where a supervisor stops the robot; None: where it is, as it cannot fall."""
+        spec, given = self.termination, self.safety.posture
+        if not given and spec.max_tilt is None and spec.min_base_height is None:
+            return None
+        return np.array([given.get(joint.name, joint.default) for joint in self.joints])
+
+    @property
     def physics_steps(self) -> int:
         """Simulator steps per decision."""
         return round(self.physics_rate / self.control_rate)
@@ -768,6 +785,13 @@ def _check_joints(embodiment: Embodiment) -> None:
                 f"safety.position_margin ({margin:g} rad) leaves the default of {joint.name!r} outside its "
                 f"limits; at most {room:g} fits"
             )
+
+    limits = {joint.name: (joint.lower, joint.upper) for joint in embodiment.joints}
+    for name, target in embodiment.safety.posture.items():
+        if name not in limits:
+            raise ValueError(f"safety.posture has {name!r}, which is no joint{closest(name, limits)}")
+        if not limits[name][0] <= target <= limits[name][1]:
+            raise ValueError(f"safety.posture of {name!r} is {target:g} rad, outside its limits")
 
 
 def _check_rates(embodiment: Embodiment) -> None:

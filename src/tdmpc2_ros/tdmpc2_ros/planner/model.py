@@ -90,6 +90,9 @@ class PlannerParameters:
     cost_energy: float = setting(0.0, low=0, unit="return / W", why="of the drives' mechanical power")
     cost_wear: float = setting(0.0, low=0, unit="return / (rad/s)^2", why="of the mean square joint velocity")
     shadow: bool = setting(False, why="decide and publish ~/plan, command nothing: no command topic is made")
+    supervisor: bool = setting(
+        False, why="hold where no supervisor is heard; launch files and quickstart start one"
+    )
     report: str = setting("", why="JSON file for a summary of the run at shutdown; empty writes none")
 
 

@@ -31,11 +31,13 @@ from tdmpc2_ros.planner.model import DYNAMIC, ModelSlot, PlannerParameters, load
 from tdmpc2_ros.planner.output import CommandOutput
 from tdmpc2_ros.planner.sensors import SensorInput
 from tdmpc2_ros.planner.services import ModelServices
+from tdmpc2_ros.planner.supervisor import Peers
 from tdmpc2_ros.planner.telemetry import Reporter, Situation
 from tdmpc2_ros.planner.thread import ControlThread
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
 
 _WAITING = 10.0  # s between reminders of the transition that is awaited
+_ESTOP_PATIENCE = 0.5  # s
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -61,6 +63,7 @@ class PlannerNode(LifecycleNode):
         self._goals: GoalInput | None = None
         self._output: CommandOutput | None = None
         self._controllers: ControllerWatch | None = None
+        self._peers: Peers | None = None
         self._estop = False
         self._state = "unconfigured"
         self._waited_for = self._state, time.monotonic()  # s since which
@@ -101,6 +104,7 @@ class PlannerNode(LifecycleNode):
             self._goals = GoalInput(self, agent.embodiment, robot.base_frame, self.now, self._sensors)
         self._output = CommandOutput(self, values.output, robot, values.shadow)
         self._controllers = ControllerWatch(self, self._output.controller)
+        self._peers = Peers(self, self._output, values.supervisor, values.shadow)
         if calibration:
             self.get_logger().info(f"calibrated: {calibration}")
         self.get_logger().info(
@@ -116,7 +120,10 @@ class PlannerNode(LifecycleNode):
             return FAILURE
         slot = self._slot
         assert self._sensors is not None and self._output is not None and slot.telemetry is not None
-        assert self._controllers is not None
+        assert self._controllers is not None and self._peers is not None
+        if rival := self._peers.activate():
+            self.get_logger().error(f"activation refused: {rival}")
+            return FAILURE
         self._controllers.ask()
         self.cause.clear()
         self.statistics.clear()
@@ -142,7 +149,8 @@ class PlannerNode(LifecycleNode):
                 telemetry=slot.telemetry,
                 changed=self._mode_changed.trigger,
                 age=self._sensors.latency,
-                unheard=(lambda: "") if self.parameters.values.shadow else self._controllers.problem,
+                controllers=None if self.parameters.values.shadow else self._controllers,
+                peers=self._peers,
             )
             self._sensors.fresh = ticker.arrived
             slot.thread.start()
@@ -192,10 +200,10 @@ class PlannerNode(LifecycleNode):
             self._write_report(self.parameters.values.report)
 
     def _release(self) -> None:
-        for part in (self._goals, self._sensors, self._output, self._controllers):
+        for part in (self._goals, self._sensors, self._peers, self._output, self._controllers):
             if part is not None:
                 part.destroy()
-        self._goals = self._sensors = self._output = self._controllers = None
+        self._goals = self._sensors = self._peers = self._output = self._controllers = None
         self._slot.clear()
 
     def _write_report(self, path: str) -> None:
@@ -218,6 +226,8 @@ class PlannerNode(LifecycleNode):
         if self._sensors is not None and self._controllers is not None:
             self._sensors.look_around()
             self._controllers.look_around()
+        if self._peers is not None:
+            self._peers.look_around()
         now = self._situation()
         if self._state == "active" and self.statistics.ticks == 0 and now.stale:
             self.get_logger().info(f"waiting for sensors: {'; '.join(now.stale)}", throttle_duration_sec=2.0)
@@ -259,7 +269,11 @@ class PlannerNode(LifecycleNode):
 
     def _on_estop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._set_estop(True)
-        response.success, response.message = True, "holding until ~/clear_estop"
+        thread = self._slot.thread
+        response.success = thread is None or thread.wait_for_estop(_ESTOP_PATIENCE)
+        response.message = "holding until ~/clear_estop"
+        if not response.success:
+            response.message = "the control thread does not answer; call supervisor/estop, or cut the power"
         return response
 
     def _on_clear_estop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

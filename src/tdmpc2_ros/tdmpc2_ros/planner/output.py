@@ -12,6 +12,8 @@ from tdmpc2_core.robots import Embodiment
 from tdmpc2_ros import qos
 from tdmpc2_ros.messages import Array, other_types, position_message, trajectory_message, type_name
 
+_UNKNOWN = "_NODE_NAME_UNKNOWN_"  # of rclpy
+
 
 class CommandOutput:
     """Publishes targets in the form that `kind` names: "joint_trajectory" or "forward_position".
@@ -47,6 +49,17 @@ class CommandOutput:
         if not others:
             return ""
         return f"{self.topic}: somebody listens for {', '.join(others)}, {type_name(self._kind)} is sent"
+
+    def others(self) -> list[str]:
+        """Nodes that send to the same controller: all but this one, its supervisor, and a node of this one's
+        name, which may have died without a word."""
+        known = (self._node.get_name(), "supervisor")
+        found = {
+            f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            for info in self._node.get_publishers_info_by_topic(self.topic)
+            if info.node_name not in known or info.node_namespace != self._node.get_namespace()
+        }
+        return sorted(name for name in found if _UNKNOWN not in name)  # not found out yet
 
     def publish(self, targets: Array, still: bool = False) -> None:
         """Send targets (H, J), rad, to be reached 1, 2, ... H control periods from now.

@@ -13,13 +13,17 @@ from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
 from tdmpc2_core.control.decision import NO_GOAL, Decider, Decision, Successor
 from tdmpc2_core.control.statistics import Statistics, StopCause
+from tdmpc2_core.control.supervision import BLOCKED, COMMANDING, ESTOP, IDLE
 from tdmpc2_core.control.ticker import Tick, Ticker
 from tdmpc2_ros import qos
+from tdmpc2_ros.planner.controllers import ControllerWatch
 from tdmpc2_ros.planner.output import CommandOutput
+from tdmpc2_ros.planner.supervisor import Peers
 from tdmpc2_ros.planner.telemetry import Telemetry
 
 _COLLECT_EVERY = 250  # ticks between collections of garbage, right after a command is out
 _LOG_EVERY = 2.0  # s
+_STOPPED = 5.0  # control periods that a decision takes only where the process was stopped
 
 
 class ControlThread:
@@ -28,7 +32,8 @@ class ControlThread:
     Args:
         now: the clock on which sensors are stamped, s.
         age: seconds since the sample with a stamp was measured, see `SensorInput.latency`.
-        unheard: why the controller does not listen; empty while it does.
+        controllers: tells why the controller does not listen; None in shadow mode, where nobody does.
+        peers: tells who else stops or commands the robot, and is told that this thread lives.
         cause: where a fault is recorded; the thread then ends after a last safe action.
         telemetry: told of every decision once its command is out.
         changed: called after every change of mode; cheap.
@@ -46,11 +51,15 @@ class ControlThread:
         telemetry: Telemetry,
         changed: Callable[[], None],
         age: Callable[[float], float],
-        unheard: Callable[[], str],
+        controllers: ControllerWatch | None,
+        peers: Peers,
     ) -> None:
         self._node, self._decider, self._output = node, decider, output
         self._ticker, self._statistics, self._now, self._cause = ticker, statistics, now, cause
-        self._telemetry, self._notify, self._age, self._unheard = telemetry, changed, age, unheard
+        self._telemetry, self._notify, self._age = telemetry, changed, age
+        self._controllers, self._peers = controllers, peers
+        self._period = ticker.period
+        self._estopped = threading.Event()
         self._latency_publisher = node.create_publisher(Float64MultiArray, "~/latency", qos.STATUS)
         self._latency = Float64MultiArray()
         self._latency.layout.dim = [MultiArrayDimension(label="latency, planning; s", size=2, stride=2)]
@@ -75,6 +84,11 @@ class ControlThread:
         gc.unfreeze()
         self._node.destroy_publisher(self._latency_publisher)
 
+    def wait_for_estop(self, seconds: float) -> bool:
+        """Whether the hold of an emergency stop has gone out, after this time at most."""
+        self._estopped.clear()
+        return self._estopped.wait(seconds)
+
     def succeed(self, successor: Successor) -> None:
         """Decide with another agent from the next tick on; see `Decider.succeed`."""
         self._decider.succeed(successor)
@@ -92,7 +106,13 @@ class ControlThread:
         now, started = self._now(), time.monotonic()
         statistics = self._statistics
         statistics.ticks += 1
-        decision = self._decider.decide(now, started, self.estop, self._unheard())
+        rival = self._peers.rival()
+        unheard = self._controllers.problem() if self._controllers else ""
+        unheard = unheard or rival or self._peers.stopped()
+        decision = self._decider.decide(now, started, self.estop, unheard, self._peers.unwatched())
+        if self._now() - now > _STOPPED * self._period:  # the process stood still, the world did not
+            decision = self._decider.hold(f"no decision for {self._now() - now:.2f} s")
+        self._peers.tell(BLOCKED if rival else ESTOP if decision.mode == "estop" else COMMANDING)
         # periods of a hold, and those in which nobody listens, go without by intent
         if statistics.commands and self.mode not in ("hold", "no_controller"):
             statistics.missed += tick.missed
@@ -108,6 +128,8 @@ class ControlThread:
             statistics.ended_by[decision.ended_by] += 1
             statistics.interventions.update(decision.interventions)
             statistics.filtered += bool(decision.interventions)
+        if decision.mode == "estop":
+            self._estopped.set()
         statistics.modes[decision.mode] += 1
         self.last = decision
         self._telemetry.decided(decision, self._now())
@@ -144,6 +166,7 @@ class ControlThread:
         if decision.targets is not None:
             self._output.publish(decision.targets, still=True)
             self._output.flush()  # the process may end next, and what DDS has not sent by then is lost
+        self._peers.tell(IDLE)
         self.mode, self.reason = "idle", "stopped"
 
     def _publish_latency(self, latency: float, planning: float) -> None:

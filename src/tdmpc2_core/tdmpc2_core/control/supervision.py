@@ -1,0 +1,151 @@
+"""What a supervisor does about a planner that fails. No ROS and no model, so that it stays small.
+
+It takes note of what it hears, each with the time of a steady clock, and says at any time whether it must
+intervene, why, and with which targets. An intervention lasts until it is released.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tdmpc2_core.config import check_fields, setting
+from tdmpc2_core.control.events import Action, Event, worst
+from tdmpc2_core.robots.embodiment import Embodiment
+
+Array = NDArray[np.float64]
+
+IDLE, COMMANDING, ESTOP, BLOCKED = range(4)
+"""What a planner's heartbeat says of it: not active, commanding or holding, stopped by e-stop, kept from
+commanding by a second commander."""
+
+_TIPPED = 0.2  # s beyond max_tilt: a push may tilt a robot that recovers
+_STILL = 0.5  # rad/s of every joint, below which a robot may be released
+
+
+@dataclass(frozen=True)
+class SupervisionOptions:
+    """When to intervene."""
+
+    silence: float = setting(
+        0.1,
+        unit="s",
+        low=0.02,
+        high=5.0,
+        why="without a planner's heartbeat; its process's end is noticed at once",
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+class Intervention(NamedTuple):
+    """event: why. targets (H, J), rad, to be reached 1, 2, ... H control periods from now; None where no
+    joint was ever seen."""
+
+    event: Event
+    targets: Array | None
+
+
+class Supervision:
+    """The state of one robot's supervision. Times are of a steady clock, s."""
+
+    def __init__(self, embodiment: Embodiment, options: SupervisionOptions | None = None) -> None:
+        self._robot, self._options = embodiment, options or SupervisionOptions()
+        self._posture, self._seconds = embodiment.safe_posture, embodiment.safety.posture_seconds
+        self._planner: tuple[float, int] | None = None  # last heartbeat: when, what it said
+        self._commanded: Array | None = None  # (J,), the target that the controller has
+        self._command_at = -math.inf
+        self._joints: tuple[Array, Array] | None = None  # position, velocity (J,)
+        self._upright_at: float | None = None
+        self._tilt = 0.0
+        self._events: set[str] = set()  # that hold until a release
+        self._acting: Event | None = None
+        self._since, self._start = 0.0, np.zeros(0)  # of what is done about it: when, from where
+
+    # ---- what is heard ----
+    def heartbeat(self, now: float, state: int) -> None:
+        """A planner is alive and says what it does."""
+        self._planner = now, state
+
+    def died(self) -> None:
+        """The process of the planner is gone."""
+        if self._planner is not None and self._planner[1] != IDLE:
+            self._events.add("planner_died")
+        self._planner = None
+
+    def command(self, now: float, targets: Array) -> None:
+        """The controller got targets (J,) from somebody."""
+        self._commanded, self._command_at = targets, now
+
+    def joints(self, position: Array, velocity: Array | None) -> None:
+        """Measured (J,), rad and rad/s."""
+        self._joints = position, np.zeros_like(position) if velocity is None else velocity
+
+    def tilt(self, now: float, angle: float) -> None:
+        """Angle of the base's z axis from vertical, rad."""
+        self._tilt, limit = angle, self._robot.termination.max_tilt
+        if limit is None or angle <= limit or self._upright_at is None:
+            self._upright_at = now
+        elif now - self._upright_at > _TIPPED:
+            self._events.add("fallen")
+
+    def estop(self) -> None:
+        """Somebody asks for a stop."""
+        self._events.add("supervisor_estop")
+
+    # ---- what is done ----
+    def decide(self, now: float) -> Intervention | None:
+        """What to command; None while the planner may."""
+        self._look(now)
+        event = worst(self._events)
+        if event is None:
+            self._acting = None
+            return None
+        if event != self._acting:
+            self._acting = event
+            self._since, start = now, self._commanded
+            if event.action == Action.LIE or start is None:
+                start = self._joints[0] if self._joints else None
+            self._start = np.zeros(0) if start is None else start.copy()
+        return Intervention(event, self._targets(event, now) if len(self._start) else None)
+
+    def _look(self, now: float) -> None:
+        if self._planner is None:
+            return
+        heard, state = self._planner
+        if state != IDLE and now - heard > self._options.silence:
+            self._events.add("planner_silent")
+        if state == BLOCKED and now - self._command_at > self._options.silence:
+            self._events.add("nobody_commands")
+
+    def _targets(self, event: Event, now: float) -> Array:
+        """The way from the last targets to the safe posture, straight and at a constant rate."""
+        horizon, period = 10, self._robot.control_period
+        end = self._start if event.action == Action.LIE or self._posture is None else self._posture
+        times = now - self._since + period * np.arange(1, horizon + 1)
+        share = np.clip(times / max(self._seconds, period), 0.0, 1.0)[:, None]
+        return self._start + share * (end - self._start)
+
+    def release(self, now: float) -> str:
+        """End the intervention; else the reason why not."""
+        if not self._events:
+            return ""
+        heard = self._planner
+        if heard is None or now - heard[0] > self._options.silence:
+            return "no planner is alive"
+        if heard[1] == ESTOP:
+            return "the planner's emergency stop is set; call planner/clear_estop first"
+        if heard[1] == BLOCKED:
+            return "another node commands the robot; end one"
+        limit = self._robot.termination.max_tilt
+        if limit is not None and self._tilt > 0.5 * limit:
+            return f"the robot is tilted by {self._tilt:.2f} rad; stand it up"
+        if self._joints is not None and float(np.abs(self._joints[1]).max()) > _STILL:
+            return "the robot moves; wait until it is still"
+        self._events.clear()
+        return ""

@@ -1,0 +1,1 @@
+"""The supervisor: a process that stops the robot where its planner fails."""
