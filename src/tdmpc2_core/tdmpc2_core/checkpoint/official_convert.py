@@ -150,8 +150,8 @@ def export_official(model: WorldModel, path: str | os.PathLike[str]) -> None:
         )
     if model.config.residual_dim:
         raise UserError(
-            f"{target}: the official code knows no residual dynamics, which this model has; export a bundle that "
-            "was fine-tuned with --mode dynamics, or the policy prior with --format onnx"
+            f"{target}: the official code knows no residual dynamics, which this model has; export a bundle "
+            "that was fine-tuned with --mode dynamics, or the policy prior with --format onnx"
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ class _Step(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What the reverse pass of one call needs; see `ReversibleMLP`. residual: of what was added at the end."""
+    """What the reverse pass of one call needs; see `ReversibleMLP`. residual: of what is added last."""
 
     layers: list[LayerWeights]
     steps: list[_Step | None]

@@ -38,7 +38,7 @@ def n_step_returns(
 
     reward, terminated, valid (horizon + n_step - 1, B, 1); discount () or (B, 1), per decision. A time limit
     shortens the sum and bootstraps from the last true observation; a terminal state ends it without a
-    bootstrap. n_step = 1 is the target of the paper. Where a reward of the sum is NaN, unknown, so is the sum.
+    bootstrap. n_step = 1 is the target of the paper. Where a reward is unknown, NaN, its sums are.
     """
     inside = valid.cumprod(0)
     total, alive = reward[:horizon], 1.0 - terminated[:horizon]

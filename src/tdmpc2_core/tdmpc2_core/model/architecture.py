@@ -62,7 +62,7 @@ class WorldModelConfig:
         0,
         low=0,
         unit="units",
-        why="width of a head whose output is added to the dynamics' before SimNorm, for what fine-tuning finds "
+        why="width of a head whose output is added to the dynamics' before SimNorm: what fine-tuning finds "
         "different on a robot; 0: no such head, as the paper",
     )
     readings: tuple[str, ...] = setting(
