@@ -287,7 +287,7 @@ def test_an_episode_moves_the_level_of_its_robot():
 def test_changed_robots_run_and_take_the_same_policies(name):
     embodiment = Embodiment.load(name)
     names = [known for known, row in CHANGES.items() if row.applies(embodiment)]
-    assert len(names) == (3 if name == "arm" else 6)
+    assert len(names) == (4 if name == "arm" else 7)
     for known in names:
         robot = changed(embodiment, known)
         assert robot != embodiment and robot.fingerprint == embodiment.fingerprint

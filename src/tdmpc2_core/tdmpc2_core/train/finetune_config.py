@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from tdmpc2_core.config import check_fields, setting
 from tdmpc2_core.envs.robot.bursts import BurstConfig
@@ -35,8 +35,9 @@ class SimulationConfig:
 class FineTuneConfig:
     """How to fine-tune; the defaults are for about five minutes of one robot."""
 
-    mode: Literal["dynamics", "residual", "full", "auto"] = setting(
+    mode: str = setting(
         "auto",
+        accepted=("dynamics", "residual", "full", "auto"),
         why="what learns: the dynamics, a residual on them, everything; auto: the better of the first two",
     )
     updates: int = setting(2000, above=0, why="learner updates at most, of each mode that is tried")
@@ -70,7 +71,8 @@ class FineTuneConfig:
     @property
     def modes(self) -> tuple[Mode, ...]:
         """What is tried."""
-        return ("dynamics", "residual") if self.mode == "auto" else (self.mode,)
+        known: tuple[Mode, ...] = get_args(Mode)
+        return ("dynamics", "residual") if self.mode == "auto" else (known[known.index(self.mode)],)
 
 
 @dataclass(frozen=True)
