@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -161,7 +165,7 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_result(place):
         raise KeyboardInterrupt
 
     slow = replace(FAST, updates=40)
-    with pytest.raises(KeyboardInterrupt, match="stopped at update 40; the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match=r"stopped at update \d+; the same command goes on"):
         fine_tune(place / "base", [place / "episodes"], place / "cut", slow, interrupt)
     assert not (place / "cut").exists() and len(calls) == 1
     found = fine_tune(place / "base", [place / "episodes"], place / "cut", FAST)
@@ -172,6 +176,23 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_result(place):
         fine_tune(place / "base", [unknown(place)], place / "other", FAST)
     with pytest.raises(UserError, match=r"batch_size=64, not 32"):
         fine_tune(place / "base", [place / "episodes"], place / "other", replace(FAST, batch_size=32))
+
+
+@pytest.mark.timeout(600)  # a process that shares busy cores
+def test_a_process_that_is_told_to_end_stores_what_it_learned(place):
+    words = ["--bundle", place / "base", "--data", place / "episodes", "--out", place / "new", "--mix-sim=0"]
+    words += ["--mode=dynamics", "batch_size=16", "check_every=20", "patience=100000", "updates=1000000"]
+    command = [sys.executable, "-m", "tdmpc2_core.cli", "finetune", *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    kept = run_folder(place / "new") / "dynamics.pt"
+    while not kept.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=240)[1].splitlines()[-1]
+    assert process.returncode == 130 and "the same command goes on from there" in said
+    assert torch.load(kept, weights_only=True)["updates"] == int(said.split()[5].rstrip(";"))
+    assert not (place / "new").exists()
 
 
 def test_it_ends_on_request_and_by_time(place):
@@ -222,7 +243,7 @@ def test_windows_of_latents_stay_inside_their_episodes():
     episodes = [episode(np.random.default_rng(k), steps) for k, steps in enumerate((5, 9))]
     data = LatentEpisodes(model, episodes, torch.Generator().manual_seed(0))
     windows = data.sample(200, 7)
-    ends = model.encode(torch.from_numpy(np.stack([one.observation[-1] for one in episodes])))
+    ends = model.encode(torch.from_numpy(np.stack([one.observation[-1] for one in episodes]))).detach()
     for column in range(200):
         inside = int(windows.valid[:, column].sum())
         assert (windows.valid[:inside, column] == 1).all() and 1 <= inside <= 7
