@@ -27,7 +27,7 @@ from tdmpc2_core.config import to_mapping
 from tdmpc2_core.data.episodes import Episode, EpisodeStore
 from tdmpc2_core.data.held_out import Split, split_by_time
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import write_json
+from tdmpc2_core.files import claimed, write_json
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.acceptance import Verdict, judge
 from tdmpc2_core.scoring.paired import Outcomes, acting, gain, outcomes
@@ -66,15 +66,17 @@ def fine_tune(
     """Train the model of bundle `base` on the episode stores `data`; write `output` where it is better.
 
     Raises:
-        UserError: an input is of no use, `output` exists already, or its run was started with other inputs.
+        UserError: an input is of no use, `output` exists already, or its run works already or was started with other
+            inputs.
         KeyboardInterrupt: Ctrl-C or SIGTERM in the main thread; what was learned is stored.
     """
     if Path(output).exists():
         raise UserError(f"{output}: exists already; give a folder that does not exist yet")
     folder = run_folder(output)
-    with nothing_left(folder):
-        run = _Run(Path(base), [Path(path) for path in data], Path(output), config, report)
-    return run.work()
+    with claimed(folder, f"--out {output}"):
+        with nothing_left(folder):
+            run = _Run(Path(base), [Path(path) for path in data], Path(output), config, report)
+        return run.work()
 
 
 class _Run:
