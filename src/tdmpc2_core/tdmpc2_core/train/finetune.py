@@ -66,8 +66,8 @@ def fine_tune(
     """Train the model of bundle `base` on the episode stores `data`; write `output` where it is better.
 
     Raises:
-        UserError: an input is of no use, `output` exists already, or its run works already or was started with other
-            inputs.
+        UserError: an input is of no use, `output` exists already, its run was started with other inputs, or
+            another process works on it.
         KeyboardInterrupt: Ctrl-C or SIGTERM in the main thread; what was learned is stored.
     """
     if Path(output).exists():
