@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
 _RAW = argparse.RawDescriptionHelpFormatter
 FORMATS = ("official", "onnx")
+NOT_BETTER = 3
+"""Exit code of a fine-tuning whose result was not written."""
 
 
 def _command(
     commands: Any,
     name: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], int | None],
     summary: str,
     example: str,
     **more: Any,
@@ -415,6 +417,57 @@ def _add_pretrain(commands: Any, name: str) -> None:
     _with_settings(pretrain, defaults)
 
 
+def _finetune(args: argparse.Namespace) -> int:
+    from tdmpc2_core.train.finetune import FineTuneConfig, fine_tune
+    from tdmpc2_core.train.finetune_report import ProgressBar, read_table, shown
+
+    # `--data` takes all words up to the next option, settings among them
+    data = [word for word in args.data if "=" not in word or Path(word).exists()]
+    flags = {"mode": args.mode, "mix_sim": args.mix_sim, "sim_robot": args.sim_robot}
+    given = [f"{name}={value}" for name, value in flags.items() if value is not None]
+    words = [*(word for word in args.data if word not in data), *args.settings, *given]
+    bar = ProgressBar()
+    try:
+        found = fine_tune(args.bundle, data, args.out, apply_overrides(FineTuneConfig(), words), bar)
+    finally:
+        bar.close()
+    print(shown(read_table(found.report)))
+    where = f"report in {found.report.parent}"
+    if found.improved:
+        print(f"{args.out}: written, mode {found.mode}, {found.updates} updates ({found.ended_by}); {where}")
+        return 0
+    print(f"nothing was written: {'; '.join(found.reasons)}; {where}", file=sys.stderr)
+    return NOT_BETTER
+
+
+def _add_finetune(commands: Any, name: str) -> None:
+    def defaults() -> Any:
+        from tdmpc2_core.train.finetune_config import FineTuneConfig
+
+        return FineTuneConfig()
+
+    command = _command(
+        commands,
+        name,
+        _finetune,
+        "train a robot's bundle further on recorded episodes; write it where it is better on held-out ones",
+        "tdmpc2 finetune --bundle quadruped --data runs/monday --out runs/monday-tuned --mode auto",
+        description="Train a robot's bundle further on recorded episodes. Exit code 3 and no bundle where it "
+        "is not better beyond chance on data held out. The run's folder, OUT.run, has the report; a run that "
+        "was stopped goes on with the same command.",
+    )
+    option = command.add_argument
+    option("--bundle", required=True, help="checkpoint bundle, or a shipped robot's name")
+    option("--data", required=True, nargs="+", metavar="STORE", help="folders of episode stores")
+    option("--out", type=Path, required=True, metavar="DIR", help="bundle to write; must not exist")
+    option("--mode", help="dynamics, residual, full, or auto: the better of the first two (default auto)")
+    option("--mix-sim", type=float, metavar="SHARE", help="of every batch, from simulation (default 0.5)")
+    option(
+        "--sim-robot", metavar="DIR", help="embodiment folder fitted to the robot; a comparison in it decides"
+    )
+    _with_settings(command, defaults)
+
+
 def _add_eval(commands: Any, name: str) -> None:
     summary = "run a bundle in simulation: a robot on the fixed course of commands, a task for whole episodes"
     example = "tdmpc2 eval runs/quadruped/best --planner policy --episodes 16"
@@ -603,6 +656,7 @@ COMMANDS: dict[str, Callable[[Any, str], None]] = {
     "expert": _add_expert,
     "student": _add_student,
     "pretrain": _add_pretrain,
+    "finetune": _add_finetune,
     "eval": _add_eval,
     "watch": _add_watch,
     "curves": _add_curves,
@@ -633,16 +687,18 @@ def _parser() -> CommandLine:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``tdmpc2``; returns the exit code (0, or 2 on a user's mistake, 130 on Ctrl-C)."""
+    """Entry point of ``tdmpc2``; returns the exit code: 0, 2 on a user's mistake, 3 where fine-tuning gained
+    nothing, 130 on Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
         argcomplete.autocomplete(parser)
     command = next((word for word in arguments if word in COMMANDS), "tdmpc2")
 
-    def run() -> None:
+    def run() -> int | None:
         args = parser.parse_args(arguments)
-        args.run(args)
+        code: int | None = args.run(args)
+        return code
 
     return exit_code("tdmpc2", run, command)
 

@@ -24,6 +24,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"simnorm_dim": 4},
     {"task_dim": 6, "action_dims": (4, 2, 3)},
     {"reward_range": (-2.0, 3.0), "value_range": (0.0, 50.0)},
+    {"residual_dim": 12},
 ]
 
 

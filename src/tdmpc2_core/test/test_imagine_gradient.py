@@ -18,6 +18,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"normalise_obs": True},
     {"task_dim": 6, "action_dims": (4, 2, 3)},
     {"reward_range": (-2.0, 3.0), "value_range": (0.0, 50.0)},
+    {"residual_dim": 12},
 ]
 
 

@@ -287,7 +287,7 @@ def test_an_episode_moves_the_level_of_its_robot():
 def test_changed_robots_run_and_take_the_same_policies(name):
     embodiment = Embodiment.load(name)
     names = [known for known, row in CHANGES.items() if row.applies(embodiment)]
-    assert len(names) == (3 if name == "arm" else 6)
+    assert len(names) == (4 if name == "arm" else 7)
     for known in names:
         robot = changed(embodiment, known)
         assert robot != embodiment and robot.fingerprint == embodiment.fingerprint
@@ -303,13 +303,16 @@ def test_changed_robots_run_and_take_the_same_policies(name):
             "payload": lambda w=world: w.payload[0] == (1.0 if name == "arm" else 3.0),
             "weak joint": lambda w=world: sorted(w.effort)[:2] == [0.5, 1.0],
             "friction": lambda w=world: w.sliding_friction == 0.3,
+            "gains": lambda w=world: (w.gains == 0.8).all(),
             "delay": lambda b=batch: (b.delay >= 0.02).all() and (b.delay <= 0.032).all(),
         }
         assert found[known](), known
 
 
 def test_changes_that_do_not_concern_a_robot_are_refused():
-    with pytest.raises(UserError, match="no change 'slope' of arm; accepted: payload, weak joint, delay"):
+    with pytest.raises(
+        UserError, match="no change 'slope' of arm; accepted: payload, weak joint, delay, gains"
+    ):
         changed(Embodiment.load("arm"), "slope")
     with pytest.raises(UserError, match="did you mean 'payload'"):
         changed(Embodiment.load("quadruped"), "paylod")

@@ -25,10 +25,10 @@ NODE = "tdmpc2_ros.finetune.node"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A store of three episodes of numbers that depend on each other."""
+    """A store of twelve episodes of numbers that depend on each other."""
     folder = tmp_path_factory.mktemp("store")
     random, store = np.random.default_rng(0), EpisodeStore(folder)
-    for _ in range(3):
+    for _ in range(12):
         action = random.uniform(-1, 1, (50, ROBOT.action_dim)).astype(np.float32)
         observation = np.zeros((51, ROBOT.observation_dim), np.float32)
         observation[1:, : ROBOT.action_dim] = action

@@ -148,6 +148,11 @@ def export_official(model: WorldModel, path: str | os.PathLike[str]) -> None:
             f"{target}: the official code has symlog bins alone, this model has a {ranges[0]}; "
             "train one without it, or export the policy prior with --format onnx"
         )
+    if model.config.residual_dim:
+        raise UserError(
+            f"{target}: the official code knows no residual dynamics, which this model has; export a bundle "
+            "that was fine-tuned with --mode dynamics, or the policy prior with --format onnx"
+        )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_torch(target, {"model": official_state_dict(model)})

@@ -86,9 +86,17 @@ class Network:
         self._widest = max(int(layer.outputs) for layer in self._layers)
 
     def __call__(
-        self, z: Tensor, action: Tensor | None = None, repeat: int = 1, out: Tensor | None = None
+        self,
+        z: Tensor,
+        action: Tensor | None = None,
+        repeat: int = 1,
+        out: Tensor | None = None,
+        added: Tensor | None = None,
     ) -> Tensor:
-        """Output (rows, outputs) of z (rows / repeat, L) and action (rows, A), new or in `out`."""
+        """Output (rows, outputs) of z (rows / repeat, L) and action (rows, A), new or in `out`.
+
+        added (rows, outputs): goes into the SimNorm at the end.
+        """
         rows = len(z) * repeat
         out = z.new_empty(rows, self.outputs) if out is None else out
         scratch = self._space.take("scratch", 2 * rows * self._widest)
@@ -96,8 +104,9 @@ class Network:
         if action is not None:
             acted = (action.data_ptr(), self._action_panels.data_ptr(), action.shape[-1])
         self._library.library.network(
-            self._layers, len(self._layers), z.data_ptr(), repeat, *acted, rows, self._group, EPS,
-            scratch.data_ptr(), out.data_ptr(), threads_for(rows * self._widest),
+            self._layers, len(self._layers), z.data_ptr(), repeat, *acted,
+            None if added is None else added.data_ptr(), rows, self._group, EPS, scratch.data_ptr(),
+            out.data_ptr(), threads_for(rows * self._widest),
         )  # fmt: skip
         return out
 
@@ -125,7 +134,7 @@ class CompiledModel:
         self._model, self._library = model, library
         self.space = Workspace()
         parts: list[nn.Module] = [model.dynamics, model.reward_head, model.policy_head, model.q_heads]
-        parts += [] if model.termination_head is None else [model.termination_head]
+        parts += [head for head in (model.termination_head, model.residual_head) if head is not None]
         parts += [model.encoder] if isinstance(model.encoder, MLP) else []
         self._weights = [p for part in parts for p in part.parameters()]
         self._packed: tuple[int, ...] = ()  # of the weights in the networks
@@ -152,8 +161,9 @@ class CompiledModel:
         self._dynamics, self._reward = network(model.dynamics, actions), network(model.reward_head, actions)
         self._policy = network(model.policy_head, 0)
         self._values = [network(model.q_heads, actions, head) for head in range(model.config.num_q)]
-        ended = model.termination_head
+        ended, residual = model.termination_head, model.residual_head
         self._termination = None if ended is None else network(ended, 0)
+        self._residual = None if residual is None else network(residual, actions)
         self._encoder = network(model.encoder, 0) if isinstance(model.encoder, MLP) else None
         self._reward_bins = Bins(model.reward_bins.contiguous(), model.reward_two_hot.linear)
         self._value_bins = Bins(model.value_bins.contiguous(), model.value_two_hot.linear)
@@ -180,7 +190,11 @@ class CompiledModel:
         out: Tensor | None = None,
     ) -> Tensor:
         """Latents (rows, L) after actions (rows, A) at z (rows / repeat, L); here and below tasks as z."""
-        return self._dynamics(self._joined(z, task), action.contiguous(), repeat, out)
+        joined, action, added = self._joined(z, task), action.contiguous(), None
+        if self._residual is not None:
+            room = self.space.take("residual", len(action), self._residual.outputs)
+            added = self._residual(joined, action, repeat, room)
+        return self._dynamics(joined, action, repeat, out, added)
 
     def reward(
         self,

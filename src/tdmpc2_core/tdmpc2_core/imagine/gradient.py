@@ -36,46 +36,57 @@ class _Step(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """What the reverse pass of one call needs; see `ReversibleMLP`."""
+    """What the reverse pass of one call needs; see `ReversibleMLP`. residual: of what is added last."""
 
     layers: list[LayerWeights]
     steps: list[_Step | None]
+    residual: Tape | None = None
 
 
 class ReversibleMLP:
-    """An `MLP`, or one head at a time of an `MLPEnsemble`, with a reverse pass for the input alone."""
+    """An `MLP`, or one head at a time of an `MLPEnsemble`, with a reverse pass for the input alone.
 
-    def __init__(self, network: nn.Module) -> None:
+    residual: an `MLP` of the same input whose output is added before the SimNorm at the end.
+    """
+
+    def __init__(self, network: nn.Module, residual: nn.Module | None = None) -> None:
         self._layers = [layer_weights(layer) for layer in network.get_submodule("layers").children()]
+        self._residual = None if residual is None else ReversibleMLP(residual)
 
     def forward(self, x: Tensor, head: int | None = None) -> tuple[Tensor, Tape]:
         """x (R, in) -> output (R, out), and the tape for `backward`; head: of an ensemble."""
         layers = self._layers if head is None else [_of_head(layer, head) for layer in self._layers]
         steps: list[_Step | None] = []
+        added, residual = (None, None) if self._residual is None else self._residual.forward(x)
         for layer in layers:
             x = F.linear(x, layer.weight, layer.bias)
             if layer.gain is None:
                 steps.append(None)
                 continue
             normed, mean, inverse = torch.native_layer_norm(x, [x.shape[-1]], layer.gain, layer.shift, EPS)
+            if layer.group is not None and added is not None:
+                normed = normed + added
             y = F.mish(normed) if layer.group is None else simnorm(normed, layer.group)
             steps.append(_Step(x, mean, inverse, normed if layer.group is None else y))
             x = y
-        return x, Tape(layers, steps)
+        return x, Tape(layers, steps, residual)
 
     @staticmethod
     def backward(grad: Tensor, tape: Tape) -> Tensor:
         """Gradient of the output (R, out) -> gradient of the input (R, in)."""
+        through: Tensor | None = None
         for layer, step in zip(reversed(tape.layers), reversed(tape.steps), strict=True):
             if step is not None:
                 if layer.group is None:
                     grad = torch.ops.aten.mish_backward(grad, step.kept)
                 else:
                     grad = simnorm_backward(grad, step.kept, layer.group)
+                    if tape.residual is not None:
+                        through = ReversibleMLP.backward(grad, tape.residual)
                 normed = [step.before.shape[-1]], step.mean, step.inverse, layer.gain, layer.shift
                 grad = torch.ops.aten.native_layer_norm_backward(grad, step.before, *normed, _INPUT_ONLY)[0]
             grad = grad @ layer.weight
-        return grad
+        return grad if through is None else grad + through
 
 
 class _Decoded(NamedTuple):
@@ -113,7 +124,7 @@ class GradientRollout:
         self.model = model
         self.discount = discount_table(discount, model)
         self.soft_termination = soft_termination
-        self._dynamics = ReversibleMLP(model.dynamics)
+        self._dynamics = ReversibleMLP(model.dynamics, model.residual_head)
         self._reward = ReversibleMLP(model.reward_head)
         self._policy = ReversibleMLP(model.policy_head)
         self._q = ReversibleMLP(model.q_heads)

@@ -18,7 +18,7 @@ class Batch:
 
     obs (W + 1, B, O): obs[t + 1] of the last valid step is the true final observation of the episode.
     action (W, B, A) in [-1, 1]; reward (W, B, 1); terminated (W, B, 1): 1 where the step ended in a terminal
-    state (a time limit is not one).
+    state (a time limit is not one). An unknown reward is NaN.
     valid (W, B, 1): 1 while the window is inside its episode, 0 for every step after the end; valid[0] is 1.
     Rows that are not valid are ignored but must be finite.
     plan_mean, plan_std (W, B, A): the planner's Gaussian of the action, or None. has_plan (W, B, 1): 1 where

@@ -128,6 +128,7 @@ def parameter_groups(model: WorldModel, lr: float, enc_lr_scale: float) -> list[
     parts: dict[str, nn.Module | None] = {
         "encoder": model.encoder,
         "dynamics": model.dynamics,
+        "residual": model.residual_head,
         "reward": model.reward_head,
         "termination": model.termination_head,
         "q": model.q_heads,
@@ -330,7 +331,7 @@ class Learner:
             "imitation_loss": losses.imitation,
             "total_loss": losses.total,
             "grad_norm": norm,
-            "td_target": target.mean(),
+            "td_target": target.nanmean(),
         }
         metrics = {name: value.detach() for name, value in (metrics | more).items()}
         if losses.termination_logits is not None:

@@ -38,10 +38,11 @@ def n_step_returns(
 
     reward, terminated, valid (horizon + n_step - 1, B, 1); discount () or (B, 1), per decision. A time limit
     shortens the sum and bootstraps from the last true observation; a terminal state ends it without a
-    bootstrap. n_step = 1 is the target of the paper.
+    bootstrap. n_step = 1 is the target of the paper. Where a reward is unknown, NaN, its sums are.
     """
     inside = valid.cumprod(0)
     total, alive = reward[:horizon], 1.0 - terminated[:horizon]
+    reward = torch.where(valid > 0, reward, 0.0)
     factor = discount.expand_as(total)
     steps = torch.ones_like(total)
     for k in range(1, n_step):
@@ -96,6 +97,11 @@ def masked_mean(value: Tensor, weight: Tensor) -> Tensor:
     return (value * weight).mean()
 
 
+def _known(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Values with zeros in place of NaN, which stands for unknown, and ones where they are known."""
+    return values.nan_to_num(0.0), (~values.isnan()).to(values.dtype)
+
+
 def rollout(model: WorldModel, z: Tensor, action: Tensor, task: Tensor | None) -> Tensor:
     """Open-loop latents: z (B, L), action (H, B, A) -> (H + 1, B, L), gradients through time."""
     zs = [z]
@@ -118,7 +124,7 @@ def world_model_losses(
 
     next_z (H, B, L): encoded observations 1..H. target (H, B, 1): value targets. rho_weights (H, 1, 1):
     rho^t. generator: draws the dropout of the value heads. shifts (B, 2): image shifts of observation 0, or
-    None. Steps with batch.valid = 0 do not contribute.
+    None. Steps with batch.valid = 0 do not contribute, nor do unknown (NaN) rewards and targets.
     """
     horizon = target.shape[0]
     action, valid = batch.action[:horizon], batch.valid[:horizon]
@@ -126,9 +132,11 @@ def world_model_losses(
     weighted = rho_weights * valid
     consistency = masked_mean((zs[1:] - next_z).square().mean(-1, keepdim=True), weighted)
     reward_logits = model.reward_logits(zs[:-1], action, batch.task)
-    reward = masked_mean(model.reward_two_hot.cross_entropy(reward_logits, batch.reward[:horizon]), weighted)
+    rewards, told = _known(batch.reward[:horizon])
+    reward = masked_mean(model.reward_two_hot.cross_entropy(reward_logits, rewards), weighted * told)
     q_logits = model.q_logits(zs[:-1], action, batch.task, dropout_generator=generator)
-    value = masked_mean(model.value_two_hot.cross_entropy(q_logits, target), weighted)
+    target, told = _known(target)
+    value = masked_mean(model.value_two_hot.cross_entropy(q_logits, target), weighted * told)
     termination, logits = torch.zeros_like(value), None
     if model.termination_head is not None:
         logits = model.termination_logits(zs[1:])

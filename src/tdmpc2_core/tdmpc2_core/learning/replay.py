@@ -292,7 +292,7 @@ class ReplayBuffer:
         return Batch(
             obs=observation if images is None or not alone else images,
             action=action[:-1],
-            reward=scalars[..., 0:1] * valid,
+            reward=torch.where(valid > 0, scalars[..., 0:1], 0.0),  # NaN, unknown, stays in its row
             terminated=scalars[..., 1:2] * valid,
             valid=valid,
             plan_mean=plan_mean[:-1],

@@ -58,6 +58,13 @@ class WorldModelConfig:
         unit="return",
         why="as reward_range: bins as fine as the differences between plans where returns are large",
     )
+    residual_dim: int = setting(
+        0,
+        low=0,
+        unit="units",
+        why="width of a head whose output is added to the dynamics' before SimNorm: what fine-tuning finds "
+        "different on a robot; 0: no such head, as the paper",
+    )
     readings: tuple[str, ...] = setting(
         (), why="what a linear head reads from latents, a name per entry; empty: no such head, as the paper"
     )

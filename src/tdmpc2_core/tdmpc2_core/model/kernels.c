@@ -117,19 +117,21 @@ void norm_mish_backward(const float *grad, const float *x, const float *gain, co
     }
 }
 
-/* x <- SimNorm(LayerNorm(x)): softmax in groups of `group`. */
-void norm_simnorm(float *x, const float *gain, const float *shift, int64_t rows, int64_t width, int64_t group,
-                  float eps, int threads)
+/* x <- SimNorm(LayerNorm(x) + added): softmax in groups of `group`; added (rows, width) or NULL. */
+void norm_simnorm(float *x, const float *gain, const float *shift, const float *added, int64_t rows, int64_t width,
+                  int64_t group, float eps, int threads)
 {
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t i = 0; i < rows; i++) {
         float mean, inverse, largest = 0.0f, *row = x + i * width;
         moments(row, width, eps, &mean, &inverse);
+#pragma omp simd
+        for (int64_t j = 0; j < width; j++) row[j] = ((row[j] - mean) * inverse * gain[j] + shift[j]) * LOG2_E;
+        if (added)
+#pragma omp simd
+            for (int64_t j = 0; j < width; j++) row[j] += added[i * width + j] * LOG2_E;
 #pragma omp simd reduction(max : largest)
-        for (int64_t j = 0; j < width; j++) {
-            row[j] = ((row[j] - mean) * inverse * gain[j] + shift[j]) * LOG2_E;
-            largest = fabsf(row[j]) > largest ? fabsf(row[j]) : largest;
-        }
+        for (int64_t j = 0; j < width; j++) largest = fabsf(row[j]) > largest ? fabsf(row[j]) : largest;
         if (largest > 60.0f) /* 2^60, summed over a group, is still far from the largest float */
             for (float *v = row; v < row + width; v += group) {
                 float highest = v[0];

@@ -55,7 +55,16 @@ _SIGNATURES: dict[str, Sequence[type]] = {
     "norm_mish_backward": [_POINTER] * 6 + [_LONG] * 2 + [_FLOAT, _INT],
     "pack": [_POINTER, *[_LONG] * 4, _POINTER, _INT],
     "matmul": [*[_POINTER, _LONG, _LONG] * 2, *[_POINTER] * 3, *[_LONG] * 3, *[_INT] * 2],
-    "network": [*[_POINTER, _LONG] * 2, *[_POINTER] * 2, *[_LONG] * 3, _FLOAT, *[_POINTER] * 2, _INT],
+    "network": [
+        *[_POINTER, _LONG] * 2,
+        *[_POINTER] * 2,
+        _LONG,
+        _POINTER,
+        *[_LONG] * 2,
+        _FLOAT,
+        *[_POINTER] * 2,
+        _INT,
+    ],  # fmt: skip
     "expected_bin": [_POINTER] * 3 + [_LONG] * 2 + [_INT],
     "decode": [_POINTER] * 3 + [_LONG] * 2 + [_INT],
     "squash": [_POINTER] * 3 + [_LONG] * 2 + [_FLOAT] * 2,

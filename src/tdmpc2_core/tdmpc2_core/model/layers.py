@@ -234,7 +234,7 @@ class Linear(nn.Module):
 class NormedLinear(nn.Module):
     """Linear -> LayerNorm (eps 1e-5) -> Mish, or SimNorm when `simnorm_dim` is given.
 
-    x (..., in) -> (..., out).
+    x (..., in) -> (..., out). Only a SimNorm takes what is `added` to its input.
     """
 
     def __init__(
@@ -247,8 +247,8 @@ class NormedLinear(nn.Module):
         self.norm_bias = nn.Parameter(torch.zeros(out_dim))
         self.simnorm_dim = simnorm_dim
 
-    def forward(self, *parts: Tensor) -> Tensor:
-        """Parts (..., in_k) of the input, side by side -> (..., out)."""
+    def forward(self, *parts: Tensor, added: Tensor | None = None) -> Tensor:
+        """Parts (..., in_k) of the input, side by side -> (..., out); added (..., out)."""
         if self.simnorm_dim is None:
             flat = [part.reshape(1, -1, part.shape[-1]) for part in parts]
             layer = hidden if uses_hidden(parts[0]) else composed
@@ -257,7 +257,7 @@ class NormedLinear(nn.Module):
         x = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         y = F.linear(x, self.weight, self.bias).float()
         y = F.layer_norm(y, (y.shape[-1],), self.norm_weight, self.norm_bias, EPS)
-        return simnorm(y, self.simnorm_dim)
+        return simnorm(y if added is None else y + added, self.simnorm_dim)
 
 
 class MLP(nn.Module):
@@ -285,13 +285,13 @@ class MLP(nn.Module):
             layers.append(NormedLinear(dims[-1], out_dim, generator, simnorm_dim))
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, *parts: Tensor) -> Tensor:
-        """Parts (..., in_k) of the input, side by side -> (..., out_dim)."""
-        first, *others = self.layers
+    def forward(self, *parts: Tensor, added: Tensor | None = None) -> Tensor:
+        """Parts (..., in_k) of the input, side by side -> (..., out_dim); added: before a final SimNorm."""
+        first, *others, last = self.layers
         x = first(*parts)
         for layer in others:
             x = layer(x)
-        return x
+        return last(x) if added is None else last(x, added=added)
 
 
 class EnsembleLayer(nn.Module):

@@ -31,7 +31,7 @@ typedef struct { /* entry (i, j) of a matrix: at[i * row + j * step] */
 } matrix;
 
 void norm_mish(const float *, const float *, const float *, float *, int64_t, int64_t, float, int);
-void norm_simnorm(float *, const float *, const float *, int64_t, int64_t, int64_t, float, int);
+void norm_simnorm(float *, const float *, const float *, const float *, int64_t, int64_t, int64_t, float, int);
 void expected_bin(const float *, const float *, float *, int64_t, int64_t, int);
 
 /* Half a panel's row of `base`; beyond `width` anything. */
@@ -156,8 +156,8 @@ void matmul(const float *x, int64_t x_row, int64_t x_step, const float *w, int64
 
 /* Rows [begin, end) of `network`; scratch has room for twice these rows of the widest layer. */
 static void block(const layer *layers, int64_t count, const float *z, int64_t repeat, const float *action,
-                  const float *action_weight, int64_t actions, int64_t begin, int64_t end, int64_t widest,
-                  int64_t group, float eps, float *scratch, float *out)
+                  const float *action_weight, int64_t actions, const float *added, int64_t begin, int64_t end,
+                  int64_t widest, int64_t group, float eps, float *scratch, float *out)
 {
     const int64_t width = layers[0].outputs, inputs = layers[0].inputs, rows = end - begin, first = begin / repeat;
     const matrix bias = {layers[0].bias, 0, 1};
@@ -179,15 +179,17 @@ static void block(const layer *layers, int64_t count, const float *z, int64_t re
         y = x;
         x = result;
     }
-    if (last->gain) norm_simnorm(out, last->gain, last->shift, rows, last->outputs, group, eps, 1);
+    if (added) added += begin * last->outputs;
+    if (last->gain) norm_simnorm(out, last->gain, last->shift, added, rows, last->outputs, group, eps, 1);
 }
 
 /* out (rows, outputs of the last layer) <- network of z (rows / repeat, L) and action (rows, A), or NULL. Hidden
-   layers end in Mish(LayerNorm), the last one in SimNorm over groups of `group` where it has a gain. `action_weight`:
-   panels of the first layer. `scratch`: room for twice the rows of the widest layer. */
+   layers end in Mish(LayerNorm), the last one in SimNorm over groups of `group` where it has a gain; `added` (rows,
+   outputs), or NULL, goes into that SimNorm. `action_weight`: panels of the first layer. `scratch`: room for twice the
+   rows of the widest layer. */
 void network(const layer *layers, int64_t count, const float *z, int64_t repeat, const float *action,
-             const float *action_weight, int64_t actions, int64_t rows, int64_t group, float eps, float *scratch,
-             float *out, int threads)
+             const float *action_weight, int64_t actions, const float *added, int64_t rows, int64_t group, float eps,
+             float *scratch, float *out, int threads)
 {
     const int64_t size = block_rows(rows, threads), blocks = (rows + size - 1) / size;
     int64_t widest = 0;
@@ -195,7 +197,7 @@ void network(const layer *layers, int64_t count, const float *z, int64_t repeat,
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t b = 0; b < blocks; b++) {
         const int64_t begin = b * size, end = begin + size < rows ? begin + size : rows;
-        block(layers, count, z, repeat, action, action_weight, actions, begin, end, widest, group, eps,
+        block(layers, count, z, repeat, action, action_weight, actions, added, begin, end, widest, group, eps,
               scratch + 2 * begin * widest, out);
     }
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -62,6 +64,19 @@ def _check(name: str, want: tuple[int, ...] | None, have: Tensor | None, where: 
         raise UserError(f"{where}: weight {name!r} is of type {have.dtype}, must hold real numbers")
     if not bool(torch.isfinite(have).all()):
         raise UserError(f"{where}: weight {name!r} is not finite; use an earlier checkpoint")
+
+
+def with_residual(model: WorldModel, width: int) -> WorldModel:
+    """A copy of `model` with a residual head on its dynamics that adds nothing yet; it predicts the same.
+
+    A head that the model has already is kept, whatever its width.
+    """
+    if model.residual_head is not None:
+        return deepcopy(model)
+    made = WorldModel(replace(model.config, residual_dim=width)).to(next(model.parameters()).device)
+    head = {name: value for name, value in made.state_dict().items() if name.startswith("residual_head.")}
+    made.load_state_dict({**model.state_dict(), **head})
+    return made.train(model.training)
 
 
 __all__ = ["PolicySample", "Task", "WorldModel", "WorldModelConfig"]
@@ -126,6 +141,10 @@ class WorldModel(nn.Module):
             self.register_buffer("state_scale", torch.ones(len(config.readings)))
         self._initialise_tasks(g)
         self.reset_bins()
+        self.residual_head: MLP | None = None
+        if config.residual_dim:  # drawn last: other weights stay what they are
+            self.residual_head = MLP(state_action, [config.residual_dim], latent, g)
+            nn.init.zeros_(self.residual_head.get_parameter("layers.1.weight"))
         with torch.no_grad():
             self.reward_head.get_parameter("layers.2.weight").zero_()
         self.q_heads.zero_output_weight()
@@ -215,7 +234,8 @@ class WorldModel(nn.Module):
 
     def next(self, z: Tensor, action: Tensor, task: Task = None) -> Tensor:
         """z (..., L), action (..., A) -> predicted next z (..., L)."""
-        return self.dynamics(*self._parts(z, task, action))
+        parts = self._parts(z, task, action)
+        return self.dynamics(*parts, added=None if self.residual_head is None else self.residual_head(*parts))
 
     def reward_logits(self, z: Tensor, action: Tensor, task: Task = None) -> Tensor:
         """z (..., L), action (..., A) -> logits over the reward bins (..., num_bins)."""

@@ -1,100 +1,59 @@
-"""Fine-tuning a robot's bundle on recorded episodes: the learner of online training, without a simulation."""
+"""Fine-tuning a robot's bundle on recorded episodes (`tdmpc2 finetune`): learn, judge, write if better.
+
+Modes: `dynamics` trains the latent dynamics with all else frozen, `residual` a head added to them, `full`
+everything with the learner of online training; `auto` tries the first two. The bundle is written only where
+it foretells held-out data better than its parent beyond chance, and acts not too differently
+(`scoring/acceptance.py`).
+
+Beside the output lies the run's folder, OUT.run: ``config.yaml``, ``sources.json``, ``simulation/`` with
+episodes, MODE.pt (learners), ``report.json``, ``report.png``. Stopped or killed, the same command goes on.
+"""
 
 from __future__ import annotations
 
-import math
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.config import check_fields, setting
-from tdmpc2_core.data.episodes import Episode, read_episode
+from tdmpc2_core.checkpoint import manifest
+from tdmpc2_core.checkpoint.bundle import check_same_robot
+from tdmpc2_core.config import to_mapping
+from tdmpc2_core.data.episodes import Episode, EpisodeStore
+from tdmpc2_core.data.held_out import Split, split_by_time
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.learning.batch import Batch, UpdateDraws
-from tdmpc2_core.learning.learner import Learner
-from tdmpc2_core.learning.losses import time_weights, world_model_losses
-from tdmpc2_core.learning.replay import ReplayBuffer
-from tdmpc2_core.train.train_config import robot_learner
+from tdmpc2_core.files import claimed, write_json
+from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.scoring.acceptance import Verdict, judge
+from tdmpc2_core.scoring.paired import Outcomes, acting, gain, outcomes
+from tdmpc2_core.scoring.prediction import Prediction, policy_shift, predict
+from tdmpc2_core.train.finetune_config import FineTuneConfig, FineTuneProgress, FineTuneResult, Mode
+from tdmpc2_core.train.finetune_data import digest_of, read_stores, simulated
+from tdmpc2_core.train.finetune_report import Findings, measured, write_report
+from tdmpc2_core.train.finetune_trial import Trial
+from tdmpc2_core.train.run import Stop, keep_settings, nothing_left
 
-_LOOKS = 10  # looks at the held-out episodes over a whole run
+__all__ = ["FineTuneConfig", "FineTuneProgress", "FineTuneResult", "Report", "fine_tune", "run_folder"]
 
+Report = Callable[[FineTuneProgress], bool]
+"""Called about once a second; False ends the run with the best state so far."""
 
-@dataclass(frozen=True)
-class FineTuneConfig:
-    """How to fine-tune."""
-
-    updates: int = setting(2000, above=0, why="learner updates")
-    max_seconds: float = setting(0.0, low=0, unit="s", why="end earlier; 0: no limit")
-    seed: int = setting(0, low=0, why="of batches and learner")
-    batch_size: int = setting(256, above=0, why="windows per update")
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-@dataclass(frozen=True)
-class FineTuneProgress:
-    """Where it stands; `loss` is the mean training loss since the last report."""
-
-    updates: int
-    total: int
-    loss: float
-    seconds: float
+_MAY_CHANGE = (
+    *("updates", "max_seconds", "threads", "patience", "check_every"),
+    *("max_shift", "sim_robot", "sim_robots", "sim_seconds"),
+)
+_CLOSED_LOOP_SEED = 7000  # of the robots in the comparison, others than those of the data mixed in
 
 
-@dataclass(frozen=True)
-class FineTuneResult:
-    """What came of it; losses are those of latent prediction and reward on held-out episodes.
-
-    `ended_by`: updates, time, or request. Nothing was written where `loss_after` is not below `loss_before`.
-    """
-
-    updates: int
-    seconds: float
-    loss_before: float
-    loss_after: float
-    ended_by: str
-
-    @property
-    def improved(self) -> bool:
-        """Whether a bundle was written."""
-        return math.isfinite(self.loss_after) and self.loss_after < self.loss_before
-
-
-def read_stores(paths: Sequence[str | os.PathLike[str]], agent: Agent) -> list[Episode]:
-    """All episodes of several episode stores, checked against the agent's sizes.
-
-    Raises:
-        UserError: no store, a damaged episode, one of another robot, or fewer than two episodes.
-    """
-    config, episodes = agent.model.config, list[Episode]()
-    for path in map(Path, paths):
-        files = sorted(path.glob("[0-9]*.safetensors"))
-        if not files and (path / "metadata.yaml").is_file():
-            raise UserError(f"{path}: is a rosbag2; give the folder of an episode store")
-        if not files:
-            raise UserError(f"{path}: holds no episodes; give the folder of an episode store")
-        for file in files:
-            episode, _ = read_episode(file)
-            sizes = episode.observation.shape[1], episode.action.shape[1]
-            if sizes != (config.obs_dim, config.action_dim):
-                raise UserError(
-                    f"{file}: has {sizes[0]} observation and {sizes[1]} action entries, the bundle "
-                    f"{config.obs_dim} and {config.action_dim}; use episodes of the same robot"
-                )
-            episodes.append(episode)
-    if len(episodes) < 2:
-        raise UserError(
-            f"{len(episodes)} episodes in {', '.join(map(str, paths)) or 'no store'}; two are needed, as one "
-            "is held out"
-        )
-    return episodes
+def run_folder(output: str | os.PathLike[str]) -> Path:
+    """Folder of the run that writes the bundle `output`."""
+    target = Path(output)
+    return target.with_name(f"{target.name}.run")
 
 
 def fine_tune(
@@ -102,93 +61,219 @@ def fine_tune(
     data: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     config: FineTuneConfig,
-    report: Callable[[FineTuneProgress], bool] = lambda progress: True,
+    report: Report = lambda progress: True,
 ) -> FineTuneResult:
-    """Train the model of bundle `base` on the episode stores `data` and write the best state to `output`.
-
-    Every tenth episode, the last one at least, is held out; the state with the lowest loss on them is kept.
-
-    Args:
-        report: called about once a second; False ends the run with the best state so far.
+    """Train the model of bundle `base` on the episode stores `data`; write `output` where it is better.
 
     Raises:
-        UserError: an input is of no use, or `output` exists already.
+        UserError: an input is of no use, `output` exists already, its run was started with other inputs, or
+            another process works on it.
+        KeyboardInterrupt: Ctrl-C or SIGTERM in the main thread; what was learned is stored.
     """
-    started = time.monotonic()
     if Path(output).exists():
         raise UserError(f"{output}: exists already; give a folder that does not exist yet")
-    agent = Agent.load(base, seed=config.seed)
-    if agent.model.config.num_tasks or agent.model.config.obs_kind != "state":
-        raise UserError(f"{base}: fine-tuning is for models of one task that observe a state")
-    run = _Run(agent, read_stores(data, agent), config)
-    result = run.train(started, report)
-    if result.improved:
-        agent.model.load_state_dict(run.best)
-        agent.save(output, provenance=dict(agent.provenance) | {"fine_tuned": vars(result)})
-    return result
+    folder = run_folder(output)
+    with claimed(folder, f"--out {output}"):
+        with nothing_left(folder):
+            run = _Run(Path(base), [Path(path) for path in data], Path(output), config, report)
+        return run.work()
 
 
 class _Run:
-    def __init__(self, agent: Agent, episodes: list[Episode], config: FineTuneConfig) -> None:
-        self.config, self.model = config, agent.model
-        generator = torch.Generator(device=agent.device).manual_seed(config.seed)
-        self._learner = Learner(agent.model, replace(robot_learner(), discount=agent.discount), generator)
-        window = self._learner.config.window
-        held = [e for k, e in enumerate(episodes) if k % 10 == 9] or episodes[-1:]
-        used = [e for e in episodes if all(e is not other for other in held)]
-        self._replay, check = (self._buffer(part, window, k) for k, part in enumerate((used, held)))
-        self._check: Batch = check.sample(max(config.batch_size, 256), window)
-        self._draws: UpdateDraws = self._learner.draw(self._check.size)
-        self.best: dict[str, Tensor] = {}
+    def __init__(
+        self, base: Path, data: list[Path], output: Path, config: FineTuneConfig, report: Report
+    ) -> None:
+        self.started = time.monotonic()
+        self.config, self.output, self.folder = config, output, run_folder(output)
+        self.agent = Agent.load(base, seed=config.seed)
+        if self.agent.model.config.num_tasks or self.agent.model.config.obs_kind != "state":
+            raise UserError(f"{base}: fine-tuning is for models of one task that observe a state")
+        robot = self.agent.embodiment
+        if config.mix_sim and (robot is None or robot.directory is None):
+            raise UserError(f"{base}: holds no robot that can be simulated; use --mix-sim 0")
+        self.fitted = self._fitted(base)
+        episodes = read_stores(data, self.agent)
+        history = 1 if robot is None else max(block.history for block in robot.observation_layout)
+        self.split: Split = split_by_time(episodes, config.held_out, history)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        keep_settings(self.folder, config, _MAY_CHANGE)
+        self.sources = self._sources(base, data, episodes)
+        self.stop = Stop()
+        self._report, self._done, self._ended = report, 0, False
 
-    def _buffer(self, episodes: list[Episode], window: int, number: int) -> ReplayBuffer:
-        sizes = episodes[0].observation.shape[1], episodes[0].action.shape[1]
-        rows = sum(len(episode) + 1 for episode in episodes) + 1
-        generator = torch.Generator().manual_seed(2 * self.config.seed + number)
-        buffer = ReplayBuffer(1, rows, *sizes, device=self._learner.device, generator=generator)
-        for episode in episodes:
-            buffer.add_episode(0, episode)
-        if not buffer.can_sample(window):
-            raise UserError(f"{rows} recorded decisions are too few; a window takes {window + 2}")
-        return buffer
+    def _fitted(self, base: Path) -> Embodiment | None:
+        """The robot of the comparison in closed loop."""
+        if self.config.sim_robot is None:
+            return None
+        fitted = Embodiment.load(self.config.sim_robot)
+        if self.agent.embodiment is None:
+            raise UserError(f"{base}: holds no robot to compare in --sim-robot")
+        check_same_robot(self.config.sim_robot, self.agent.embodiment, fitted)
+        return fitted
 
-    @torch.no_grad()
-    def held_out_loss(self) -> float:
-        """Latent prediction and reward on the held-out windows, weighted as in training."""
-        learner, config = self._learner, self._learner.config
-        batch = self._check.prepare(config.window)
-        next_z, target = learner.targets(batch, self._draws)
-        rho = time_weights(config.rho, config.horizon, learner.device)
-        losses = world_model_losses(self.model, batch, next_z, target, rho, config.loss_weights, None)
-        weights = config.loss_weights
-        return float(weights.consistency * losses.consistency + weights.reward * losses.reward)
+    def _sources(self, base: Path, data: list[Path], episodes: list[Episode]) -> dict[str, Any]:
+        """What identifies bundle and data; a run that goes on must have the same."""
+        known = sum(int((~torch.from_numpy(e.reward).isnan()).sum()) for e in episodes)
+        parent = self.agent.provenance.get("fine_tuned", {})
+        found = {
+            "parent": {
+                "name": base.name,
+                "sha256": manifest.digest((manifest.find(base) / manifest.NAME).read_bytes()),
+                "parent": parent.get("parent"),
+            },
+            "data": [{"name": path.name, "sha256": digest_of(path)} for path in data],
+            "episodes": len(episodes),
+            "decisions": sum(len(e) for e in episodes),
+            "known rewards": known,
+        }
+        path = self.folder / "sources.json"
+        if path.exists() and json.loads(path.read_text()) != found:
+            raise UserError(
+                f"{self.folder}: this run was started with another bundle or other data; use another --out, "
+                "or the same inputs to continue it"
+            )
+        write_json(path, found)
+        return found
 
-    def _keep(self) -> None:
-        self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+    # ---- the run ----
+    def work(self) -> FineTuneResult:
+        """Learn in every mode, judge, write."""
+        trials: list[Trial] = []
+        with self.stop:
+            try:
+                extra = self._simulation()
+                for mode in self.config.modes:
+                    trial = Trial(mode, self.agent, self.config, self.split, extra.learn, self.folder)
+                    trials.append(trial)
+                    if not trial.ended_by and not self._ended:
+                        self._learn(trial)
+                    self._done += trial.updates
+                    trial.save()
+                with self.stop.at_once():
+                    found = self._judge([t for t in trials if t.updates], extra)
+            except (KeyboardInterrupt, BrokenPipeError):
+                if trials:
+                    trials[-1].save()
+                done = sum(trial.updates for trial in trials)
+                raise KeyboardInterrupt(
+                    f"finetune stopped at update {done}; the same command goes on from there"
+                ) from None
+            return self._finish(found, trials)
 
-    def train(self, started: float, report: Callable[[FineTuneProgress], bool]) -> FineTuneResult:
-        """Updates until one of the ends; `best` is the state with the lowest held-out loss."""
-        config = self.config
-        before = lowest = self.held_out_loss()
-        self._keep()
-        sums, counted, told, ended_by, done = 0.0, 0, time.monotonic(), "updates", 0
-        every = max(1, config.updates // _LOOKS)
-        while done < config.updates:
-            batch = self._replay.sample(config.batch_size, self._learner.config.window)
-            sums += float(self._learner.update(batch)["total_loss"])
-            done, counted = done + 1, counted + 1
+    def _tell(self, updates: int, loss: float, stage: str = "training") -> bool:
+        total = self.config.updates * len(self.config.modes)
+        seconds = time.monotonic() - self.started
+        return self._report(FineTuneProgress(self._done + updates, total, loss, seconds, stage))
+
+    def _simulation(self) -> Split:
+        """Episodes of the robot's own simulation; nothing is held out of a run without them."""
+        if not self.config.mix_sim:
+            return Split([], [], [])
+        folder, robot = self.folder / "simulation", self.agent.embodiment
+        assert robot is not None
+        whole = folder / "complete.json"
+        if not whole.exists():
+            for old in folder.glob("[0-9]*.safetensors"):  # of a start that was killed
+                old.unlink()
+            settings = self.config.simulation
+
+            def told(decisions: int) -> None:
+                self.stop.check()
+                self._tell(0, float("nan"), f"simulating {decisions}/{settings.decisions}")
+
+            simulated(self.agent, robot, EpisodeStore(folder), settings, self.config.seed, told)
+            write_json(whole, {"decisions": settings.decisions})
+        episodes = [episode for episode, _ in EpisodeStore(folder)]
+        return split_by_time(episodes, self.config.held_out)
+
+    def _learn(self, trial: Trial) -> None:
+        """Until updates, time, patience or the caller end it."""
+        config, sums, counted = self.config, 0.0, 0
+        began = told = time.monotonic()
+        while not trial.ended_by:
+            self.stop.check()
+            sums, counted = sums + trial.update(), counted + 1
+            if trial.updates % config.check_every == 0 or trial.updates == config.updates:
+                trial.check()
+                trial.save()
             now = time.monotonic()
-            if done % every == 0 or done == config.updates:
-                loss = self.held_out_loss()
-                if loss < lowest:
-                    lowest = loss
-                    self._keep()
-            if now - told >= 1.0 or done == config.updates:
-                if not report(FineTuneProgress(done, config.updates, sums / counted, now - started)):
-                    ended_by = "request"
-                    break
+            if now - told >= 1.0 or trial.updates >= config.updates:
+                if not self._tell(trial.updates, sums / counted):
+                    self._ended, trial.ended_by = True, "request"
                 sums, counted, told = 0.0, 0, now
-            if config.max_seconds and now - started >= config.max_seconds:
-                ended_by = "time"
-                break
-        return FineTuneResult(done, time.monotonic() - started, before, lowest, ended_by)
+            limit = config.max_seconds / len(config.modes)
+            if limit and now - began >= limit and not trial.ended_by:
+                trial.ended_by = "time"
+        trial.check()
+
+    # ---- judging ----
+    def _judge(self, trials: list[Trial], extra: Split) -> list[Findings]:
+        """Parent first, then what each mode made, on data that decided nothing yet."""
+        self._tell(0, float("nan"), "checking")
+        before, parent_runs = self._measure(self.agent, extra, None), self._closed_loop(self.agent)
+        found = [before]
+        for trial in trials:
+            agent = trial.agent()
+            made = self._measure(agent, extra, trial.mode)
+            closed = None
+            if parent_runs is not None:
+                runs = self._closed_loop(agent)
+                assert runs is not None
+                closed = gain(runs, parent_runs)
+            shift = policy_shift(self.agent, agent, self.split.judge)
+            limit = self.config.max_shift
+            made.verdict = judge(before.prediction, made.prediction, shift, limit, closed, self.config.seed)
+            made.updates, made.ended_by, made.looks = trial.updates, trial.ended_by, trial.looks
+            found.append(made)
+        return found
+
+    def _measure(self, agent: Agent, extra: Split, mode: Mode | None) -> Findings:
+        simulation: Prediction | None = predict(agent.model, extra.judge) if extra.judge else None
+        return measured(mode, agent, self.split.judge, simulation)
+
+    def _closed_loop(self, agent: Agent) -> Outcomes | None:
+        if self.fitted is None:
+            return None
+        config = self.config
+        return outcomes(
+            acting(agent), self.fitted, config.sim_robots, config.sim_seconds, _CLOSED_LOOP_SEED + config.seed
+        )
+
+    def _finish(self, found: list[Findings], trials: list[Trial]) -> FineTuneResult:
+        before, made = found[0], found[1:]
+
+        def rank(findings: Findings) -> tuple[bool, float]:
+            assert findings.verdict is not None
+            return findings.verdict.rank
+
+        best = max(made, key=rank)
+        verdict, mode = best.verdict, best.mode
+        assert isinstance(verdict, Verdict) and mode is not None
+        path = write_report(self.folder, self.sources, to_mapping(self.config), found, mode)
+        result = FineTuneResult(
+            mode=mode,
+            updates=best.updates,
+            seconds=time.monotonic() - self.started,
+            loss_before=before.prediction.error,
+            loss_after=best.prediction.error,
+            ended_by=best.ended_by,
+            reasons=verdict.reasons,
+            report=path,
+        )
+        if result.improved:
+            agent = next(trial for trial in trials if trial.mode == mode).agent()
+            settings = {k: v for k, v in to_mapping(self.config).items() if k != "sim_robot"}
+            tuned = {
+                **self.sources,
+                "mode": mode,
+                "updates": best.updates,
+                "ended_by": best.ended_by,
+                "settings": settings,
+                "before": before.figures(),
+                "after": best.figures(),
+            }
+            agent.save(self.output, dict(self.agent.provenance) | {"fine_tuned": tuned}, measured=())
+            for trial in trials:
+                trial.path.unlink(missing_ok=True)
+        return result

@@ -25,6 +25,8 @@ from tdmpc2_ros import qos
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.process import Stop, run_node
 
+_MODES = ("dynamics", "residual", "full", "auto")
+
 try:
     from tdmpc2_msgs.action import FineTune
     from tdmpc2_msgs.msg import PlannerStatus
@@ -44,6 +46,13 @@ class FineTuneParameters:
         "planner", why="node whose model is the base of a goal that names none, and takes over"
     )
     threads: int = setting(1, low=1, high=64, why="threads that torch computes with")
+    mode: str = setting("dynamics", accepted=_MODES, why="what learns, as of `tdmpc2 finetune --mode`")
+    mix_sim: float = setting(
+        0.0, low=0, below=1, why="share of every batch from the robot's simulation, which must be installed"
+    )
+    max_shift: float = setting(
+        0.2, above=0, unit="normalised action", why="a model whose actions move further is refused"
+    )
 
 
 class FineTuneNode(Node):
@@ -121,13 +130,20 @@ class FineTuneNode(Node):
 
         torch.set_num_threads(self._settings.threads)
         try:
-            config = FineTuneConfig(request.updates, request.max_seconds, request.seed)
+            config = FineTuneConfig(
+                mode=self._settings.mode,
+                updates=request.updates,
+                max_seconds=request.max_seconds,
+                seed=request.seed,
+                mix_sim=self._settings.mix_sim,
+                max_shift=self._settings.max_shift,
+            )
         except ValueError as problem:
             raise UserError(str(problem)) from None
         self._tell(handle, "reading", FineTuneProgress(0, config.updates, float("nan"), 0.0))
 
         def report(progress: FineTuneProgress) -> bool:
-            self._tell(handle, "training", progress)
+            self._tell(handle, progress.stage.partition(" ")[0], progress)
             return not (handle.is_cancel_requested or self._stopping.is_set())
 
         found = fine_tune(base, list(request.data), request.output, config, report)
@@ -137,12 +153,10 @@ class FineTuneNode(Node):
             found.loss_after,
         )
         if not found.improved:
-            result.message = (
-                f"the held-out loss did not fall below {found.loss_before:.4g}; nothing was written"
-            )
+            result.message = f"nothing was written: {'; '.join(found.reasons)} ({found.report})"
             return
         result.success, result.model = True, request.output
-        losses = f"held-out loss from {found.loss_before:.4g} to {found.loss_after:.4g}"
+        losses = f"{found.mode}: held-out error from {found.loss_before:.4g} to {found.loss_after:.4g}"
         result.message = f"{request.output}: {losses} in {found.updates} updates, ended by {found.ended_by}"
         if request.load_when_done and found.ended_by != "request":
             self._tell(

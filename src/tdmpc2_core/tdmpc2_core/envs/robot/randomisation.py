@@ -150,6 +150,7 @@ CHANGES = {
     "weak joint": Change("one motor at half of its torque", lambda _: {"weak_joint": [0.5, 0.5]}),
     "friction": Change("0.3", lambda _: {"friction": [0.3, 0.3]}, _walks),
     "delay": Change("20 ms more", _slower),
+    "gains": Change("drives at 0.8 of their gains", lambda _: {"gain": [0.8, 0.8]}),
 }
 """Changed robots for benchmarks, by name; ground and friction concern those that walk."""
 

@@ -1,0 +1,115 @@
+"""Settings of fine-tuning, and what a caller is told of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from tdmpc2_core.config import check_fields, setting
+from tdmpc2_core.envs.robot.bursts import BurstConfig
+from tdmpc2_core.learning.dynamics import DynamicsConfig
+from tdmpc2_core.learning.learner import LearnerConfig
+from tdmpc2_core.train.train_config import robot_learner
+
+Mode = Literal["dynamics", "residual", "full"]
+
+
+def _careful_learner() -> LearnerConfig:
+    """That of a robot, moving slower: it starts from what is good already."""
+    return replace(robot_learner(), lr=1e-4)
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """The data of the robot's own simulation that are mixed in, as the bundle's planner acts there."""
+
+    decisions: int = setting(12_000, above=0, unit="decisions", why="made once per run")
+    robots: int = setting(32, low=1, why="side by side")
+    bursts: BurstConfig = field(
+        default_factory=lambda: BurstConfig(std=(0.02, 0.6), on=(5, 50), off=(5, 80), clean_share=0.3)
+    )
+
+
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """How to fine-tune; the defaults are for about five minutes of one robot."""
+
+    mode: str = setting(
+        "auto",
+        accepted=("dynamics", "residual", "full", "auto"),
+        why="what learns: the dynamics, a residual on them, everything; auto: the better of the first two",
+    )
+    updates: int = setting(2000, above=0, why="learner updates at most, of each mode that is tried")
+    max_seconds: float = setting(0.0, low=0, unit="s", why="of learning; end earlier; 0: no limit")
+    seed: int = setting(0, low=0, why="of batches, learner and simulation")
+    threads: int = setting(0, low=0, why="of torch; 0 leaves them as they are")
+    batch_size: int = setting(256, above=0, why="windows per update")
+    mix_sim: float = setting(
+        0.5, low=0, below=1, why="share of every batch from the robot's simulation, against forgetting"
+    )
+    held_out: float = setting(
+        0.25, above=0, below=1, why="share of the recording, at the end of every period, not learned from"
+    )
+    check_every: int = setting(100, above=0, unit="updates", why="looks at the held-out data for stopping")
+    patience: int = setting(5, above=0, why="such looks without a new lowest error end a mode")
+    max_shift: float = setting(
+        0.2, above=0, unit="normalised action", why="actions that move further on average are refused"
+    )
+    sim_robot: Path | None = setting(
+        None, why="embodiment folder of a simulation fitted to the robot: a comparison in it decides"
+    )
+    sim_robots: int = setting(48, low=2, why="pairs of robots in that comparison")
+    sim_seconds: float = setting(20.0, above=0, unit="s", why="for which each of them runs")
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    learner: LearnerConfig = field(default_factory=_careful_learner)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """What is tried."""
+        known: tuple[Mode, ...] = get_args(Mode)
+        return ("dynamics", "residual") if self.mode == "auto" else (known[known.index(self.mode)],)
+
+
+@dataclass(frozen=True)
+class FineTuneProgress:
+    """Where it stands; `loss` is the mean training loss since the last report."""
+
+    updates: int
+    total: int
+    loss: float
+    seconds: float
+    stage: str = "training"  # or simulating, checking
+
+
+@dataclass(frozen=True)
+class FineTuneResult:
+    """What came of it.
+
+    Attributes:
+        mode: the one that was judged best.
+        updates: that it learned for; seconds: of the whole run.
+        loss_before, loss_after: open-loop error on held-out data, mean over the horizon, in variances of the
+            latent.
+        ended_by: early stopping, updates, time, or request.
+        reasons: why nothing was written; empty where the bundle was.
+        report: report.json.
+    """
+
+    mode: Mode
+    updates: int
+    seconds: float
+    loss_before: float
+    loss_after: float
+    ended_by: str
+    reasons: tuple[str, ...]
+    report: Path
+
+    @property
+    def improved(self) -> bool:
+        """Whether a bundle was written."""
+        return not self.reasons
