@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TypeVar
 
 import rclpy
@@ -47,6 +47,20 @@ def run_node(
         gc.freeze()  # with torch loaded the interpreter's last collection takes seconds; launch gives it five
 
 
+def _spin(executor: SingleThreadedExecutor, node: Node) -> None:
+    """Serve until the executor is shut down; a callback that raises costs its own message and a line."""
+    while True:
+        try:
+            executor.spin()
+            return
+        except (ExternalShutdownException, ShutdownException):
+            return
+        except Exception as problem:
+            node.get_logger().error(
+                f"a callback failed: {type(problem).__name__}: {problem}", throttle_duration_sec=2.0
+            )
+
+
 @contextmanager
 def spin_in_background(node: Node) -> Iterator[None]:
     """Serve the node's callbacks in a thread of their own."""
@@ -54,8 +68,7 @@ def spin_in_background(node: Node) -> Iterator[None]:
     executor.add_node(node)
 
     def serve() -> None:
-        with suppress(ExternalShutdownException):
-            executor.spin()
+        _spin(executor, node)
 
     thread = threading.Thread(target=serve, name="callbacks", daemon=True)
     thread.start()
@@ -104,5 +117,4 @@ class Companion:
         self.node.destroy_node()
 
     def _serve(self) -> None:
-        with suppress(ExternalShutdownException, ShutdownException):
-            self._executor.spin()
+        _spin(self._executor, self.node)

@@ -31,6 +31,7 @@ class Statistics:
     def clear(self) -> None:
         """Start anew, as at activation."""
         self.commands = self.ticks = self.missed = self.late_plans = self.filtered = 0
+        self.filtered_in_a_row = 0  # newest commands that the safety filter changed
         self.modes: Counter[str] = Counter()
         self.ended_by: Counter[str] = Counter()
         self.interventions: Counter[str] = Counter()
@@ -39,6 +40,12 @@ class Statistics:
         """A command left at `time`, s, `latency` s after the oldest sample it is made from was measured."""
         self._timings[self.commands % _KEPT] = time, latency, planning
         self.commands += 1
+
+    def safety(self, interventions: tuple[str, ...]) -> None:
+        """The safety filter changed a command in these stages, or in none."""
+        self.interventions.update(interventions)
+        self.filtered += bool(interventions)
+        self.filtered_in_a_row = self.filtered_in_a_row + 1 if interventions else 0
 
     def last(self, count: int = _KEPT) -> NDArray[np.void]:
         """Timings (n,) of the last `count` commands, of type `TIMING`."""

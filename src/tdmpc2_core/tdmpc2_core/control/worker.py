@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tdmpc2_core.planning import Plan
 
 
+_LOG = logging.getLogger(__name__)
 _WARM_UP = 10.0  # s, longest first search
 
 
@@ -81,7 +83,8 @@ class PlanWorker:
             return outcome
 
     def follow(self, job: Callable[[], None]) -> None:
-        """Run `job` when no request waits; a job that has not begun is replaced. It must not raise."""
+        """Run `job` when no request waits; a job that has not begun is replaced. What it raises
+        is logged."""
         with self._condition:
             self._job = job
             self._condition.notify_all()
@@ -104,7 +107,10 @@ class PlanWorker:
                 if request is None:
                     job, self._job = self._job, None
             if job is not None:
-                job()
+                try:
+                    job()
+                except Exception:  # a look at a plan must not cost the plans to come
+                    _LOG.exception("the job after a plan failed; planning goes on")
                 continue
             assert request is not None
             outcome = self._plan(request)

@@ -17,7 +17,7 @@ from std_srvs.srv import Trigger
 from tdmpc2_core.control.decision import Decider
 from tdmpc2_core.control.statistics import Statistics, StopCause, resident_megabytes
 from tdmpc2_core.control.ticker import Ticker
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.errors import sentence
 from tdmpc2_core.files import check_writable, write_json
 from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
@@ -79,8 +79,9 @@ class PlannerNode(LifecycleNode):
             assert agent.embodiment is not None
             robot = prefixed(agent.embodiment, values.prefix)
             self._slot.put(agent, values, robot.joint_names)
-        except UserError as problem:
-            self.get_logger().error(str(problem))
+        except Exception as problem:  # rclpy would end the transition without a word
+            self.get_logger().error(sentence(problem))
+            self._slot.clear()
             return FAILURE
         self._sensors = SensorInput(self, robot, values.cmd_vel_stamped)
         if robot.pose_command:

@@ -104,8 +104,7 @@ class ControlThread:
                 statistics.late_plans += bool(decision.reason)
                 self._publish_latency(latency, decision.planning)
             statistics.ended_by[decision.ended_by] += 1
-            statistics.interventions.update(decision.interventions)
-            statistics.filtered += bool(decision.interventions)
+            statistics.safety(decision.interventions)
         statistics.modes[decision.mode] += 1
         self.last = decision
         self._telemetry.decided(decision, self._now())
