@@ -35,6 +35,7 @@ class Parameters(Generic[T]):
     def __init__(self, node: Node, cls: type[T], dynamic: Collection[str] = ()) -> None:
         self._cls, self._where = cls, f"parameters of {node.get_name()}"
         self._listeners: list[Callable[[T], None]] = []
+        self._checks: list[Callable[[T], None]] = []
         values = {}
         for field in dataclasses.fields(cls):
             try:
@@ -46,6 +47,10 @@ class Parameters(Generic[T]):
         self.values: T = from_mapping(cls, values, self._where)
         node.add_on_set_parameters_callback(self._change)
 
+    def check_with(self, check: Callable[[T], None]) -> None:
+        """Refuse a change for which `check`, given all values, raises UserError."""
+        self._checks.append(check)
+
     def on_change(self, listener: Callable[[T], None]) -> None:
         """Call `listener` with all values after each accepted change of a dynamic parameter."""
         self._listeners.append(listener)
@@ -55,6 +60,8 @@ class Parameters(Generic[T]):
         changes = {p.name: p.value for p in parameters if p.name in names}
         try:
             values = from_mapping(self._cls, {**to_mapping(self.values), **changes}, self._where)
+            for check in self._checks:
+                check(values)
         except UserError as problem:
             return SetParametersResult(successful=False, reason=str(problem))
         if changes:

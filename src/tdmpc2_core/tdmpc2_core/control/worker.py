@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _WARM_UP = 10.0  # s, longest first search
+_WARM_UP_SEARCH = 0.2  # s after which it makes no further iteration
 
 
 class SearchRequest(NamedTuple):
@@ -61,7 +61,8 @@ class PlanWorker:
     def warm_up(self, observation_dim: int, task: int | None) -> None:
         """Plan once: the first search of a thread takes far longer than later ones."""
         nothing = np.zeros(observation_dim, np.float32)
-        self.request(SearchRequest(nothing, now=0.0, deadline=math.inf, first=True, evaluate=True, task=task))
+        deadline = time.monotonic() + _WARM_UP_SEARCH
+        self.request(SearchRequest(nothing, now=0.0, deadline=deadline, first=True, evaluate=True, task=task))
         self.collect(until=time.monotonic() + _WARM_UP)
         self._agent.reset()
 

@@ -552,7 +552,7 @@ class Embodiment:
         path, shipped = Path(path_or_name), shipped_names()
         if str(path_or_name) in shipped:
             path = SHIPPED / str(path_or_name)
-        elif not path.exists():
+        elif not _exists(path):
             raise UserError(
                 f"no robot {str(path_or_name)!r}{closest(str(path_or_name), shipped)}; "
                 f"accepted: a shipped name ({', '.join(shipped)}), a directory with {FILE_NAME}, or that file"
@@ -575,7 +575,11 @@ class Embodiment:
             sections["joints"] = _joints(sections["joints"], place.child("joints"))
         result = from_mapping(Embodiment, sections, where)
         if directory is not None:
-            if not (Path(directory) / result.model).is_file():
+            if Path(result.model).is_absolute() or ".." in Path(result.model).parts:
+                raise UserError(
+                    f"{where}: model: {result.model!r} leads out of {directory}; keep it beside the YAML"
+                )
+            if not _exists(Path(directory) / result.model) or not (Path(directory) / result.model).is_file():
                 raise UserError(
                     f"{where}: model: no file {result.model!r} in {directory}; give the MJCF's name"
                 )
@@ -715,6 +719,14 @@ class Embodiment:
     kp = cached_property(lambda self: self._array("kp"))
     kd = cached_property(lambda self: self._array("kd"))
     action_scale = cached_property(lambda self: self._array("action_scale"))
+
+
+def _exists(path: Path) -> bool:
+    """Whether a path leads to something; False for what no path can be, such as names of 300 characters."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def shipped_names() -> tuple[str, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -29,6 +31,7 @@ DYNAMIC = ("deadline_ms", "evaluate", "publish_latent", "disagreement_limit", "c
 """Parameters that may change while the node runs."""
 
 _WARM_UP_PLANS = 10
+_WARM_UP_PLAN = 0.2  # s, longest of them but for its last iteration
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def load_agent(
     driven = agent.embodiment
     if driven is None:
         raise UserError(f"{path}: this bundle is for no robot; train one with an embodiment")
+    check_deadline(parameters, driven)
     config = _overridden(agent.planner_config, parameters)
     own = config == agent.planner_config
     agent = agent if own else agent.fork(config, parameters.seed)
@@ -105,8 +109,51 @@ def load_agent(
         measured = agent.measured if own else ()  # settings given as parameters are reduced, not replaced
         found = calibrate(agent, driven.control_rate, 1e-3 * parameters.deadline_ms, measured)
         agent, line = agent.fork(found.config, parameters.seed), str(found)
+    _check_iteration(agent)
     warm_up(agent)
     return agent, line
+
+
+_CHECKED_FROM, _MEASURED_WITH = 16384, 512  # candidate decisions; candidates
+_ITERATION = 1.0  # s, longest iteration: a search ends only between two, and so does the process
+
+
+def _check_iteration(agent: Agent) -> None:
+    """Raise UserError for a search of which one iteration takes too long here to be of any use."""
+    config = agent.planner_config
+    if config.num_samples * config.horizon <= _CHECKED_FROM or config.num_samples <= _MEASURED_WITH:
+        return
+    few = replace(
+        config,
+        num_samples=_MEASURED_WITH,
+        num_elites=min(config.num_elites, _MEASURED_WITH),
+        num_pi_trajs=min(config.num_pi_trajs, _MEASURED_WITH // 2),
+        iterations=1,
+    )
+    trial = agent.fork(few, 0)
+    assert agent.embodiment is not None
+    observation, task = np.zeros(agent.embodiment.observation_dim, np.float32), task_index(agent, "")
+    seconds = math.inf
+    for _ in range(2):  # the first is slower
+        started = time.monotonic()
+        trial.plan(observation, now=0.0, first=True, task=task)
+        seconds = min(seconds, time.monotonic() - started)
+    expected = seconds * config.num_samples / _MEASURED_WITH
+    if expected > _ITERATION:
+        most = int(_MEASURED_WITH * _ITERATION / seconds)
+        raise UserError(
+            f"samples {config.num_samples}: one iteration would take {expected:.1f} s on this machine, at most "
+            f"{_ITERATION:g} s may pass; take at most {most}"
+        )
+
+
+def check_deadline(parameters: PlannerParameters, robot: Embodiment) -> None:
+    """Raise UserError for a search time that no control period has room for."""
+    if parameters.deadline_ms > 1e3 * robot.control_period:
+        raise UserError(
+            f"deadline_ms is {parameters.deadline_ms:g}, at most the control period of {robot.name}, "
+            f"{1e3 * robot.control_period:g} ms"
+        )
 
 
 def task_index(agent: Agent, name: str) -> int | None:
@@ -136,7 +183,7 @@ def warm_up(agent: Agent) -> None:
     observation = np.zeros(agent.embodiment.observation_dim, np.float32)
     task = task_index(agent, "")
     for k in range(_WARM_UP_PLANS):
-        agent.plan(observation, now=0.0, first=k == 0, task=task)
+        agent.plan(observation, now=0.0, first=k == 0, task=task, deadline=time.monotonic() + _WARM_UP_PLAN)
     tasks = None if task is None else np.array([task])
     agent.act(observation[None], evaluate=True, task=tasks, use_prior=True)
 
@@ -212,6 +259,11 @@ class ModelSlot:
             if self.telemetry is not None:
                 self.telemetry.destroy()
             self.agent, self.telemetry, self.path = None, None, ""
+
+    def check(self, values: PlannerParameters) -> None:
+        """Raise UserError for dynamic parameters that do not suit the robot."""
+        if self.robot is not None:
+            check_deadline(values, self.robot)
 
     def retune(self, values: PlannerParameters) -> None:
         """Follow the dynamic parameters."""

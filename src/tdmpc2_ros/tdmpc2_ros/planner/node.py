@@ -31,6 +31,7 @@ from tdmpc2_ros.planner.telemetry import Reporter, Situation
 from tdmpc2_ros.planner.thread import ControlThread
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
 
+_END = 1.8  # s from a signal to the end of the process; the safe action leaves at once
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -45,6 +46,7 @@ class PlannerNode(LifecycleNode):
         super().__init__("planner")
         self.parameters = Parameters(self, PlannerParameters, DYNAMIC)
         self._slot = ModelSlot(self)
+        self.parameters.check_with(self._slot.check)
         self.parameters.on_change(self._slot.retune)
         self._slot.retune(self.parameters.values)
         self.cause, self.statistics = StopCause(), Statistics()
@@ -266,7 +268,7 @@ class PlannerNode(LifecycleNode):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node; 0 after a stop by signal, 2 after a user's mistake."""
-    return run_node(PlannerNode, PlannerNode.run, arguments)
+    return run_node(PlannerNode, PlannerNode.run, arguments, patience=_END)
 
 
 if __name__ == "__main__":

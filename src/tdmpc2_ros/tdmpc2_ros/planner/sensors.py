@@ -164,6 +164,6 @@ class SensorInput:
         expected = getattr(self._embodiment, row.frame)
         if frame and expected and frame.strip("/").rpartition("/")[2] != expected:
             raise SensorError(
-                f"{row.source}: in frame {frame!r}, must be {expected!r} ({row.frame} of the embodiment); axes "
-                "that differ make the robot fall"
+                f"{row.source}: in frame {frame!r}, must be {expected!r} ({row.frame} of the embodiment); "
+                "axes that differ make the robot fall"
             )

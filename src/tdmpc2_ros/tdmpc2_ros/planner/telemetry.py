@@ -274,8 +274,8 @@ class Reporter:
             return ""
         stages = ", ".join(now.thread.last.interventions) if now.thread and now.thread.last else ""
         return (
-            f"the safety filter ({stages}) changed the last {count} commands: the policy asks for what the robot "
-            "may not do"
+            f"the safety filter ({stages}) changed the last {count} commands: the policy asks for what "
+            "the robot may not do"
         )
 
     def _status_message(self, now: Situation, robot: Embodiment) -> Any:
