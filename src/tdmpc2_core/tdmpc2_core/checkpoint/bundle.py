@@ -305,8 +305,8 @@ def _check_robot(bundle: Bundle, files: Mapping[str, bytes], where: str) -> None
         return
     if abs(bundle.control_period - robot.control_period) > 1e-6 * robot.control_period:
         raise UserError(
-            f"{where}: control_period is {bundle.control_period:g} s, the robot's is {robot.control_period:g} s; "
-            "save the bundle again"
+            f"{where}: control_period is {bundle.control_period:g} s, the robot's is "
+            f"{robot.control_period:g} s; save the bundle again"
         )
     for name in robot_files(robot):
         if f"{ROBOT_FOLDER}/{name}" not in files:

@@ -91,8 +91,8 @@ class PlannerConfig:
         check_fields(self)
         if self.num_samples * self.horizon > _MOST_DECISIONS:
             raise ValueError(
-                f"num_samples x horizon ({self.num_samples} x {self.horizon}) must be at most {_MOST_DECISIONS}: "
-                "memory grows with it"
+                f"num_samples x horizon ({self.num_samples} x {self.horizon}) must be at most "
+                f"{_MOST_DECISIONS}: memory grows with it"
             )
         if self.num_pi_trajs >= self.num_samples:
             raise ValueError(

@@ -173,6 +173,7 @@ class _JointRules:
         self.restart()
 
     def restart(self) -> None:
+        self._drifted = -math.inf, ""  # s, why
         self._stamp.fill(np.nan)
         self._shift.fill(0.0)
         self._drift.fill(0.0)
@@ -190,14 +191,21 @@ class _JointRules:
                 f"joints: {self._names[k]} jumped by {self._shift[k]:.3g} rad, which its velocity does not "
                 "explain; it counts again once it is back, or the planner activated anew"
             )
+        self._check_drift(sample.stamp)
+
+    def _check_drift(self, stamp: float) -> None:
+        """Raise SensorError from a drift on, until there has been none for as long as it is summed up."""
         np.abs(self._drift, out=self._work)
         np.greater(self._work, self._drift_limit, out=self._bad)
         if self._bad.any():
             k = int(np.argmax(self._work / self._drift_limit))
-            raise SensorError(
-                f"joints: position and velocity of {self._names[k]} disagree by {self._drift[k]:.3g} rad within "
-                f"{_MEMORY:g} s, at most {self._drift_limit[k]:.3g} rad; check sign, unit and order"
+            self._drifted = stamp, (
+                f"joints: position and velocity of {self._names[k]} disagree by {self._drift[k]:.3g} rad "
+                f"within {_MEMORY:g} s, at most {self._drift_limit[k]:.3g} rad; check sign, unit and order"
             )
+        since, problem = self._drifted
+        if 0.0 <= stamp - since < _MEMORY:
+            raise SensorError(problem)
 
     def _check_range(self, position: Array, velocity: Array | None) -> None:
         np.less(position, self._lower, out=self._bad)
@@ -258,6 +266,8 @@ class _JointRules:
         np.abs(rest, out=work)
         np.greater(work, self._allow, out=bad)
         np.logical_and(bad, known, out=bad)
+        np.abs(self._step, out=work)
+        bad &= work > self._allow  # a wrong velocity beside a right position drifts
         np.add(self._shift, rest, out=self._shift, where=bad)
         np.copyto(rest, 0.0, where=bad | ~known | ~self._measures)
         np.multiply(self._dt, -1.0 / _MEMORY, out=work)

@@ -58,7 +58,7 @@ class SensorState:
         self._samples: dict[str, Sample | None] = {}
         self._parts: dict[str, Sample] = {}  # what came so far of sources that are not whole yet
         self._strangers: dict[str, Sequence[str]] = {}  # names in a message without any of the robot's
-        self._refused: dict[str, SensorError] = {}  # why the newest reading was not stored
+        self._refused: dict[str, SensorError] = {}  # of the newest reading
         self.clear()
 
     def clear(self) -> None:
@@ -84,8 +84,8 @@ class SensorState:
 
         Raises:
             SensorError: a field is missing, a length is wrong, an entry is there twice, one of the robot's
-                values is not finite where it is needed, or a quaternion not of length 1; with `plausible` also
-                where the stamp is before that of the sample in use. Nothing is stored then.
+                values is not finite where it is needed, or a quaternion not of length 1; with `plausible`
+                also where the stamp is before that of the sample in use. Nothing is stored then.
         """
         try:
             part = self._slots[source].sample(stamp, fields, names)

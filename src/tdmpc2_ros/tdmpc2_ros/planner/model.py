@@ -142,8 +142,8 @@ def _check_iteration(agent: Agent) -> None:
     if expected > _ITERATION:
         most = int(_MEASURED_WITH * _ITERATION / seconds)
         raise UserError(
-            f"samples {config.num_samples}: one iteration would take {expected:.1f} s on this machine, at most "
-            f"{_ITERATION:g} s may pass; take at most {most}"
+            f"samples {config.num_samples}: one iteration would take {expected:.1f} s on this machine, at "
+            f"most {_ITERATION:g} s may pass; take at most {most}"
         )
 
 
