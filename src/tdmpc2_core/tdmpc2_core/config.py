@@ -335,8 +335,8 @@ _MOST_BYTES, _MOST_NODES, _DEEPEST = 1 << 18, 50_000, 40  # of a YAML text; a ro
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, which YAML would resolve silently to the last one, and what
-    would take long to walk: deep nesting, and aliases that repeat each other (each counts as all it holds)."""
+    """SafeLoader that refuses a key given twice, which YAML would resolve silently to the last one, and
+    what would take long to walk: deep nesting, and aliases of aliases (each counts as all it holds)."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)

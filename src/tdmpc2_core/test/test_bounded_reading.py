@@ -6,9 +6,10 @@ import time
 
 import pytest
 import yaml
-from random_agent import ROBOT, random_agent, random_bundle
+from random_agent import ROBOT, random_bundle
 
 from tdmpc2_core.agent import Agent
+from tdmpc2_core.checkpoint.bundle import load_bundle, save_bundle
 from tdmpc2_core.config import parse_yaml, read_yaml
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.planning import PlannerConfig
@@ -57,12 +58,11 @@ def test_a_bundle_does_not_lead_out_of_its_folder(tmp_path):
             Embodiment.from_dict({**ROBOT.to_dict(), "model": model}, directory=tmp_path)
 
 
-def test_a_bundle_of_another_control_period_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(Agent, "control_period", property(lambda self: 0.05))
-    path = tmp_path / "slow"
-    random_agent().save(path)
+def test_a_bundle_of_another_control_period_is_refused(tmp_path):
+    bundle = load_bundle(random_bundle(tmp_path))
+    save_bundle(tmp_path / "slow", dataclasses.replace(bundle, control_period=0.05))
     with pytest.raises(UserError, match="control_period is 0.05 s"):
-        Agent.load(path)
+        Agent.load(tmp_path / "slow")
 
 
 def test_searches_that_no_memory_holds_are_refused():

@@ -199,9 +199,12 @@ class _JointRules:
         np.greater(self._work, self._drift_limit, out=self._bad)
         if self._bad.any():
             k = int(np.argmax(self._work / self._drift_limit))
-            self._drifted = stamp, (
-                f"joints: position and velocity of {self._names[k]} disagree by {self._drift[k]:.3g} rad "
-                f"within {_MEMORY:g} s, at most {self._drift_limit[k]:.3g} rad; check sign, unit and order"
+            self._drifted = (
+                stamp,
+                (
+                    f"joints: position and velocity of {self._names[k]} disagree by {self._drift[k]:.3g} rad "
+                    f"within {_MEMORY:g} s, at most {self._drift_limit[k]:.3g} rad; check sign, unit and order"
+                ),
             )
         since, problem = self._drifted
         if 0.0 <= stamp - since < _MEMORY:

@@ -96,7 +96,6 @@ def load_agent(
     driven = agent.embodiment
     if driven is None:
         raise UserError(f"{path}: this bundle is for no robot; train one with an embodiment")
-    check_deadline(parameters, driven)
     config = _overridden(agent.planner_config, parameters)
     own = config == agent.planner_config
     agent = agent if own else agent.fork(config, parameters.seed)

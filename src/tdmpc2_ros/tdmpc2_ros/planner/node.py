@@ -23,7 +23,7 @@ from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.planner.controllers import ControllerWatch
 from tdmpc2_ros.planner.goal import GoalInput
-from tdmpc2_ros.planner.model import DYNAMIC, ModelSlot, PlannerParameters, load_agent
+from tdmpc2_ros.planner.model import DYNAMIC, ModelSlot, PlannerParameters, check_deadline, load_agent
 from tdmpc2_ros.planner.output import CommandOutput
 from tdmpc2_ros.planner.sensors import SensorInput
 from tdmpc2_ros.planner.services import ModelServices
@@ -79,6 +79,7 @@ class PlannerNode(LifecycleNode):
                 check_writable(values.report, "report")
             agent, calibration = load_agent(values)
             assert agent.embodiment is not None
+            check_deadline(values, agent.embodiment)
             robot = prefixed(agent.embodiment, values.prefix)
             self._slot.put(agent, values, robot.joint_names)
         except Exception as problem:  # rclpy would end the transition without a word
