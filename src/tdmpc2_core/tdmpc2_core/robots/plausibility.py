@@ -33,8 +33,6 @@ _MEMORY = 1.0  # s over which drift is summed up
 _CONFIRMED = 1.0  # s for which an accelerometer must agree with a turned orientation before it counts
 _ALIVE = 10  # changes after which a source is known to be no stand-in of constant values
 _JOINT_MOVES, _GYRO_MOVES = 0.02, 0.1  # rad, rad/s: beyond an encoder's steps and an IMU's noise at rest
-_TARGETS_MOVE = 0.2  # rad by which a robot of one source is asked to move, and does not
-_UNFOLLOWED = 0.5  # s that it may take
 
 
 class Plausibility:
@@ -48,18 +46,11 @@ class Plausibility:
             source: _Activity(row_size(embodiment, source), spec.frozen_seconds or age)
             for source, age in ages.items()
         }
-        self._alone = len(ages) == 1
-        self._asked = _Anchor(embodiment.num_joints, _TARGETS_MOVE)
 
     def restart(self) -> None:
         """Start anew from the next sample, as at activation."""
         self._joints.restart()
         self._imu.restart()
-        self._asked.restart()
-
-    def asked(self, stamp: float, targets: Array) -> None:
-        """Targets (J,), rad, went out at `stamp`, s; a robot with one source is judged by them."""
-        self._asked.see(stamp, targets)
 
     def check(self, source: str, sample: Any, raw: Mapping[str, Any]) -> None:
         """Judge a sample before it is stored; `raw` are the fields that it came from.
@@ -80,12 +71,8 @@ class Plausibility:
         since = activity.changed
         if activity.changes < _ALIVE or not stamp - since > activity.patience:
             return
-        if self._alone:
-            moved = self._asked.moved if stamp - since > _UNFOLLOWED else -math.inf
-            what = "the targets"
-        else:
-            others = (other.moved for name, other in self._activity.items() if name != source)
-            moved, what = max(others), " and ".join(name for name in self._activity if name != source)
+        others = {name: other.moved for name, other in self._activity.items() if name != source}
+        moved, what = max(others.values(), default=-math.inf), " and ".join(others)
         if moved > since:
             raise FrozenSource(
                 f"{source}: the same values for {stamp - since:.3g} s while {what} moved; "
@@ -105,10 +92,6 @@ class _Anchor:
         self._values, self._work = np.full(size, np.nan), np.empty(size)
         self._significant = significant
         self.moved = -math.inf  # s
-
-    def restart(self) -> None:
-        self._values.fill(np.nan)
-        self.moved = -math.inf
 
     def see(self, stamp: float, values: Array) -> None:
         if math.isnan(self._values[0]):
@@ -227,8 +210,8 @@ class _JointRules:
         if self._bad.any():
             k = int(np.argmax(self._bad))
             raise SensorError(
-                f"joints: {self._names[k]} moves at {velocity[k]:.3g} rad/s, at most {self._fastest[k]:.3g} "
-                "(its velocity limit times plausibility.velocity_factor)"
+                f"joints: {self._names[k]} moves at {velocity[k]:.3g} rad/s, at most "
+                f"{self._fastest[k]:.3g} (its velocity limit times plausibility.velocity_factor)"
             )
 
     def _follow(self, position: Array, velocity: Array | None, stamps: Any) -> None:
