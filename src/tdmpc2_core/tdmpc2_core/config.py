@@ -352,7 +352,7 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         known = node is None or id(node) in self._sizes
         if isinstance(event, yaml.AliasEvent) and not known:
-            raise yaml.composer.ComposerError(problem="an alias holds itself", problem_mark=event.start_mark)
+            raise yaml.YAMLError("an alias holds itself")
         if node is not None and not known:
             self._sizes[id(node)] = self._size(node, event.start_mark)
         return node
