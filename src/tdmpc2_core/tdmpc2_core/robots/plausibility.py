@@ -186,7 +186,7 @@ class _JointRules:
                 stamp,
                 (
                     f"joints: position and velocity of {self._names[k]} disagree by {self._drift[k]:.3g} rad "
-                    f"within {_MEMORY:g} s, at most {self._drift_limit[k]:.3g} rad; check sign, unit and order"
+                    f"within {_MEMORY:g} s, at most {self._drift_limit[k]:.3g} rad; check sign and unit"
                 ),
             )
         since, problem = self._drifted
