@@ -9,6 +9,8 @@ import functools
 import logging
 import math
 import numbers
+import os
+import stat
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +20,6 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import read_bytes
 
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
 
@@ -325,6 +326,7 @@ __all__ = [
     "from_mapping",
     "load_yaml",
     "parse_yaml",
+    "read_bytes",
     "read_yaml",
     "setting",
     "to_mapping",
@@ -391,6 +393,29 @@ def parse_yaml(text: str) -> Any:
         raise
     except Exception as problem:  # such as a date or number that its constructor cannot make
         raise yaml.YAMLError(f"{type(problem).__name__}: {problem}") from None
+
+
+def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
+    """Content of a plain file of at most `most` bytes; neither a pipe nor a device is waited for.
+
+    Raises:
+        UserError: there is no such file, it is of another kind or too large, or cannot be read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb") as file:
+            state = os.fstat(handle)
+            if not stat.S_ISREG(state.st_mode):
+                raise UserError(f"{path}: is no plain file; give one")
+            if state.st_size > most:
+                raise UserError(f"{path}: has {state.st_size} bytes, at most {most} are read")
+            return file.read(most)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as problem:
+        raise UserError(f"{path}: cannot be read ({problem.strerror})") from None
+    except ValueError as problem:  # a NUL in the name, or what UTF-8 cannot write
+        raise UserError(f"{str(path)!r}: is no name of a file ({problem})") from None
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
@@ -35,29 +34,6 @@ def check_writable(path: str | os.PathLike[str], what: str) -> None:
         raise UserError(
             f"{what}: {path} cannot be written ({reason}); name a file in a writable folder"
         ) from None
-
-
-def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
-    """Content of a plain file of at most `most` bytes; neither a pipe nor a device is waited for.
-
-    Raises:
-        UserError: there is no such file, it is of another kind or too large, or cannot be read.
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(handle, "rb") as file:
-            state = os.fstat(handle)
-            if not stat.S_ISREG(state.st_mode):
-                raise UserError(f"{path}: is no plain file; give one")
-            if state.st_size > most:
-                raise UserError(f"{path}: has {state.st_size} bytes, at most {most} are read")
-            return file.read(most)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as problem:
-        raise UserError(f"{path}: cannot be read ({problem.strerror})") from None
-    except ValueError as problem:  # a NUL in the name, or what UTF-8 cannot write
-        raise UserError(f"{str(path)!r}: is no name of a file ({problem})") from None
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tdmpc2_core.config import read_bytes
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import read_bytes, shipped_bundle
+from tdmpc2_core.files import shipped_bundle
 
 NAME = "bundle.json"
 FORMAT = "tdmpc2-bundle"
