@@ -9,6 +9,8 @@ import functools
 import logging
 import math
 import numbers
+import os
+import stat
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -285,8 +287,12 @@ def _number(kind: type, value: Any, place: Place) -> float | int:
             raise place.error(f"expected {wanted}, got {describe(value)}") from None
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
         raise place.error(f"expected {wanted}, got {describe(value)}")
-    if not math.isfinite(number):
-        raise place.error(f"expected {wanted}, got {value}, which is not finite")
+    try:
+        finite = math.isfinite(number)
+    except OverflowError:  # a whole number beyond any float
+        finite = False
+    if not finite:
+        raise place.error(f"expected {wanted}, got {str(value)[:40]}, which is not finite")
     if kind is int and number != math.trunc(number):
         raise place.error(f"expected {wanted}, got {value}")
     number = kind(number)
@@ -319,18 +325,58 @@ __all__ = [
     "field_help",
     "from_mapping",
     "load_yaml",
+    "parse_yaml",
+    "read_bytes",
     "read_yaml",
     "setting",
     "to_mapping",
 ]
 
 
+_MOST_BYTES, _MOST_NODES, _DEEPEST = 1 << 18, 50_000, 40  # of a YAML text; a robot's has 1e4, 600 and 6
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, which YAML would resolve silently to the last one."""
+    """SafeLoader that refuses a key given twice, which YAML would resolve silently to the last one, and
+    what would take long to walk: deep nesting, and aliases of aliases (each counts as all it holds)."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        self._sizes: dict[int, int] = {}  # by id of a node that is complete
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise yaml.YAMLError(f"nested deeper than {_DEEPEST} levels")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        known = node is None or id(node) in self._sizes
+        if isinstance(event, yaml.AliasEvent) and not known:
+            raise yaml.YAMLError("an alias holds itself")
+        if node is not None and not known:
+            self._sizes[id(node)] = self._size(node, event.start_mark)
+        return node
+
+    def _size(self, node: yaml.Node, mark: Any) -> int:
+        """Values below a node, itself included; those of an alias count each time."""
+        size = 1
+        if isinstance(node, yaml.CollectionNode):
+            flat = (n for item in node.value for n in (item if isinstance(item, tuple) else (item,)))
+            size += sum(self._sizes[id(child)] for child in flat)
+        if size > _MOST_NODES:
+            what = f"its aliases come to more than {_MOST_NODES} values"
+            raise yaml.composer.ComposerError(problem=what, problem_mark=mark)
+        return size
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    problem="a key must be text", problem_mark=key_node.start_mark
+                )
             if key_node.value in seen and key_node.value != "<<":
                 raise yaml.constructor.ConstructorError(
                     problem=f"key {key_node.value!r} is given twice", problem_mark=key_node.start_mark
@@ -339,16 +385,47 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def parse_yaml(text: str) -> Any:
+    """The content of a YAML text, in bounded time. Raises yaml.YAMLError, whatever is wrong with it."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise
+    except Exception as problem:  # such as a date or number that its constructor cannot make
+        raise yaml.YAMLError(f"{type(problem).__name__}: {problem}") from None
+
+
+def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
+    """Content of a plain file of at most `most` bytes; neither a pipe nor a device is waited for.
+
+    Raises:
+        UserError: there is no such file, it is of another kind or too large, or cannot be read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb") as file:
+            state = os.fstat(handle)
+            if not stat.S_ISREG(state.st_mode):
+                raise UserError(f"{path}: is no plain file; give one")
+            if state.st_size > most:
+                raise UserError(f"{path}: has {state.st_size} bytes, at most {most} are read")
+            return file.read(most)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as problem:
+        raise UserError(f"{path}: cannot be read ({problem.strerror})") from None
+    except ValueError as problem:  # a NUL in the name, or what UTF-8 cannot write
+        raise UserError(f"{str(path)!r}: is no name of a file ({problem})") from None
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError when it is missing, not YAML or not a mapping."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as problem:
+        text = read_bytes(path, _MOST_BYTES).decode("utf-8")
+    except UnicodeDecodeError as problem:
         raise UserError(f"{path}: cannot be read as text: {problem}") from None
     try:
-        content = yaml.load(text, _Loader)
+        content = parse_yaml(text)
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
@@ -465,7 +542,7 @@ def _parse(hint: Any, text: str, place: Place) -> Any:
     elif hint is str or (str in options and text not in ("", "null", "~")):
         return convert(hint, text, place)
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         raise place.error(f"expected {expected(hint)}, got text {text!r}") from None
     return convert(hint, value, place)

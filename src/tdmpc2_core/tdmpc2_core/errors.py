@@ -71,6 +71,15 @@ def explained(problem: BaseException, what: str) -> str | None:
     return None
 
 
+def sentence(problem: BaseException) -> str:
+    """One line about an error of any kind: what `explained` says, or its type and text."""
+    if isinstance(problem, MemoryError) or "can't allocate memory" in str(problem):
+        return "memory does not suffice; allow the process more, or take a smaller model or fewer samples"
+    known = explained(problem, "")
+    text = known or f"{type(problem).__name__}: {problem}"
+    return " ".join(text.split())
+
+
 def exit_code(program: str, run: Callable[[], int | None], command: str = "") -> int:
     """What `run` returns, 0 for None; 2 after a sentence about what `explained` knows, 130 on Ctrl-C.
 
@@ -95,6 +104,10 @@ class SensorError(UserError):
 
     The sample is dropped; what was stored before it stays, and goes stale if no good one follows.
     """
+
+
+class FrozenSource(SensorError):
+    """A source repeats its values under fresh stamps: what it said last is as old as its last change."""
 
 
 class StaleSource(SensorError):

@@ -153,8 +153,8 @@ def resized(weights: dict[str, torch.Tensor]) -> None:
     [
         (lambda p: shutil.rmtree(p), "no such bundle"),
         (lambda p: (p / "bundle.json").unlink(), "has no bundle.json"),
-        (lambda p: (p / "weights.safetensors").unlink(), "weights.safetensors: cannot be read"),
-        (lambda p: (p / "embodiment/quadruped.xml").unlink(), "quadruped.xml: cannot be read"),
+        (lambda p: (p / "weights.safetensors").unlink(), "weights.safetensors: no such file"),
+        (lambda p: (p / "embodiment/quadruped.xml").unlink(), "quadruped.xml: no such file"),
         (lambda p: (p / "bundle.json").write_text("{"), "broken JSON"),
         (lambda p: (p / "bundle.json").write_text("[]"), "format"),
         (lambda p: (p / "weights.safetensors").write_bytes(b"x" * 100), "damaged"),

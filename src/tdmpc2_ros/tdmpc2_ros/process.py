@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
@@ -21,10 +24,41 @@ NodeType = TypeVar("NodeType", bound=Node)
 Stop = threading.Event
 
 
+def end_after_signal(seconds: float) -> None:
+    """End the process `seconds` after its first signal, whatever its threads are at. Main thread only.
+
+    Python runs signal handlers between two instructions of the main thread, which may compute for minutes;
+    the descriptor is written at once.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        ours.recv(1)
+        time.sleep(seconds)
+        print(
+            f"ended {seconds:g} s after the signal: a computation did not stop", file=sys.stderr, flush=True
+        )
+        os._exit(1)
+
+    _KEPT.append((ours, theirs))
+    threading.Thread(target=watch, name="end", daemon=True).start()
+
+
+_KEPT: list[Any] = []  # open as long as the process
+
+
 def run_node(
-    make: Callable[[], NodeType], run: Callable[[NodeType, Stop], int | None], arguments: list[str] | None
+    make: Callable[[], NodeType],
+    run: Callable[[NodeType, Stop], int | None],
+    arguments: list[str] | None,
+    patience: float | None = None,
 ) -> int:
     """Make a node and run it until SIGINT, SIGTERM or SIGHUP; further signals change nothing.
+
+    Args:
+        patience: s from the first signal to the end of the process at the latest; None waits for `run`.
 
     Returns:
         Exit code: what `run` returns, 0 for None; 2 after a user's mistake, which is printed as one sentence.
@@ -32,6 +66,8 @@ def run_node(
     stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
+    if patience is not None:
+        end_after_signal(patience)
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
@@ -47,6 +83,20 @@ def run_node(
         gc.freeze()  # with torch loaded the interpreter's last collection takes seconds; launch gives it five
 
 
+def _spin(executor: SingleThreadedExecutor, node: Node) -> None:
+    """Serve until the executor is shut down; a callback that raises costs its own message and a line."""
+    while True:
+        try:
+            executor.spin()
+            return
+        except (ExternalShutdownException, ShutdownException):
+            return
+        except Exception as problem:
+            node.get_logger().error(
+                f"a callback failed: {type(problem).__name__}: {problem}", throttle_duration_sec=2.0
+            )
+
+
 @contextmanager
 def spin_in_background(node: Node) -> Iterator[None]:
     """Serve the node's callbacks in a thread of their own."""
@@ -54,8 +104,7 @@ def spin_in_background(node: Node) -> Iterator[None]:
     executor.add_node(node)
 
     def serve() -> None:
-        with suppress(ExternalShutdownException):
-            executor.spin()
+        _spin(executor, node)
 
     thread = threading.Thread(target=serve, name="callbacks", daemon=True)
     thread.start()
@@ -104,5 +153,4 @@ class Companion:
         self.node.destroy_node()
 
     def _serve(self) -> None:
-        with suppress(ExternalShutdownException, ShutdownException):
-            self._executor.spin()
+        _spin(self._executor, self.node)

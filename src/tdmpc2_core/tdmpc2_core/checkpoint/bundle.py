@@ -234,8 +234,9 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
             measured=tuple(content["measured"]),
             provenance=content["provenance"],
         )
+        _check_robot(bundle, files, where)
         bundle.build_model()
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else f"is not usable: {error}"
         raise UserError(f"{where}: {what}; save the bundle again") from None
     except UserError as error:
@@ -295,6 +296,21 @@ def _embodiment(folder: Path, content: Mapping[str, Any]) -> Embodiment | None:
     if any(name.startswith(f"{ROBOT_FOLDER}/") for name in content["files"]):
         return Embodiment.load(folder / ROBOT_FOLDER)
     return Embodiment.from_dict(stored["description"], where=f"{folder / manifest.NAME}: embodiment")
+
+
+def _check_robot(bundle: Bundle, files: Mapping[str, bytes], where: str) -> None:
+    """Raise UserError where the robot's files are not the bundle's, or its period is not the robot's."""
+    robot = bundle.embodiment
+    if robot is None:
+        return
+    if abs(bundle.control_period - robot.control_period) > 1e-6 * robot.control_period:
+        raise UserError(
+            f"{where}: control_period is {bundle.control_period:g} s, the robot's is "
+            f"{robot.control_period:g} s; save the bundle again"
+        )
+    for name in robot_files(robot):
+        if f"{ROBOT_FOLDER}/{name}" not in files:
+            raise UserError(f"{where}: the robot needs {name!r}, which is not listed; save the bundle again")
 
 
 def _positive(content: Mapping[str, Any], name: str, most: float = math.inf) -> float:

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tdmpc2_core.config import read_bytes
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.files import shipped_bundle
 
 NAME = "bundle.json"
 FORMAT = "tdmpc2-bundle"
 FORMAT_VERSION = 1
+_MOST_BYTES, _MOST_IN_FILE = 1 << 24, 1 << 32  # of bundle.json, of any other file
 
 
 def digest(data: bytes) -> str:
@@ -48,10 +50,16 @@ def find(path: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    newest = whole(path)
+    try:
+        newest = whole(path)
+        there = path.exists()
+    except OSError as error:
+        raise UserError(f"{str(path)[:80]!r}: is no path of a bundle ({error.strerror})") from None
+    if "\0" in str(path):
+        raise UserError(f"{str(path)[:80]!r}: is no path of a bundle (it holds a NUL)")
     if newest is not None:
         return newest
-    if not path.exists():
+    if not there:
         if len(path.parts) == 1:
             return shipped_bundle(path.name)
         raise UserError(f"{path}: no such bundle; give the directory that holds {NAME}")
@@ -68,9 +76,7 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / NAME
     try:
-        document = json.loads(path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+        document = json.loads(read_bytes(path, _MOST_BYTES).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is broken JSON ({error}); copy the bundle again") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
@@ -115,12 +121,12 @@ def read_files(folder: Path, content: Mapping[str, Any]) -> dict[str, bytes]:
         path = folder / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"{folder / NAME}: lists {name!r}, outside the bundle; save the bundle again")
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{path}: leads out of the bundle; save the bundle again")
         try:
-            files[name] = path.read_bytes()
-        except OSError as error:
-            raise UserError(
-                f"{path}: cannot be read ({error.strerror}); copy the whole bundle again"
-            ) from None
+            files[name] = read_bytes(path, _MOST_IN_FILE)
+        except UserError as error:
+            raise UserError(f"{error}; copy the whole bundle again") from None
         if digest(files[name]) != expected:
             raise UserError(
                 f"{path}: is damaged ({len(files[name])} bytes, its sha256 is not the one in {NAME}); "

@@ -36,6 +36,7 @@ class Statistics:
         self.holds = self.stale_ticks = 0
         self.hold_causes: Counter[str] = Counter()
         self._stale: dict[str, tuple[int, str]] = {}
+        self.filtered_in_a_row = 0  # newest commands that the safety filter changed
         self.modes: Counter[str] = Counter()
         self.ended_by: Counter[str] = Counter()
         self.interventions: Counter[str] = Counter()
@@ -61,6 +62,12 @@ class Statistics:
     def stale(self) -> dict[str, dict[str, Any]]:
         """By source: `ticks` that went without a fresh sample of it, and the `last` text about it."""
         return {name: {"ticks": ticks, "last": text} for name, (ticks, text) in dict(self._stale).items()}
+
+    def safety(self, interventions: tuple[str, ...]) -> None:
+        """The safety filter changed a command in these stages, or in none."""
+        self.interventions.update(interventions)
+        self.filtered += bool(interventions)
+        self.filtered_in_a_row = self.filtered_in_a_row + 1 if interventions else 0
 
     def last(self, count: int = _KEPT) -> NDArray[np.void]:
         """Timings (n,) of the last `count` commands, of type `TIMING`."""

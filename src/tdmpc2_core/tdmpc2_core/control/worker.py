@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from tdmpc2_core.planning import Plan
 
 
+_LOG = logging.getLogger(__name__)
 _WARM_UP = 10.0  # s, longest first search
+_WARM_UP_SEARCH = 0.2  # s after which it makes no further iteration
 
 
 class SearchRequest(NamedTuple):
@@ -59,7 +61,8 @@ class PlanWorker:
     def warm_up(self, observation_dim: int, task: int | None) -> None:
         """Plan once: the first search of a thread takes far longer than later ones."""
         nothing = np.zeros(observation_dim, np.float32)
-        self.request(SearchRequest(nothing, now=0.0, deadline=math.inf, first=True, evaluate=True, task=task))
+        deadline = time.monotonic() + _WARM_UP_SEARCH
+        self.request(SearchRequest(nothing, now=0.0, deadline=deadline, first=True, evaluate=True, task=task))
         self.collect(until=time.monotonic() + _WARM_UP)
         self._agent.reset()
 
@@ -81,7 +84,8 @@ class PlanWorker:
             return outcome
 
     def follow(self, job: Callable[[], None]) -> None:
-        """Run `job` when no request waits; a job that has not begun is replaced. It must not raise."""
+        """Run `job` when no request waits; a job that has not begun is replaced. What it raises
+        is logged."""
         with self._condition:
             self._job = job
             self._condition.notify_all()
@@ -104,7 +108,10 @@ class PlanWorker:
                 if request is None:
                     job, self._job = self._job, None
             if job is not None:
-                job()
+                try:
+                    job()
+                except Exception:  # a look at a plan must not cost the plans to come
+                    _LOG.exception("the job after a plan failed; planning goes on")
                 continue
             assert request is not None
             outcome = self._plan(request)

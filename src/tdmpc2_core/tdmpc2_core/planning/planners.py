@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tdmpc2_core.planning.protocol import Planner
 
 
+_MOST_DECISIONS = 1 << 20  # of all candidates: about 10 GB of latent states
 MANY_ACTIONS = 20  # the paper plans two iterations longer from this action dimension on
 
 _ACTION = "normalised action"
@@ -42,10 +43,14 @@ class PlannerConfig:
 
     method: str = setting("mppi", accepted=PLANNERS, why=_METHOD)
     horizon: int = setting(
-        3, low=1, unit="decisions", why="the value head covers what lies beyond; longer rollouts drift"
+        3,
+        low=1,
+        high=1000,
+        unit="decisions",
+        why="the value head covers what lies beyond; longer rollouts drift",
     )
     num_samples: int = setting(
-        512, unit="candidates", why="population per iteration, policy trajectories included"
+        512, high=65536, unit="candidates", why="population per iteration, policy trajectories included"
     )
     num_elites: int = setting(
         64, low=1, unit="candidates", why="best candidates, which shape the next Gaussian"
@@ -53,7 +58,7 @@ class PlannerConfig:
     num_pi_trajs: int = setting(
         24, low=0, unit="candidates", why="policy-prior trajectories competing in every iteration"
     )
-    iterations: int = setting(6, low=1, unit="iterations", why="refinements of the Gaussian")
+    iterations: int = setting(6, low=1, high=1000, unit="iterations", why="refinements of the Gaussian")
     min_std: float = setting(0.05, above=0, unit=_ACTION, why="keeps the search from collapsing")
     max_std: float = setting(2.0, unit=_ACTION, why="spread of the first iteration, upper bound of all")
     noise_correlation: float = setting(
@@ -84,6 +89,11 @@ class PlannerConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.num_samples * self.horizon > _MOST_DECISIONS:
+            raise ValueError(
+                f"num_samples x horizon ({self.num_samples} x {self.horizon}) must be at most "
+                f"{_MOST_DECISIONS}: memory grows with it"
+            )
         if self.num_pi_trajs >= self.num_samples:
             raise ValueError(
                 f"num_pi_trajs ({self.num_pi_trajs}) must be below num_samples ({self.num_samples})"

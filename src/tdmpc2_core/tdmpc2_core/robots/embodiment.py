@@ -306,6 +306,41 @@ class SafetySpec:
 
 
 @dataclass(frozen=True)
+class PlausibilitySpec:
+    """What the robot's sensors can truly say; `robots/plausibility.py` judges live samples by it.
+
+    The defaults follow from the joints' limits and suit any robot that the suite was tried on.
+    """
+
+    limit_margin: float = setting(
+        0.3, unit="rad", low=0, why="beyond a joint's limits: its stops give way and encoders are offset"
+    )
+    velocity_factor: float = setting(
+        3.0, low=1, unit="velocity limits", why="largest velocity that counts: impacts exceed the drive's own"
+    )
+    position_error: float = setting(
+        0.1,
+        unit="rad",
+        above=0,
+        why="of a step that velocity does not explain: noise, play and late velocity",
+    )
+    velocity_error: float = setting(
+        0.25, low=0, unit="velocity limits", why="error of a measured velocity between two samples"
+    )
+    gyro_limit: float = setting(35.0, unit="rad/s", above=0, why="range of a gyro, 2000 deg/s")
+    turn_error: float = setting(0.2, unit="rad", above=0, why="noise and corrections of an IMU's filter")
+    gyro_error: float = setting(
+        10.0, unit="rad/s", low=0, why="error of the gyro between two samples: impacts are shorter"
+    )
+    frozen_seconds: float | None = setting(
+        None, unit="s", above=0, why="equal samples in a row while another source moves; max_age if absent"
+    )
+    filter_seconds: float = setting(
+        5.0, unit="s", above=0, why="without a command that the safety filter left as it was: a warning"
+    )
+
+
+@dataclass(frozen=True)
 class ResetSpec:
     """The state that an episode starts in."""
 
@@ -532,6 +567,7 @@ class Embodiment:
     command: CommandSpec | PoseCommandSpec | None = setting(None, why="what an operator can ask for")
     clock: ClockSpec | None = setting(None, why="gait phase")
     safety: SafetySpec = setting(SafetySpec(), why="limits on what is sent")
+    plausibility: PlausibilitySpec = setting(PlausibilitySpec(), why="what its sensors can truly say")
     episode_seconds: float = setting(20.0, unit="s", above=0, why="length of a training episode")
     reset: ResetSpec = setting(ResetSpec(), why="start of an episode")
     reward: RewardSpec = setting(RewardSpec(), why="training reward")
@@ -552,7 +588,7 @@ class Embodiment:
         path, shipped = Path(path_or_name), shipped_names()
         if str(path_or_name) in shipped:
             path = SHIPPED / str(path_or_name)
-        elif not path.exists():
+        elif not _exists(path):
             raise UserError(
                 f"no robot {str(path_or_name)!r}{closest(str(path_or_name), shipped)}; "
                 f"accepted: a shipped name ({', '.join(shipped)}), a directory with {FILE_NAME}, or that file"
@@ -575,7 +611,11 @@ class Embodiment:
             sections["joints"] = _joints(sections["joints"], place.child("joints"))
         result = from_mapping(Embodiment, sections, where)
         if directory is not None:
-            if not (Path(directory) / result.model).is_file():
+            if Path(result.model).is_absolute() or ".." in Path(result.model).parts:
+                raise UserError(
+                    f"{where}: model: {result.model!r} leads out of {directory}; keep it beside the YAML"
+                )
+            if not _exists(Path(directory) / result.model) or not (Path(directory) / result.model).is_file():
                 raise UserError(
                     f"{where}: model: no file {result.model!r} in {directory}; give the MJCF's name"
                 )
@@ -723,6 +763,14 @@ class Embodiment:
     kp = cached_property(lambda self: self._array("kp"))
     kd = cached_property(lambda self: self._array("kd"))
     action_scale = cached_property(lambda self: self._array("action_scale"))
+
+
+def _exists(path: Path) -> bool:
+    """Whether a path leads to something; False for what no path can be, such as names of 300 characters."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def shipped_names() -> tuple[str, ...]:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tdmpc2_core.errors import SensorError
+from tdmpc2_core.errors import FrozenSource, SensorError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.rotations import rotate
 from tdmpc2_core.robots.terms import SOURCES, TERMS, Field, Source, quaternion_length
+
+if TYPE_CHECKING:
+    from tdmpc2_core.robots.plausibility import Plausibility
 
 Array = NDArray[np.float64]
 
@@ -42,15 +45,20 @@ class Snapshot(SimpleNamespace):
 
 
 class SensorState:
-    """Newest sample of every source with its stamp (s, of whichever clock the caller uses throughout)."""
+    """Newest sample of every source with its stamp (s, of whichever clock the caller uses throughout).
 
-    def __init__(self, embodiment: Embodiment) -> None:
-        self.embodiment = embodiment
+    Args:
+        plausible: judges every sample before it is stored, on a robot; None takes what is well formed.
+    """
+
+    def __init__(self, embodiment: Embodiment, plausible: Plausibility | None = None) -> None:
+        self.embodiment, self._plausible = embodiment, plausible
         self._slots = {row.name: _Slot(row, embodiment) for row in SOURCES.values() if row.fields}
         self._max_ages = tuple(embodiment.observation.max_ages.items())
         self._samples: dict[str, Sample | None] = {}
         self._parts: dict[str, Sample] = {}  # what came so far of sources that are not whole yet
         self._strangers: dict[str, Sequence[str]] = {}  # names in a message without any of the robot's
+        self._refused: dict[str, SensorError] = {}  # of the newest reading
         self.clear()
 
     def clear(self) -> None:
@@ -58,6 +66,9 @@ class SensorState:
         self._samples = dict.fromkeys(self._slots)
         self._parts.clear()
         self._strangers.clear()
+        self._refused.clear()
+        if self._plausible is not None:
+            self._plausible.restart()
 
     def store(
         self, source: str, stamp: float, fields: Mapping[str, ArrayLike], names: Sequence[str] | None = None
@@ -73,12 +84,21 @@ class SensorState:
 
         Raises:
             SensorError: a field is missing, a length is wrong, an entry is there twice, one of the robot's
-                values is not finite where it is needed, or a quaternion not of length 1; nothing is stored.
+                values is not finite where it is needed, or a quaternion not of length 1; with `plausible`
+                also where the stamp is before that of the sample in use. Nothing is stored then.
         """
-        part = self._slots[source].sample(stamp, fields, names)
-        if part is None:
-            self._strangers[source] = list(names or ())
-            return False
+        try:
+            part = self._slots[source].sample(stamp, fields, names)
+            if part is None:
+                self._strangers[source] = list(names or ())
+                return False
+            if self._plausible is not None:
+                self._check_order(source, part)
+                self._plausible.check(source, part, fields)
+        except SensorError as problem:
+            self.refuse(source, problem)
+            raise
+        self._refused.pop(source, None)
         if part.stamps is not None:
             part = _merged(self._parts.get(source) or self._samples[source], part)
             if math.isnan(part.stamp):
@@ -87,6 +107,25 @@ class SensorState:
         self._samples[source] = part
         self._parts.pop(source, None)
         return True
+
+    def refuse(self, source: str, problem: SensorError) -> None:
+        """Note why a reading of the source was not stored; `stale` says it until one is."""
+        self._refused[source] = problem
+
+    def _check_order(self, source: str, part: Sample) -> None:
+        """Raise SensorError where a sample is older than what is in use of its entries."""
+        before = self._parts.get(source) or self._samples[source]
+        if before is None:
+            return
+        newest = before.stamp
+        if before.stamps is not None:
+            known = before.stamps if part.stamps is None else before.stamps[np.isfinite(part.stamps)]
+            newest = float(np.fmax.reduce(known))
+        if part.stamp < newest:  # not NaN: entries that never came
+            raise SensorError(
+                f"{source}: stamped {newest - part.stamp:.3g} s before the sample in use, which stays; check "
+                "for a second sender, or a clock that went back"
+            )
 
     def set_joints(
         self, stamp: float, names: Sequence[str], position: ArrayLike, velocity: ArrayLike
@@ -125,14 +164,17 @@ class SensorState:
         """As `stale`, for a snapshot taken before. A command is never stale: silence counts as zero."""
         problems, samples = [], vars(snapshot)
         for source, max_age in self._max_ages:
-            sample = samples[source]
+            sample, refused = samples[source], self._refused.get(source)
             if sample is None:
-                problems.append(self._never(source))
+                problems.append(self._never(source) if refused is None else str(refused))
                 continue
             age = now - sample.stamp
-            if age > max_age + ROUNDING:
+            if isinstance(refused, FrozenSource):
+                problems.append(str(refused))
+            elif age > max_age + ROUNDING:
                 which = self._slots[source].named(sample.stamps, now - max_age - ROUNDING)
-                problems.append(f"{source}: {which}{age:.3g} s old, at most {max_age:g} s")
+                why = f" ({refused})" if refused else ""
+                problems.append(f"{source}: {which}{age:.3g} s old, at most {max_age:g} s{why}")
             elif age < -max_age - ROUNDING:
                 problems.append(f"{source}: stamped {-age:.3g} s in the future, at most {max_age:g} s")
         return problems
@@ -194,20 +236,37 @@ class GravityCheck:
     """
 
     def __init__(self) -> None:
-        self._mean, self._stamp = np.zeros(3), -math.inf
+        self._mean = np.zeros(3)
+        self.restart()
 
-    def check(self, stamp: float, orientation_xyzw: ArrayLike, acceleration: ArrayLike) -> None:
-        """Take up one sample: s, unit quaternion (4,), m/s^2 (3,). Raises SensorError, which says what would
-        fit. Says nothing where acceleration is zero or not finite, or its mean far from gravity."""
+    def restart(self) -> None:
+        """Forget the mean."""
+        self._mean.fill(0.0)
+        self._stamp = -math.inf
+
+    def check(self, stamp: float, orientation_xyzw: ArrayLike, acceleration: ArrayLike) -> bool:
+        """Take up one sample: s, unit quaternion (4,), m/s^2 (3,).
+
+        Returns:
+            Whether they agree; False where acceleration, or its mean, is far from gravity in size or not
+            finite, which says nothing.
+
+        Raises:
+            SensorError: they do not; it says what would fit.
+        """
         q, a = np.asarray(orientation_xyzw, np.float64), np.asarray(acceleration, np.float64)
-        if not (a.any() and np.isfinite(a).all() and np.isfinite(q).all()):
-            return
         share = min(max((stamp - self._stamp) / _AVERAGED, 0.0), 1.0)
+        strength = math.sqrt(a @ a) / _GRAVITY
+        if not (0.5 < strength < 1.5 and np.isfinite(q).all()):  # an impact, a fall, garbage, nothing
+            self._stamp = max(self._stamp, stamp if share < 1.0 else -math.inf)
+            return False
         self._stamp = stamp
         self._mean += share * (rotate(q, a) - self._mean)
         size = float(np.linalg.norm(self._mean))
-        if not 0.5 < size / _GRAVITY < 1.5 or self._mean[2] >= _UPRIGHT * size:
-            return
+        if not 0.5 < size / _GRAVITY < 1.5:
+            return False
+        if self._mean[2] >= _UPRIGHT * size:
+            return True
         x, y, z, w = q
         fitting = [
             what

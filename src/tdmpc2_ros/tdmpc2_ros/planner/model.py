@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -45,6 +47,7 @@ DYNAMIC = (
 """Parameters that may change while the node runs."""
 
 _WARM_UP_PLANS = 10
+_WARM_UP_PLAN = 0.2  # s, longest of them but for its last iteration
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def load_agent(
         measured = agent.measured if own else ()  # settings given as parameters are reduced, not replaced
         found = calibrate(agent, driven.control_rate, 1e-3 * parameters.deadline_ms, measured)
         agent, line = agent.fork(found.config, parameters.seed), str(found)
+    _check_iteration(agent)
     warm_up(agent)
     return agent, line
 
@@ -159,6 +163,49 @@ def apply_costs(agent: Agent, parameters: PlannerParameters, own: Costs) -> None
     wanted = own if given == Costs() else given
     if wanted != agent.planner_config.costs:
         agent.set_costs(wanted)
+
+
+_CHECKED_FROM, _MEASURED_WITH = 16384, 512  # candidate decisions; candidates
+_ITERATION = 1.0  # s, longest iteration: a search ends only between two, and so does the process
+
+
+def _check_iteration(agent: Agent) -> None:
+    """Raise UserError for a search of which one iteration takes too long here to be of any use."""
+    config = agent.planner_config
+    if config.num_samples * config.horizon <= _CHECKED_FROM or config.num_samples <= _MEASURED_WITH:
+        return
+    few = replace(
+        config,
+        num_samples=_MEASURED_WITH,
+        num_elites=min(config.num_elites, _MEASURED_WITH),
+        num_pi_trajs=min(config.num_pi_trajs, _MEASURED_WITH // 2),
+        iterations=1,
+    )
+    trial = agent.fork(few, 0)
+    assert agent.embodiment is not None
+    observation, task = np.zeros(agent.embodiment.observation_dim, np.float32), task_index(agent, "")
+    seconds = math.inf
+    for _ in range(2):  # the first is slower
+        started = time.monotonic()
+        trial.plan(observation, now=0.0, first=True, task=task)
+        seconds = min(seconds, time.monotonic() - started)
+    expected = seconds * config.num_samples / _MEASURED_WITH
+    if expected > _ITERATION:
+        most = int(_MEASURED_WITH * _ITERATION / seconds)
+        raise UserError(
+            f"samples {config.num_samples}: one iteration would take {expected:.1f} s on this machine, at "
+            f"most {_ITERATION:g} s may pass; take at most {most}"
+        )
+
+
+def check_deadline(node: Node, parameters: PlannerParameters, robot: Embodiment) -> None:
+    """Raise UserError for a search time that no control period has room for; simulated time may wait."""
+    simulated = node.get_parameter("use_sim_time").value
+    if not simulated and parameters.deadline_ms > 1e3 * robot.control_period:
+        raise UserError(
+            f"deadline_ms is {parameters.deadline_ms:g}, at most the control period of {robot.name}, "
+            f"{1e3 * robot.control_period:g} ms"
+        )
 
 
 def task_index(agent: Agent, name: str) -> int | None:
@@ -194,7 +241,7 @@ def warm_up(agent: Agent) -> None:
     observation = np.zeros(agent.embodiment.observation_dim, np.float32)
     task = task_index(agent, "")
     for k in range(_WARM_UP_PLANS):
-        agent.plan(observation, now=0.0, first=k == 0, task=task)
+        agent.plan(observation, now=0.0, first=k == 0, task=task, deadline=time.monotonic() + _WARM_UP_PLAN)
     tasks = None if task is None else np.array([task])
     agent.act(observation[None], evaluate=True, task=tasks, use_prior=True)
 
@@ -276,7 +323,10 @@ class ModelSlot:
             self.agent, self.telemetry, self.path, self.bundle = None, None, "", ""
 
     def check(self, values: PlannerParameters) -> None:
-        """Weigh the costs of new parameters from the next plan on. Raises UserError where that cannot be."""
+        """Weigh the costs of new parameters from the next plan on. Raises UserError where that cannot be, or
+        where the search has more time than the robot."""
+        if self.robot is not None:
+            check_deadline(self._node, values, self.robot)
         with self.lock:
             if self.agent is not None and self._own_costs is not None:
                 apply_costs(self.agent, values, self._own_costs)

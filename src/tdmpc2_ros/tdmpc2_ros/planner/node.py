@@ -20,14 +20,14 @@ from tdmpc2_core.config import to_mapping
 from tdmpc2_core.control.decision import Decider
 from tdmpc2_core.control.statistics import Statistics, StopCause, resident_megabytes
 from tdmpc2_core.control.ticker import Ticker
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.errors import sentence
 from tdmpc2_core.files import check_writable, write_json
 from tdmpc2_ros import qos
 from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.planner.controllers import ControllerWatch
 from tdmpc2_ros.planner.goal import GoalInput
-from tdmpc2_ros.planner.model import DYNAMIC, ModelSlot, PlannerParameters, load_agent
+from tdmpc2_ros.planner.model import DYNAMIC, ModelSlot, PlannerParameters, check_deadline, load_agent
 from tdmpc2_ros.planner.output import CommandOutput
 from tdmpc2_ros.planner.sensors import SensorInput
 from tdmpc2_ros.planner.services import ModelServices
@@ -38,6 +38,7 @@ from tdmpc2_ros.process import Stop, run_node, spin_in_background
 
 _WAITING = 10.0  # s between reminders of the transition that is awaited
 _ESTOP_PATIENCE = 0.5  # s
+_END = 1.8  # s from a signal to the end of the process; the safe action leaves at once
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -94,10 +95,12 @@ class PlannerNode(LifecycleNode):
                 check_writable(values.report, "report")
             agent, calibration = load_agent(values)
             assert agent.embodiment is not None
+            check_deadline(self, values, agent.embodiment)
             robot = prefixed(agent.embodiment, values.prefix)
             self._slot.put(agent, values, robot.joint_names)
-        except UserError as problem:
-            self.get_logger().error(str(problem))
+        except Exception as problem:  # rclpy would end the transition without a word
+            self.get_logger().error(sentence(problem))
+            self._slot.clear()
             return FAILURE
         self._sensors = SensorInput(self, robot, values.cmd_vel_stamped)
         if robot.pose_command:
@@ -307,7 +310,7 @@ class PlannerNode(LifecycleNode):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node; 0 after a stop by signal, 2 after a user's mistake."""
-    return run_node(PlannerNode, PlannerNode.run, arguments)
+    return run_node(PlannerNode, PlannerNode.run, arguments, patience=_END)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ from rclpy.node import Node
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots import Embodiment, SensorState
 from tdmpc2_core.robots.messages import Reading
-from tdmpc2_core.robots.sensors import GravityCheck
+from tdmpc2_core.robots.plausibility import Plausibility
 from tdmpc2_ros.messages import SourceTopic, source_topics
 from tdmpc2_ros.process import Companion
 
 _LOG_EVERY = 2.0  # s between log lines about refused messages
 _REMEMBERED = 1000  # stamps whose arrivals are known: a second or more
+_CLOCK_BACK = 0.05  # s by which the clock may go back without a word, as under /clock from two senders
 _CLOCK_PATIENCE = 2.0  # s that /clock may pause before it counts as standing
 
 
@@ -30,13 +31,13 @@ class SensorInput:
     """
 
     def __init__(self, node: Node, embodiment: Embodiment, cmd_vel_stamped: bool = False) -> None:
-        self.state, self.refused = SensorState(embodiment), dict[str, str]()
+        self.plausible = Plausibility(embodiment)
+        self.state, self.refused = SensorState(embodiment, self.plausible), dict[str, str]()
         self.fresh: Callable[[], None] = lambda: None
         self._node, self._embodiment, self._stamped = node, embodiment, cmd_vel_stamped
-        self._frames_checked: set[str] = set()
+        self._heard_at = 0.0  # s, of `now`
         self._logged: dict[str, float] = {}
         self._mismatched: dict[str, str] = {}
-        self._gravity = GravityCheck()
         self._arrivals: dict[float, tuple[float, float]] = {}  # by stamp: steady s, age then
         self._oldest = float("-inf")
         self._simulated = bool(node.get_parameter("use_sim_time").value)
@@ -114,8 +115,9 @@ class SensorInput:
         now = self.now()
         if self._simulated and now == 0.0:
             return  # before the first /clock no stamp can be judged
+        self._watch_clock(now)
         try:
-            stamp = row.store(message, self.state, lambda: now, partial(self._check, row, now))
+            stamp = row.store(message, self.state, lambda: now, partial(self._check, row, message, now))
         except SensorError as problem:
             self._refuse(row, problem)
             return
@@ -123,18 +125,24 @@ class SensorInput:
             return
         self.refused.pop(row.source, None)
         self._arrived(stamp, now)
-        if row.frame and row.source not in self._frames_checked:
-            self._check_frame(row, message.header.frame_id)
         oldest = self.state.oldest_in(self.state.snapshot())
         if oldest != self._oldest:
             self._oldest = oldest
             self.fresh()
 
-    def _check(self, row: SourceTopic, now: float, reading: Reading) -> None:
+    def _watch_clock(self, now: float) -> None:
+        """Forget what the clock stamped before it went back: every sample since would count as older."""
+        before, self._heard_at = self._heard_at, now
+        if now < before - _CLOCK_BACK:
+            self._node.get_logger().error(
+                f"the clock went back by {before - now:.3g} s: all samples start anew"
+            )
+            self.clear()
+
+    def _check(self, row: SourceTopic, message: Any, now: float, reading: Reading) -> None:
         row.check_time(reading.stamp, now, self._embodiment)
-        acceleration = reading.fields.get("acceleration")
-        if acceleration is not None and reading.stamp is not None:
-            self._gravity.check(reading.stamp, reading.fields["orientation"], acceleration)
+        if row.frame:
+            self._check_frame(row, message.header.frame_id)
 
     def _arrived(self, stamp: float, now: float) -> None:
         age = 0.0 if self._simulated else max(0.0, now - stamp)
@@ -145,16 +153,17 @@ class SensorInput:
     def _refuse(self, row: SourceTopic, problem: SensorError) -> None:
         """Note and log it; each source has its own pause between lines, so that none silences another."""
         self.refused[row.source] = str(problem)
+        self.state.refuse(row.source, problem)
         now = time.monotonic()
         if now - self._logged.get(row.source, float("-inf")) >= _LOG_EVERY:
             self._logged[row.source] = now
             self._node.get_logger().error(f"refused {row.topic.rpartition('/')[2]}: {problem}")
 
     def _check_frame(self, row: SourceTopic, frame: str) -> None:
-        self._frames_checked.add(row.source)
+        """Raise SensorError for axes that are not those of the embodiment; an empty frame says nothing."""
         expected = getattr(self._embodiment, row.frame)
         if frame and expected and frame.strip("/").rpartition("/")[2] != expected:
-            self._node.get_logger().warning(
-                f"{row.source}: messages are in frame {frame!r}, the embodiment expects {expected!r}; "
+            raise SensorError(
+                f"{row.source}: in frame {frame!r}, must be {expected!r} ({row.frame} of the embodiment); "
                 "axes that differ make the robot fall"
             )

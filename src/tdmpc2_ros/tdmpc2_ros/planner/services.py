@@ -17,7 +17,7 @@ from rclpy.node import Node
 
 from tdmpc2_core.control.decision import Successor
 from tdmpc2_core.control.worker import PlanWorker
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.errors import UserError, sentence
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.planner.model import ModelSlot, PlannerParameters, load_agent, task_index
 from tdmpc2_ros.process import Companion
@@ -63,8 +63,8 @@ class ModelServices:
         started, log = time.monotonic(), self._planner.get_logger()
         try:
             agent = self._load(request.path, request.check_only)
-        except UserError as problem:
-            response.message = f"{problem}; the model in use stays"
+        except Exception as problem:  # whatever a path leads to, the service stays
+            response.message = f"{sentence(problem)}; the model in use stays"
             log.error(f"load_model refused: {response.message}")
         else:
             assert agent.embodiment is not None

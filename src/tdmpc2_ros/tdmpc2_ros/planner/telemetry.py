@@ -268,12 +268,25 @@ class Reporter:
             return DiagnosticStatus.WARN, f"{reason or 'refused messages'}: {problems}"
         if now.trust is not None and now.trust.level == "error":
             return DiagnosticStatus.WARN, f"the model is outside what it learned from: {now.trust.reason}"
+        if filtered := self._filtered(now):
+            return DiagnosticStatus.WARN, filtered
         if missed > 0 or late > 0:
             return (
                 DiagnosticStatus.WARN,
                 f"in the last second {late} plans were late, {missed} commands missed",
             )
         return DiagnosticStatus.OK, reason or "planning"
+
+    def _filtered(self, now: Situation) -> str:
+        """What to say where the safety filter has left no command as it was for long; else empty."""
+        count, robot = self._statistics.filtered_in_a_row, now.embodiment
+        if robot is None or count < robot.plausibility.filter_seconds * robot.control_rate:
+            return ""
+        stages = ", ".join(now.thread.last.interventions) if now.thread and now.thread.last else ""
+        return (
+            f"the safety filter ({stages}) changed the last {count} commands: the policy asks for what "
+            "the robot may not do"
+        )
 
     def _status_message(self, now: Situation, robot: Embodiment) -> Any:
         message, total = PlannerStatus(), self._statistics

@@ -126,8 +126,7 @@ class ControlThread:
                 statistics.late_plans += bool(decision.reason) and not decision.stale
                 self._publish_latency(latency, decision.planning)
             statistics.ended_by[decision.ended_by] += 1
-            statistics.interventions.update(decision.interventions)
-            statistics.filtered += bool(decision.interventions)
+            statistics.safety(decision.interventions)
         if decision.mode == "estop":
             self._estopped.set()
         statistics.modes[decision.mode] += 1
