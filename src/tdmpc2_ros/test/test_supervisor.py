@@ -120,6 +120,7 @@ def test_a_planner_that_is_killed_or_hangs_leaves_a_robot_that_stands(world):
     wait_until(lambda: "the supervisor stops the robot: planner_" in world.planner.log, 10.0,
                lambda: world.planner.log)  # fmt: skip
     world._speed = 0.5
+    time.sleep(0.3)  # the planner has heard of it
     assert world.release() == ""
     wait_until(lambda: "send zero first" in world.planner.log, 5.0, lambda: world.planner.log)
     assert abs(world.speed) < 0.1

@@ -23,7 +23,7 @@ from tdmpc2_ros.planner.telemetry import Telemetry
 
 _COLLECT_EVERY = 250  # ticks between collections of garbage, right after a command is out
 _LOG_EVERY = 2.0  # s
-_STOPPED = 5.0  # control periods that a decision takes only where the process was stopped
+_STOPPED = 15.0  # control periods that a decision takes only where the process was stopped
 
 
 class ControlThread:
