@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import termios
@@ -70,7 +71,7 @@ def test_a_command_ends_with_zeros_and_then_silence():
 def test_what_cannot_be_driven_is_one_sentence(monkeypatch):
     with pytest.raises(UserError, match="arm: takes no velocity commands"):
         Steering(Embodiment.load("arm"))
-    monkeypatch.setattr(sys, "stdin", open("/dev/null"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
     with pytest.raises(UserError, match="--drive takes a terminal's keys"):
         Drive(QUADRUPED, None)
     with pytest.raises(UserError, match="must be above 0"):
