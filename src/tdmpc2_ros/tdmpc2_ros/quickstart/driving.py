@@ -11,6 +11,7 @@ from typing import Any
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.scoring.course import Segment
+from tdmpc2_core.scoring.walking import Motion, path_length
 from tdmpc2_ros.teleop.steering import KEYS, Command, Steering
 from tdmpc2_ros.teleop.terminal import Terminal
 
@@ -86,7 +87,7 @@ class DriveScore:
     """What came of a drive."""
 
     seconds: float
-    distance: float  # m, path of the base
+    distance: float  # m, way of the base
     falls: int
 
     @property
@@ -108,3 +109,10 @@ class DriveScore:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for results.json."""
         return {**asdict(self), "followed": self.followed}
+
+
+def score_drive(motion: Motion, drive: Drive, falls: int) -> DriveScore:
+    """What came of a drive that has ended; samples outside it are left out."""
+    inside = (motion.time >= 0.0) & (motion.time <= drive.seconds)
+    distance = path_length(motion.time[inside], motion.linear[inside, :2]) if inside.any() else 0.0
+    return DriveScore(drive.seconds, distance, falls)

@@ -23,7 +23,7 @@ from tdmpc2_core.scoring.walking import score_walk
 from tdmpc2_ros.doctor.checks import loopback
 from tdmpc2_ros.live_line import LiveLine
 from tdmpc2_ros.naming import robot_name
-from tdmpc2_ros.quickstart.driving import HELP, Drive, DriveScore
+from tdmpc2_ros.quickstart.driving import HELP, Drive, score_drive
 from tdmpc2_ros.quickstart.operator import Operator
 from tdmpc2_ros.quickstart.options import Options
 from tdmpc2_ros.quickstart.processes import Child, ChildDied, Children
@@ -158,7 +158,7 @@ class Trial:
     def score(self) -> Score:
         """How it went."""
         if isinstance(self.course, Drive):
-            return DriveScore(self.course.seconds, self.operator.walked, self.operator.falls.count)
+            return score_drive(self.operator.motion(self._start), self.course, self.operator.falls.count)
         if isinstance(self.course, ReachCourse):
             return score_reach(*self.operator.tool(self._start), self.course)
         return score_walk(self.operator.motion(self._start), self.course, self._options.embodiment)

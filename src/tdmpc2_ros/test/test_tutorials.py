@@ -1,0 +1,73 @@
+"""The tutorials of driving and of bags, walked: every command of the page as printed, long ones cut short."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from processes import OnTerminal, run_quickstart
+
+from tdmpc2_core import cli
+from tdmpc2_core.robots import Embodiment
+
+TUTORIALS = Path(__file__).resolve().parents[3] / "docs/tutorials"
+QUICKSTART = "scripts/quickstart.sh"
+
+
+def commands(page: str) -> list[list[str]]:
+    """The commands of the page's blocks that need no installed ROS 2, in order, in words."""
+    blocks = re.findall(r"```bash\n(.*?)```", (TUTORIALS / page).read_text("utf-8"), re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line[0] in ("tdmpc2", QUICKSTART)]
+
+
+def drive(words: list[str], out: Path, metres: float) -> dict:
+    """Run a quickstart on a terminal, hold a key until the robot has walked, press q: results.json."""
+    assert "--drive" in words
+    arguments = ["-m", "tdmpc2_ros.quickstart", *words, "--no-video", "--out", out]
+    with OnTerminal(arguments) as program:
+        program.hold("i", until=lambda: walked(program.output) >= metres, timeout=90.0)
+        program.press("q")
+        assert program.wait(30.0) == 0, program.output
+    assert "turn left, stop, turn right" in program.output and "Traceback" not in program.output
+    return json.loads((out / "results.json").read_text())
+
+
+def walked(output: str) -> float:
+    """Metres on the last complete live line."""
+    found = re.findall(r"distance ([\d.]+) m", output)
+    return float(found[-1]) if found else 0.0
+
+
+def test_the_quadruped_walks_where_the_keys_send_it_and_q_ends_the_drive(tmp_path):
+    course, driving = commands("quadruped.md")
+    assert course == [QUICKSTART, "quadruped"]  # test_quickstart.py runs it
+    results = drive(driving[1:], tmp_path / "out", 0.5)
+    assert results["score"]["falls"] == 0 and results["score"]["distance"] > 0.4
+    assert results["seconds"] < 60.0 and results["verdict"] == "passed"
+    walks = [part for part in results["course"] if part["name"] == "walk"]
+    assert walks and walks[0]["command"] == pytest.approx([0.48, 0.0, 0.0])
+
+
+def test_the_way_from_a_recording_to_a_fitted_simulator(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    record, info, convert, identify, measured = commands("bag.md")
+    drive(record[1:], tmp_path / "out", 0.8)
+    assert cli.main(info[1:]) == 0
+    said = capsys.readouterr().out
+    assert "/joint_states" in said and "observation usable: gyro" in said
+    assert cli.main(convert[1:]) == 0
+    said = capsys.readouterr().out
+    counted = re.search(r"(\d+) of (\d+) observations are the planner's own, bit for bit", said)
+    assert counted and int(counted[1]) == int(counted[2]) > 50
+    assert (tmp_path / "episodes/walk_timeline.png").is_file()
+    assert cli.main([*identify[1:], "segments=10", "iterations=1", "only=delay"]) == 0
+    assert "delay s" in capsys.readouterr().out
+    fitted = Embodiment.load(tmp_path / "robots/measured")
+    assert fitted.joint_names == Embodiment.load("quadruped").joint_names
+    short = ("--drive", "--seconds", 0.5, "--no-video", "--out", tmp_path / "fitted")
+    code, output, errors = run_quickstart(*measured[1:], *short)
+    assert code == 0, output + errors
