@@ -71,9 +71,8 @@ def launch(place, monkeypatch, tmp_path):
 
 
 def test_the_how_to_says_the_same():
-    assert [
-        line for line in documented() if line in documented("docs/how-to/add-a-robot.md")[:4]
-    ] == documented("docs/how-to/add-a-robot.md")[:4]
+    of_the_how_to = documented("docs/how-to/add-a-robot.md")[:4]
+    assert of_the_how_to == [line for line in documented() if line[0] in ("tdmpc2", "ros2")]
 
 
 def test_the_quickstart_takes_the_robot_and_its_bundle(place, monkeypatch):
