@@ -187,9 +187,9 @@ class Trial:
         if isinstance(course, ReachCourse):
             text = self._reaching(course, elapsed)
         else:
-            x, _, yaw = part.command
+            x, y, yaw = part.command
             text = (
-                f"command {x:.2f} m/s {yaw:+.2f} rad/s  speed {self.operator.speed:.2f} m/s  "
+                f"command {x:.2f} {y:+.2f} m/s {yaw:+.2f} rad/s  speed {self.operator.speed:.2f} m/s  "
                 f"distance {self.operator.walked:.1f} m  falls {self.operator.falls.count}"
             )
         return (
