@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 
@@ -22,6 +23,7 @@ class LiveLine:
             return
         self._next = now + (0.2 if self._terminal else _PLAIN_PERIOD)
         if self._terminal:
+            text = text[: shutil.get_terminal_size().columns - 1]  # what wraps is not written over
             print("\r" + text.ljust(self._width), end="", flush=True)
             self._width = len(text)
         else:

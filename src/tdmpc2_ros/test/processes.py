@@ -193,7 +193,7 @@ class OnTerminal:
             stdin=screen,
             stdout=screen,
             stderr=screen,
-            env=environment(**more),
+            env=environment(COLUMNS="200", **more),
             preexec_fn=_take_terminal,
         )
         self.screen = screen  # kept open: its settings can be looked at after the program has ended

@@ -1,4 +1,4 @@
-"""The tutorials of driving and of bags, walked: every command of the page as printed, long ones cut short."""
+"""The tutorials of driving, of bags and of hardware, walked: commands as printed, long ones cut short."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from processes import OnTerminal
+from fake_robot import PLANNER, FakeRobot
+from processes import OnTerminal, domain, wait_until
+from random_agent import random_bundle
 
 from tdmpc2_core import cli
 from tdmpc2_core.robots import Embodiment
@@ -68,3 +70,30 @@ def test_the_way_from_a_recording_to_a_fitted_simulator(tmp_path, monkeypatch, c
     assert "delay s" in capsys.readouterr().out
     fitted = Embodiment.load(tmp_path / "robots/measured")
     assert fitted.joint_names == Embodiment.load("quadruped").joint_names
+
+
+def test_the_order_by_hand_before_hardware_ends_in_holds(tmp_path):
+    """The lifecycle and service calls of section 2, in its order, as ros2cli would make them."""
+    page = (TUTORIALS / "hardware.md").read_text("utf-8")
+    steps = re.findall(
+        r"^ros2 (?:lifecycle set /planner|service call) (\S+)(?: std_srvs/srv/Trigger)?$", page, re.MULTILINE
+    )
+    taken = []
+    with domain() as own:
+        robot = FakeRobot(own)
+        process = own.start(PLANNER, {"model": random_bundle(tmp_path)})
+        try:
+            for step in steps:
+                service = step.removeprefix("/planner/")
+                assert robot.trigger(service) if service != step else robot.change(step), process.log
+                taken.append(service)
+                if service == "configure":
+                    assert robot.quiet(0.3)
+                elif service in ("estop", "deactivate"):
+                    wait_until(lambda: robot.is_hold(robot.trajectories[-1][1]), 2.0, f"no hold: {service}")
+                else:
+                    robot.wait_for_commands(10, process=process)
+            assert robot.quiet()
+        finally:
+            robot.close()
+    assert taken == ["configure", "activate", "estop", "clear_estop", "deactivate"]

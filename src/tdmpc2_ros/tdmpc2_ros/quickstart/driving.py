@@ -15,7 +15,7 @@ from tdmpc2_core.scoring.walking import Motion, path_length
 from tdmpc2_ros.teleop.steering import KEYS, Command, Steering
 from tdmpc2_ros.teleop.terminal import Terminal
 
-HELP = f"{KEYS}\n  r           put the robot back to its start\n"
+_HELP = f"{KEYS}\n  r           put the robot back to its start\n"
 _LONGEST = 3600.0  # s: what the run collects stays in memory
 _ZERO = (0.0, 0.0, 0.0)
 
@@ -50,6 +50,7 @@ class Drive:
     def __enter__(self) -> Drive:
         if sys.stdin.isatty():
             self._terminal = Terminal().__enter__()
+            print(_HELP, flush=True)
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -23,7 +23,7 @@ from tdmpc2_core.scoring.walking import score_walk
 from tdmpc2_ros.doctor.checks import loopback
 from tdmpc2_ros.live_line import LiveLine
 from tdmpc2_ros.naming import robot_name
-from tdmpc2_ros.quickstart.driving import HELP, Drive, score_drive
+from tdmpc2_ros.quickstart.driving import Drive, score_drive
 from tdmpc2_ros.quickstart.operator import Operator
 from tdmpc2_ros.quickstart.options import Options
 from tdmpc2_ros.quickstart.processes import Child, ChildDied, Children
@@ -239,7 +239,6 @@ def drive(trials: Sequence[Trial], seconds: float) -> None:
     if not isinstance(course, Drive):
         _drive(trials, seconds)
         return
-    print(HELP, flush=True)
     with course:
         _drive(trials, seconds)
 
