@@ -17,6 +17,15 @@ from tdmpc2_core.robots import Embodiment
 
 TUTORIALS = Path(__file__).resolve().parents[3] / "docs/tutorials"
 QUICKSTART = "scripts/quickstart.sh"
+SHORT = [
+    "updates=5",
+    "check_every=5",
+    "batch_size=16",
+    "simulation.decisions=400",
+    "simulation.robots=4",
+    "sim_robots=2",
+    "sim_seconds=0.2",
+]
 
 
 def commands(page: str) -> list[list[str]]:
@@ -54,10 +63,11 @@ def test_the_quadruped_walks_where_the_keys_send_it_and_q_ends_the_drive(tmp_pat
     assert walks and walks[0]["command"] == pytest.approx([0.48, 0.0, 0.0])
 
 
-def test_the_way_from_a_recording_to_a_fitted_simulator(tmp_path, monkeypatch, capsys):
+@pytest.mark.timeout(300)
+def test_the_way_from_a_recording_to_a_fine_tuned_bundle(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    record, info, convert, identify = commands("bag.md")
-    drive(record[1:], tmp_path / "out", 0.8)
+    record, info, convert, identify, finetune = commands("bag.md")
+    drive(record[1:], tmp_path / "out", 4.0)  # 8 s: fine-tuning refuses less
     assert cli.main(info[1:]) == 0
     said = capsys.readouterr().out
     assert "/joint_states" in said and "observation usable: gyro" in said
@@ -70,6 +80,10 @@ def test_the_way_from_a_recording_to_a_fitted_simulator(tmp_path, monkeypatch, c
     assert "delay s" in capsys.readouterr().out
     fitted = Embodiment.load(tmp_path / "robots/measured")
     assert fitted.joint_names == Embodiment.load("quadruped").joint_names
+    code = cli.main([*finetune[1:], "--mode", "residual", *SHORT])
+    written = (tmp_path / "runs/tuned/bundle.json").is_file()
+    assert (code, written) in ((0, True), (cli.NOT_BETTER, False)), capsys.readouterr().err
+    assert (tmp_path / "runs/tuned.run/report.json").is_file()
 
 
 def test_the_order_by_hand_before_hardware_ends_in_holds(tmp_path):
