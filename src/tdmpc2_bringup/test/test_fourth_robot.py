@@ -103,7 +103,7 @@ def test_the_launch_is_complete(launch, sim):
 
 def test_the_launch_needs_no_optional_package(launch):
     _, result = launch(installed=NOTHING)
-    assert [node.executable for node in result.nodes] == ["mujoco_sim", "planner"]
+    assert [node.executable for node in result.nodes] == ["mujoco_sim", "supervisor", "planner"]
 
 
 def test_the_makers_links_stay_and_its_own_control_block_is_respected(launch, tmp_path):
