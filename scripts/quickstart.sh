@@ -19,6 +19,7 @@ The first call makes the environment .venv (scripts/setup.sh --help); later call
 ROBOT: ${robots[*]}
 
   --seconds S        length of the course (default: 30)
+  --drive            no course: the robot stands until the terminal's keys drive it
   --seed N           seed of noise, start and planner (default: 0)
   --out DIR          where results and logs go (default: runs/quickstart/ROBOT; ROBOT-2, ... where that
                      holds results)

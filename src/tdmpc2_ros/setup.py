@@ -54,6 +54,7 @@ programs = {
     "finetune": "finetune.node",
     "quickstart": "quickstart.__main__",
     "doctor": "doctor.__main__",
+    "teleop": "teleop.__main__",
 }
 
 setup(

@@ -112,7 +112,7 @@ def layout(robot: RobotFiles, installed: Installed, plugins: Collection[str] = (
             nodes.append(_state_publisher(robot, sim_time))
         else:
             notes.append("robot_state_publisher is not installed: no frames, no robot_description")
-    if settings.supervisor:
+    if _supervised(settings):
         nodes.append(_supervisor(robot, sim_time))
     nodes.append(_planner(robot, sim_time))
     if settings.record:
@@ -158,6 +158,11 @@ def _output(robot: RobotFiles) -> str:
     return "forward_position" if forward else "joint_trajectory"
 
 
+def _supervised(settings: Settings) -> bool:
+    # a supervisor commands a hold where its planner fails: not a robot that another controller moves
+    return settings.supervisor and not settings.shadow
+
+
 def _supervisor(robot: RobotFiles, sim_time: bool) -> NodeSpec:
     parameters = {
         "robot": robot.robot,
@@ -174,7 +179,7 @@ def _planner(robot: RobotFiles, sim_time: bool) -> NodeSpec:
         "model": robot.model,
         "prefix": robot.prefix,
         "output": _output(robot),
-        "supervisor": robot.settings.supervisor,
+        "supervisor": _supervised(robot.settings),
         "autostart": False,
         "shadow": robot.settings.shadow,
         "use_sim_time": sim_time,

@@ -23,6 +23,7 @@ from tdmpc2_ros.planner.model import PlannerParameters
 from tdmpc2_ros.recorder.node import RecorderParameters
 from tdmpc2_ros.simulator.node import SimulationParameters
 from tdmpc2_ros.supervisor.node import SupervisorParameters
+from tdmpc2_ros.teleop.__main__ import TeleopParameters
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -125,6 +126,7 @@ def section(node: str) -> str:
         ("mujoco_sim", SimulationParameters),
         ("recorder", RecorderParameters),
         ("supervisor", SupervisorParameters),
+        ("teleop", TeleopParameters),
     ],
 )
 def test_parameters_are_those_of_the_code(node, settings):

@@ -1,5 +1,6 @@
-"""docs/how-to/add-a-robot.md, done: a robot that the suite does not know, from its URDF to a launch."""
+"""docs/tutorials/own-robot.md, done: a robot that the suite does not know, from its URDF to a launch."""
 
+import json
 import re
 import shlex
 import shutil
@@ -34,18 +35,19 @@ SHORT = [
 ]
 
 
-def documented() -> list[list[str]]:
-    """The commands of the how-to."""
-    page = (ROOT / "docs/how-to/add-a-robot.md").read_text(encoding="utf-8")
-    return [shlex.split(line) for line in re.search(r"```bash\n(.*?)```", page, re.S)[1].splitlines()]
+def documented(page: str = "docs/tutorials/own-robot.md") -> list[list[str]]:
+    """The commands of the page."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+    return [shlex.split(line) for block in blocks for line in block.splitlines()]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """The folder in which the documented commands ran, the training cut short."""
     folder = tmp_path_factory.mktemp("fourth")
-    shutil.copy(CRAWLER, folder)
-    imported, train, evaluate, _ = documented()
+    copy, imported, train, evaluate, _, _ = documented()
+    assert copy[0] == "cp" and copy[2] == "."
+    shutil.copy(ROOT / copy[1], folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert cli.main(imported[1:]) == 0
@@ -58,7 +60,7 @@ def place(tmp_path_factory):
 def launch(place, monkeypatch, tmp_path):
     """Files and layout of the documented launch, with further arguments."""
     monkeypatch.chdir(place)
-    given = dict(text.split(":=") for text in documented()[3] if ":=" in text)
+    given = dict(text.split(":=") for text in documented()[-1] if ":=" in text)
     robot = given.pop("robot")
 
     def launch(installed=EVERYTHING, **more):
@@ -66,6 +68,23 @@ def launch(place, monkeypatch, tmp_path):
         return files, layout(files, installed)
 
     return launch
+
+
+def test_the_how_to_says_the_same():
+    of_the_how_to = documented("docs/how-to/add-a-robot.md")[:4]
+    assert of_the_how_to == [line for line in documented() if line[0] in ("tdmpc2", "ros2")]
+
+
+def test_the_quickstart_takes_the_robot_and_its_bundle(place, monkeypatch):
+    pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+    from processes import run_quickstart
+
+    monkeypatch.chdir(place)
+    program, *words = documented()[-2]
+    assert program == "scripts/quickstart.sh"
+    code, _, errors = run_quickstart(*words, "--drive", "--seconds", 0.5, "--no-video", "--out", "out")
+    assert code in (0, 1), errors  # hardly trained, it may fall
+    assert json.loads((place / "out/results.json").read_text())["planner"]["commands"] > 0
 
 
 def test_the_trained_bundle_is_for_the_robot(place):
@@ -84,7 +103,7 @@ def test_the_launch_is_complete(launch, sim):
 
 def test_the_launch_needs_no_optional_package(launch):
     _, result = launch(installed=NOTHING)
-    assert [node.executable for node in result.nodes] == ["mujoco_sim", "planner"]
+    assert [node.executable for node in result.nodes] == ["mujoco_sim", "supervisor", "planner"]
 
 
 def test_the_makers_links_stay_and_its_own_control_block_is_respected(launch, tmp_path):

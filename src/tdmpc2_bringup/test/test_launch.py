@@ -61,6 +61,12 @@ def programs(result) -> list[str]:
     return [f"{node.package}/{node.executable}" for node in result.nodes]
 
 
+def test_a_shadow_is_watched_by_no_supervisor_which_would_command_the_robot(tmp_path):
+    result = started(tmp_path, sim="none", shadow=True)
+    assert [node.executable for node in result.nodes] == ["planner"]
+    assert "'supervisor': False" in str(result.nodes[0])
+
+
 def planner(result) -> dict:
     """The planner's parameters."""
     (node,) = (node for node in result.nodes if node.role == "planner")

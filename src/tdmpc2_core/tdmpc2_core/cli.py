@@ -336,6 +336,7 @@ def _with_settings(parser: argparse.ArgumentParser, defaults: Callable[[], Any])
     torch."""
     words = parser.add_argument("settings", nargs="*", metavar="key=value", help="settings, see below")
     words.completer = lambda **_: [f"{key}=" for key in field_names(defaults())]  # type: ignore[attr-defined]
+    parser.set_defaults(defaults=defaults)
     brief = parser.format_help
     parser.format_help = lambda: f"{brief()}\nsettings:\n{field_help(defaults())}\n"  # type: ignore[method-assign]
 

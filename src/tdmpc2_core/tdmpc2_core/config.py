@@ -536,6 +536,8 @@ def _replace_field(instance: Any, keys: list[str], text: str, place: Place) -> A
 
 def _parse(hint: Any, text: str, place: Place) -> Any:
     options = typing.get_args(hint) or (hint,)
+    if typing.get_origin(hint) is Literal and text in options:
+        return text  # to YAML, words such as 19 and off are no text
     if typing.get_origin(hint) is tuple:
         if options[0] is str and not text.startswith("["):  # commas alone are easier in a shell
             return convert(hint, [part.strip() for part in text.split(",") if part.strip()], place)

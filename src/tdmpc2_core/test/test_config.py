@@ -57,6 +57,12 @@ class Run:
             raise ValueError(f"span must be [lowest, highest], got {self.span}")
 
 
+@dataclass(frozen=True)
+class Sizes:
+    size: Literal["tiny", "19"] = setting("tiny")
+    kernels: Literal["auto", "off"] = setting("auto")
+
+
 def make(**values: object) -> Run:
     return from_mapping(Run, {"name": "x", **values}, "run.yaml")
 
@@ -235,3 +241,9 @@ def test_help_of_an_instance_shows_its_own_values():
     text = field_help(TrainConfig())
     (line,) = (line for line in text.splitlines() if line.strip().startswith("learner.n_step"))
     assert line.split()[-1] != "1" and f" {TrainConfig().learner.n_step} " in line
+
+
+def test_a_choice_is_text_on_the_command_line_whatever_yaml_would_read():
+    assert apply_overrides(Sizes(), ["size=19", "kernels=off"]) == Sizes("19", "off")
+    with pytest.raises(UserError, match="size: expected one of tiny, 19; got 18"):
+        apply_overrides(Sizes(), ["size=18"])

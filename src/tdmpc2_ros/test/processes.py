@@ -7,10 +7,13 @@ on this machine.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -177,6 +180,68 @@ def run_quickstart(*arguments: object, timeout: float = 120.0) -> tuple[int, str
     finally:
         process.kill()
     return process.returncode, output, errors
+
+
+class OnTerminal:
+    """A Python program on a pseudo-terminal of its own; `output` is all that it has shown so far."""
+
+    def __init__(self, arguments: Sequence[object], **more: str) -> None:
+        self._keyboard, screen = pty.openpty()
+        self._output = bytearray()
+        self.popen = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            stdin=screen,
+            stdout=screen,
+            stderr=screen,
+            env=environment(COLUMNS="200", **more),
+            preexec_fn=_take_terminal,
+        )
+        self.screen = screen  # kept open: its settings can be looked at after the program has ended
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := os.read(self._keyboard, 4096):
+                self._output += data
+
+    @property
+    def output(self) -> str:
+        return self._output.decode(errors="replace").replace("\r\n", "\n")
+
+    def press(self, keys: str) -> None:
+        """Type `keys`."""
+        os.write(self._keyboard, keys.encode())
+
+    def hold(self, key: str, until: Callable[[], bool], timeout: float = 30.0) -> None:
+        """Repeat `key` as a keyboard does, 25 times a second, until the condition holds."""
+        end = time.monotonic() + patience(timeout)
+        while not until():
+            assert time.monotonic() < end, f"held {key!r} in vain:\n{self.output}"
+            self.press(key)
+            time.sleep(0.04)
+
+    def wait(self, timeout: float = 20.0) -> int:
+        """Exit code; AssertionError with the output when it still runs after `timeout` s."""
+        say = f"still running after {timeout} s"
+        wait_until(lambda: self.popen.poll() is not None, timeout, lambda: f"{say}:\n{self.output}")
+        return self.popen.returncode
+
+    def __enter__(self) -> OnTerminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.popen.kill()
+        self.popen.wait(5.0)
+        os.close(self.screen)
+        self._reader.join(2.0)
+        os.close(self._keyboard)
+
+
+def _take_terminal() -> None:
+    """In the child: its standard input becomes its controlling terminal, so that Ctrl-C is a signal there."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def patience(timeout: float) -> float:

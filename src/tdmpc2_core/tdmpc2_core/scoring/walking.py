@@ -128,6 +128,12 @@ def along(time: Array, linear: Array, commands: Array) -> float:
     return float(np.sum(np.sum(linear * direction, axis=1) * np.diff(time, append=time[-1])))
 
 
+def path_length(time: Array, linear: Array) -> float:
+    """Way of the base (m), without its sway, from horizontal velocities (T, 2) at times (T,), s."""
+    speed = np.linalg.norm(windowed_mean(time, linear, _GAIT_SECONDS), axis=1)
+    return float(np.sum(speed * np.diff(time, append=time[-1])))
+
+
 def tracking_errors(time: Array, velocity: Array, commands: Array) -> tuple[float, float]:
     """Mean errors of horizontal velocity (m/s) and yaw rate (rad/s), averaged over a gait cycle.
 

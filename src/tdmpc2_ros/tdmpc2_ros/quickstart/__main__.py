@@ -1,9 +1,9 @@
 """`python -m tdmpc2_ros.quickstart quadruped`: simulation and planner as ROS 2 processes, and a short course.
 
 Starts mujoco_sim, planner and, where asked for, recorder in a DDS domain of their own on this machine, for
-one robot or several; commands each through a course; prints a table, writes results.json and, of one robot
-and where rendering works, a film and a picture. Exit code: 0 every robot stayed up and followed, 1 one did
-not or a process died, 2 a mistake in the call.
+one robot or several; commands each through a course, or one by the terminal's keys (--drive); prints a table,
+writes results.json and, of one robot and where rendering works, a film and a picture. Exit code: 0 every
+robot stayed up and followed, 1 one did not or a process died, 2 a mistake in the call.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.robots.embodiment import Embodiment
@@ -24,6 +25,7 @@ from tdmpc2_core.robots.messages import BaseState, base_state, goal_values, to_s
 from tdmpc2_core.scoring.walking import FallCounter, Motion
 from tdmpc2_ros import qos
 from tdmpc2_ros.messages import pose_message, twist_message
+from tdmpc2_ros.teleop.steering import COMPONENTS
 
 _LIVE_PERIOD = 0.05  # s between the samples of odometry that the live line is made of
 _FILM_PERIOD = 0.02  # s between the joint states that are kept for the film
@@ -68,6 +70,7 @@ class Operator(Node):
         self.create_subscription(JointState, "joint_states", self._on_joints, 20, raw=True)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
         self._change = self.create_client(ChangeState, "planner/change_state")
+        self._reset = self.create_client(Trigger, "mujoco_sim/reset")
         self._spinner = rclpy.executors.SingleThreadedExecutor()
         self._spinner.add_node(self)
 
@@ -142,11 +145,15 @@ class Operator(Node):
     def command(self, values: tuple[float, ...]) -> None:
         """Publish cmd_vel: x m/s, y m/s, yaw rate rad/s; or goal_pose where it changed: m, xyzw."""
         if self._cmd_vel is not None:
-            self._cmd_vel.publish(twist_message(values, ("linear_x", "linear_y", "angular_z")))
+            self._cmd_vel.publish(twist_message(values, COMPONENTS))
             self._sent = values
         elif self._goal is not None and values != self._sent and self._goal.get_subscription_count():
             self._goal.publish(pose_message(self.now(), self.embodiment.base_frame, values))
             self._sent = values
+
+    def reset(self) -> None:
+        """Have the simulation put the robot back to its start."""
+        self._reset.call_async(Trigger.Request())
 
     def ready(self) -> bool:
         """Whether the simulation sends its state."""

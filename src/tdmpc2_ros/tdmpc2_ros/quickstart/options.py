@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from tdmpc2_core.files import free_folder, shipped_bundle
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.scoring.course import Course, ReachCourse
 from tdmpc2_ros.naming import MAX_ROBOTS
+from tdmpc2_ros.quickstart.driving import Drive
 
 RESULTS = "results.json"
 """What a run leaves in its folder, whatever came of it."""
+_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Options:
     """What the user asked for."""
 
     embodiment: Embodiment
-    course: Course | ReachCourse
+    course: Course | ReachCourse | Drive
     model: Path
     out: Path
     record: Path | None
@@ -45,11 +48,7 @@ def parse(arguments: list[str] | None) -> Options:
     embodiment = Embodiment.load(given.robot)
     if not 0 <= given.seed < 2**31:
         raise UserError(f"--seed is {given.seed}, must be from 0 to {2**31 - 1}")
-    course: Course | ReachCourse
-    if embodiment.pose_command:
-        course = ReachCourse(embodiment, given.seconds, given.seed)
-    else:
-        course = Course(embodiment, given.seconds)
+    course = _course(embodiment, given)
     if given.deadline_ms is not None and not 0.0 < given.deadline_ms <= 1000.0:
         raise UserError(f"--deadline-ms is {given.deadline_ms:g}, must be above 0, at most 1000")
     model = given.model or shipped_bundle(embodiment.name)
@@ -61,8 +60,8 @@ def parse(arguments: list[str] | None) -> Options:
         raise UserError(f"--robots is {given.robots}, must be from 1 to {MAX_ROBOTS}")
     if given.robots > 1 and embodiment.pose_command:
         raise UserError(f"--robots is for walking robots; {embodiment.name} goes alone")
-    if given.robots > 1 and (given.record or given.view):
-        raise UserError("--record and --view are for one robot; leave them out with --robots")
+    if given.robots > 1 and (given.record or given.view or given.drive):
+        raise UserError("--record, --view and --drive are for one robot; leave them out with --robots")
     if given.record and given.record.exists():
         raise UserError(f"--record {given.record}: exists already; give a folder that does not exist yet")
     return Options(
@@ -82,6 +81,15 @@ def parse(arguments: list[str] | None) -> Options:
     )
 
 
+def _course(embodiment: Embodiment, given: Namespace) -> Course | ReachCourse | Drive:
+    if given.drive:
+        return Drive(embodiment, given.seconds)
+    seconds = _SECONDS if given.seconds is None else given.seconds
+    if embodiment.pose_command:
+        return ReachCourse(embodiment, seconds, given.seed)
+    return Course(embodiment, seconds)
+
+
 def _parser() -> CommandLine:
     parser = CommandLine(
         prog="quickstart",
@@ -90,7 +98,13 @@ def _parser() -> CommandLine:
     )
     parser.add_argument("robot", nargs="?", default="quadruped", help="shipped robot (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=30.0, help="length of the course (default: %(default)g)"
+        "--seconds",
+        type=float,
+        metavar="S",
+        help=f"length of the course (default: {_SECONDS:g}), or of the drive (until a key ends it)",
+    )
+    parser.add_argument(
+        "--drive", action="store_true", help="no course: the robot stands until the terminal's keys drive it"
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="of noise, start and planner (default: %(default)s)"

@@ -1,46 +1,19 @@
-"""What a quickstart run tells: the live line, the table at the end."""
+"""What a quickstart run tells: the table at the end."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from tdmpc2_core.scoring.reaching import ReachScore
 from tdmpc2_core.scoring.walking import WalkScore
+from tdmpc2_ros.quickstart.driving import DriveScore
 
-_PLAIN_PERIOD = 2.0  # s between lines where output is no terminal
-
-
-class LiveLine:
-    """One line that is written over again; lines of their own where output is no terminal."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty()
-        self._next, self._width = 0.0, 0
-
-    def show(self, text: str) -> None:
-        """Show `text`; calls may come as often as they like."""
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + (0.2 if self._terminal else _PLAIN_PERIOD)
-        if self._terminal:
-            print("\r" + text.ljust(self._width), end="", flush=True)
-            self._width = len(text)
-        else:
-            print(text, flush=True)
-
-    def end(self) -> None:
-        """Leave the line."""
-        if self._terminal and self._width:
-            print(flush=True)
-        self._width = 0
+Score = WalkScore | ReachScore | DriveScore
 
 
 def table(
-    score: WalkScore | ReachScore,
+    score: Score,
     planner: Mapping[str, Any],
     simulation: Mapping[str, Any],
     memory: float | None,
@@ -61,7 +34,7 @@ def table(
     return "\n".join(f"  {name.ljust(width)}   {value}" for name, value in rows)
 
 
-def verdict(score: WalkScore | ReachScore) -> str:
+def verdict(score: Score) -> str:
     """Passed, or what is wrong."""
     return "passed" if score.followed else "failed: " + ", ".join(score.problems())
 
@@ -96,7 +69,7 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.1f}".removesuffix(".0")
 
 
-def comparison(scores: Mapping[str, WalkScore | ReachScore], planners: Mapping[str, dict[str, Any]]) -> str:
+def comparison(scores: Mapping[str, Score], planners: Mapping[str, dict[str, Any]]) -> str:
     """A line for each of several robots, with what their planners reported."""
     rows = [("", "distance", "of", "velocity error", "falls", "latency p50, p99", "result")]
     for name, one in scores.items():

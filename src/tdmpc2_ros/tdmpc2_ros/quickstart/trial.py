@@ -18,18 +18,21 @@ from lifecycle_msgs.msg import Transition
 from tdmpc2_core.envs.robot.film import Recording
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.scoring.course import Course, ReachCourse
-from tdmpc2_core.scoring.reaching import ReachScore, score_reach
-from tdmpc2_core.scoring.walking import WalkScore, score_walk
+from tdmpc2_core.scoring.reaching import score_reach
+from tdmpc2_core.scoring.walking import score_walk
 from tdmpc2_ros.doctor.checks import loopback
+from tdmpc2_ros.live_line import LiveLine
 from tdmpc2_ros.naming import robot_name
+from tdmpc2_ros.quickstart.driving import Drive, score_drive
 from tdmpc2_ros.quickstart.operator import Operator
 from tdmpc2_ros.quickstart.options import Options
 from tdmpc2_ros.quickstart.processes import Child, ChildDied, Children
-from tdmpc2_ros.quickstart.report import LiveLine, verdict
+from tdmpc2_ros.quickstart.report import Score, verdict
 
 _START_SECONDS, _CONFIGURE_SECONDS = 30.0, 90.0  # of one robot; twice as long where several start at once
 _COMMAND_PERIOD = 0.05  # s: cmd_vel at 20 Hz
 _PATIENT_MS = 300.0  # search time per decision where simulated time waits: the budget ends the search
+_FILM_SECONDS = 60.0  # the end of a drive
 _STANDSTILL = 30.0  # s without progress of simulated time after which the run is given up
 
 
@@ -43,7 +46,7 @@ class Trial:
     def __init__(self, options: Options, children: Children, number: int = 0) -> None:
         self._options, self._children = options, children
         self.name = robot_name(number) if number else ""
-        self.course: Course | ReachCourse = options.course
+        self.course: Course | ReachCourse | Drive = options.course
         if number:
             self.course = Course(options.embodiment, options.course.seconds, mirrored=number % 2 == 0)
         self.operator = Operator(options.embodiment, children.check, self.name, not options.real_time)
@@ -112,9 +115,27 @@ class Trial:
         """Seconds since the beginning of the course, on the clock that the robot lives by."""
         return self.operator.now() - self._start
 
+    def command(self) -> None:
+        """Send what the course asks for at this time."""
+        if not isinstance(self.course, Drive):
+            self.operator.command(self.course.at(self.elapsed).command)
+            return
+        if (command := self.course.steer(self.elapsed)) is not None:
+            self.operator.command(command)
+        if self.course.reset:
+            self.course.reset = False
+            self.operator.reset()
+
+    @property
+    def over(self) -> bool:
+        """Whether a key ended the drive."""
+        return isinstance(self.course, Drive) and self.course.ended
+
     def end(self) -> None:
         """The course is over; what is still on its way is served."""
         self._factor = self.elapsed / (time.monotonic() - self._begin)
+        if isinstance(self.course, Drive):
+            self.course.seconds = self.elapsed
         self.operator.spin(0.1)
         self.operator.recording = False
 
@@ -134,13 +155,15 @@ class Trial:
         self._memory = self._planner.peak_megabytes()
         self._children.stop(self._planner)
 
-    def score(self) -> WalkScore | ReachScore:
+    def score(self) -> Score:
         """How it went."""
+        if isinstance(self.course, Drive):
+            return score_drive(self.operator.motion(self._start), self.course, self.operator.falls.count)
         if isinstance(self.course, ReachCourse):
             return score_reach(*self.operator.tool(self._start), self.course)
         return score_walk(self.operator.motion(self._start), self.course, self._options.embodiment)
 
-    def results(self, score: WalkScore | ReachScore) -> dict[str, Any]:
+    def results(self, score: Score) -> dict[str, Any]:
         """What results.json says of this robot; of the planner what it wrote when it stopped."""
         planner = json.loads(self._report.read_text()) if self._report.is_file() else {}
         return {
@@ -164,9 +187,9 @@ class Trial:
         if isinstance(course, ReachCourse):
             text = self._reaching(course, elapsed)
         else:
-            x, _, yaw = part.command
+            x, y, yaw = part.command
             text = (
-                f"command {x:.2f} m/s {yaw:+.2f} rad/s  speed {self.operator.speed:.2f} m/s  "
+                f"command {x:.2f} {y:+.2f} m/s {yaw:+.2f} rad/s  speed {self.operator.speed:.2f} m/s  "
                 f"distance {self.operator.walked:.1f} m  falls {self.operator.falls.count}"
             )
         return (
@@ -186,6 +209,9 @@ class Trial:
     def save_motion(self) -> Path:
         """Write what a film is made of; returns the file."""
         times, joints = self.operator.joints(self._start)
+        if isinstance(self.course, Drive):
+            last = times >= times[-1:] - _FILM_SECONDS
+            times, joints = times[last], joints[last]
         motion = self.operator.motion(self._start)
         nearest = np.clip(np.searchsorted(motion.time, times), 0, len(motion.time) - 1)
         course = self.course
@@ -209,17 +235,26 @@ class Trial:
 
 def drive(trials: Sequence[Trial], seconds: float) -> None:
     """Take all robots through their courses at once. Raises what the operators' idle calls raise."""
+    course = trials[0].course
+    if not isinstance(course, Drive):
+        _drive(trials, seconds)
+        return
+    with course:
+        _drive(trials, seconds)
+
+
+def _drive(trials: Sequence[Trial], seconds: float) -> None:
     live, tick, begin = LiveLine(), 0, time.monotonic()
     for trial in trials:
         trial.begin()
     slowest, moved = 0.0, begin
-    while (elapsed := min(trial.elapsed for trial in trials)) < seconds:
+    while not trials[0].over and (elapsed := min(trial.elapsed for trial in trials)) < seconds:
         if elapsed > slowest:
             slowest, moved = elapsed, time.monotonic()
         elif time.monotonic() - moved > _STANDSTILL:
             raise ChildDied(f"simulated time stands still at {elapsed:.2f} s of the course; see the logs")
         for trial in trials:
-            trial.operator.command(trial.course.at(trial.elapsed).command)
+            trial.command()
         if len(trials) == 1:
             live.show(trials[0].in_words(elapsed))
         else:

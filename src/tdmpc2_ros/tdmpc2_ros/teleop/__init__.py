@@ -1,0 +1,1 @@
+"""Driving a robot by the keys of a terminal."""
