@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -137,6 +138,19 @@ class Recorder(Node):
     def _store(self, topic: str, data: bytes) -> None:
         self.bag.write(self._numbers[topic], self.get_clock().now().nanoseconds, data)
 
+    def _drain(self, topics: Collection[str] = ()) -> None:
+        """Take what DDS has received and the executor has not come to, of all topics where none is named.
+
+        A queue holds `_DEPTH` messages: no more are taken, so that a fast publisher does not keep this busy.
+        """
+        for topic in topics or self._inputs:
+            subscription = self._inputs[topic]
+            with subscription.handle as queue:
+                for _ in range(_DEPTH):
+                    if (taken := queue.take_message(subscription.msg_type, True)) is None:
+                        break
+                    self._store(topic, taken[0])
+
     def _on_lost(self, topic: str, event: Any) -> None:
         """DDS gave messages up before this node took them: the bag says so, as it cannot hold them."""
         self._lost[topic] += event.total_count_change
@@ -149,6 +163,7 @@ class Recorder(Node):
     def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         target = self.bag.path.with_name(datetime.now().strftime(f"{self.bag.path.name}_saved_%H_%M_%S"))
         try:
+            self._drain()  # what came before this call belongs to it
             count = self.bag.save(target, self.get_clock().now().nanoseconds)
         except UserError as problem:
             response.message = str(problem)
@@ -177,6 +192,7 @@ class Recorder(Node):
             return
         publishers = self.get_publishers_info_by_topic(subscription.topic_name)
         if any(info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for info in publishers):
+            self._drain([topic])
             self.destroy_subscription(subscription)
             self._inputs[topic] = self._subscribe(topic, ReliabilityPolicy.BEST_EFFORT)
 
@@ -187,6 +203,7 @@ class Recorder(Node):
         try:
             while not stop.is_set():
                 executor.spin_once(timeout_sec=0.1)
+            self._drain()
         except UserError as error:
             problem = str(error)
         executor.shutdown(timeout_sec=1.0)
