@@ -15,8 +15,8 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Twist, TwistStamped
 from processes import domain, wait_until
 from rclpy.duration import Duration
-from rclpy.serialization import serialize_message
 from rosbags.highlevel import AnyReader
+from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
@@ -189,8 +189,9 @@ def test_a_file_ends_after_max_bag_duration(tmp_path):
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_a_file_ends_at_max_bag_size(tmp_path, storage):
     writer = BagWriter(tmp_path / "bag", storage, Splitting(size=100_000))
-    topic = writer.add_topic("/joint_states", "sensor_msgs/msg/JointState")
-    data = serialize_message(joint_state_message(1.0, [f"j{k}" for k in range(30)], [0.0] * 30, [0.0] * 30))
+    topic = writer.add_topic("/settings", "std_msgs/msg/String")
+    text = get_typestore(Stores.ROS2_JAZZY).types["std_msgs/msg/String"]("x" * 995)
+    data = get_typestore(Stores.ROS2_JAZZY).serialize_cdr(text, "std_msgs/msg/String")
     for k in range(300):
         writer.write(topic, 10_000_000 * k, data)
     writer.close()
@@ -199,7 +200,7 @@ def test_a_file_ends_at_max_bag_size(tmp_path, storage):
     for each in files[:-1]:
         held, size = each["message_count"] * len(data), (writer.path / each["path"]).stat().st_size
         assert 50_000 < held < 110_000 and size < 160_000  # indices and the schema come on top
-    assert _count(writer.path, "/joint_states")[0] == 300 == sum(each["message_count"] for each in files)
+    assert _count(writer.path, "/settings")[0] == 300 == sum(each["message_count"] for each in files)
 
 
 def test_best_effort_publishers_are_recorded(tmp_path):

@@ -145,9 +145,9 @@ class Recorder(Node):
         """
         for topic in topics or self._inputs:
             subscription = self._inputs[topic]
-            with subscription.handle as queue:
+            with subscription.handle:
                 for _ in range(_DEPTH):
-                    if (taken := queue.take_message(subscription.msg_type, True)) is None:
+                    if (taken := subscription.handle.take_message(subscription.msg_type, True)) is None:
                         break
                     self._store(topic, taken[0])
 
