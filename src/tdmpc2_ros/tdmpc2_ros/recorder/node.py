@@ -51,9 +51,11 @@ try:
 except ImportError:
     MessagesLostEvent = None
 
-_DEPTH = 500  # messages per topic that may wait while the disk is busy
+DEPTH = 500
+"""Messages per topic that may wait while the disk is busy."""
 _CHECKPOINT = 1.0  # s
-_LATCHED = ("planner/status", "planner/settings")
+LATCHED = ("planner/status", "planner/settings")
+"""Topics that a late subscriber gets the last message of."""
 _FOREIGN = ("tdmpc2_msgs", "rosbag2_interfaces")  # packages whose types rosbags does not know
 
 
@@ -118,7 +120,7 @@ class Recorder(Node):
         self._warned: set[str] = set()
         for topic, kind in self._kinds.items():
             name, resolved = type_name(kind), self._inputs[topic].topic_name
-            number = self.bag.add_topic(resolved, name, _definition(name), repeat=topic in _LATCHED)
+            number = self.bag.add_topic(resolved, name, _definition(name), repeat=topic in LATCHED)
             self._numbers[topic] = number
         self.bag.checkpoint()
         steady = SteadyClock(clock_type=ClockType.STEADY_TIME)
@@ -127,8 +129,8 @@ class Recorder(Node):
         self.get_logger().info(f"recording into {self.bag.path}")
 
     def _subscribe(self, topic: str, reliability: ReliabilityPolicy) -> Subscription:
-        profile = QoSProfile(depth=_DEPTH, history=HistoryPolicy.KEEP_LAST, reliability=reliability)
-        if topic in _LATCHED:
+        profile = QoSProfile(depth=DEPTH, history=HistoryPolicy.KEEP_LAST, reliability=reliability)
+        if topic in LATCHED:
             profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
         events = SubscriptionEventCallbacks(message_lost=partial(self._on_lost, topic))
         return self.create_subscription(
@@ -141,12 +143,12 @@ class Recorder(Node):
     def _drain(self, topics: Collection[str] = ()) -> None:
         """Take what DDS has received and the executor has not come to, of all topics where none is named.
 
-        A queue holds `_DEPTH` messages: no more are taken, so that a fast publisher does not keep this busy.
+        A queue holds `DEPTH` messages: no more are taken, so that a fast publisher does not keep this busy.
         """
         for topic in topics or self._inputs:
             subscription = self._inputs[topic]
             with subscription.handle:
-                for _ in range(_DEPTH):
+                for _ in range(DEPTH):
                     if (taken := subscription.handle.take_message(subscription.msg_type, True)) is None:
                         break
                     self._store(topic, taken[0])
