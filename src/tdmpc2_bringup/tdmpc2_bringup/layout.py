@@ -119,7 +119,9 @@ def layout(robot: RobotFiles, installed: Installed, plugins: Collection[str] = (
     if settings.record:
         theirs = settings.recorder == "rosbag2"
         if theirs and not installed("rosbag2_transport"):
-            notes.append("recorder:=rosbag2: rosbag2_transport is not installed; tdmpc2_ros recorder stands in")
+            notes.append(
+                "recorder:=rosbag2: rosbag2_transport is not installed; tdmpc2_ros recorder stands in"
+            )
             theirs = False
         nodes.append(_rosbag2(robot, sim_time) if theirs else _recorder(robot, sim_time))
     if settings.rviz:

@@ -44,7 +44,9 @@ def topics_text(robot: Embodiment) -> str:
 
 def qos_text(robot: Embodiment, namespace: str = "") -> str:
     """The file for `--qos-profile-overrides-path`."""
-    head = f"# QoS overrides of ros2 bag record for {robot.name}; python -m tdmpc2_bringup.generate writes it.\n"
+    head = (
+        f"# QoS overrides of ros2 bag record for {robot.name}; python -m tdmpc2_bringup.generate writes it.\n"
+    )
     return head + str(yaml.safe_dump(bag_qos(robot, namespace), sort_keys=False))
 
 

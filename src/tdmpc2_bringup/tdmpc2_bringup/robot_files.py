@@ -71,7 +71,9 @@ class RobotFiles:
         space = self.settings.namespace
         if self.shipped and not space.strip("/"):
             return str(self.share / "config" / f"{self.robot}_bag_qos.yaml")
-        return self._write(f"{space.strip('/').replace('/', '_')}_bag_qos.yaml", qos_text(self.embodiment, space))
+        return self._write(
+            f"{space.strip('/').replace('/', '_')}_bag_qos.yaml", qos_text(self.embodiment, space)
+        )
 
     @property
     def mjcf(self) -> str:

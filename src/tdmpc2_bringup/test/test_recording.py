@@ -1,5 +1,7 @@
 """What rosbag2 is told to record is what this suite's recorder records."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from workspace_support import SOURCE
@@ -48,7 +50,9 @@ def test_the_recorder_of_a_launch_is_ours_unless_rosbag2_is_asked_for_and_there(
     assert _recorder(tmp_path)[0].package == "tdmpc2_ros"
     node, _ = _recorder(tmp_path, recorder="rosbag2")
     assert node.package == "rosbag2_transport"
-    assert node.parameters[0]["storage.uri"] == "bag" and "/joint_states" in node.parameters[0]["record.topics"]
+    assert (
+        node.parameters[0]["storage.uri"] == "bag" and "/joint_states" in node.parameters[0]["record.topics"]
+    )
     node, plan = _recorder(tmp_path, installed=False, recorder="rosbag2")
     assert node.package == "tdmpc2_ros" and any("stands in" in note for note in plan.notes)
 
@@ -60,5 +64,6 @@ def test_names_follow_namespace_and_controller(tmp_path):
     assert {"/r1/joint_states", "/r1/planner/decision", "/clock", "/diagnostics"} <= set(topics)
     assert "/r1/effort_trajectory_controller/joint_trajectory" in topics
     assert not any("joint_trajectory_controller" in topic for topic in topics)
-    overrides = yaml.safe_load(open(node.parameters[0]["record.qos_profile_overrides_path"]))
+    path = Path(node.parameters[0]["record.qos_profile_overrides_path"])
+    overrides = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert "/r1/planner/status" in overrides

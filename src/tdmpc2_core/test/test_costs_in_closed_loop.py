@@ -46,7 +46,9 @@ def free() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("costs", "share"), [(Costs(speed=300.0, speed_cap=0.3), 0.9), (Costs(wear=0.1), 0.97)], ids=["speed", "wear"]
+    ("costs", "share"),
+    [(Costs(speed=300.0, speed_cap=0.3), 0.9), (Costs(wear=0.1), 0.97)],
+    ids=["speed", "wear"],
 )
 def test_a_cost_lowers_what_it_is_of_on_every_robot(
     free: dict[str, np.ndarray], costs: Costs, share: float

@@ -73,7 +73,10 @@ def test_a_model_of_numbers_that_are_not_finite_is_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"error": 0.4}, "foretells the robot worse: error 0.4 of the latents' variance, the running model 0.21"),
+        (
+            {"error": 0.4},
+            "worse: error 0.4 of the latents' variance, the running model 0.21",
+        ),
         ({"error": math.nan}, "foretells the robot worse"),
         ({"difference": 0.7}, "actions are 0.7 off"),
         ({"planning": 0.02}, "a plan takes 20.0 ms, the deadline is 12.0 ms"),

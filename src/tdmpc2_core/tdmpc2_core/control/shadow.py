@@ -1,7 +1,7 @@
 """A new model beside the running one: it plans on what the robot meets, commands nothing, and is judged.
 
-Both models foretell the latent of the next observation. Their encoders differ, so an error is taken as a share
-of the variance that the model's own latents have on the same observations.
+Both models foretell the latent of the next observation. Their encoders differ, so an error is taken as a
+share of the variance that the model's own latents have on the same observations.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _POLL = 0.02  # s
 
 
 class _Step(NamedTuple):
-    """A decision of the running model: observation (O,), action (A,), and whether it follows the one before."""
+    """A decision of the running model: observation (O,), action (A,), whether it follows the one before."""
 
     observation: Array
     action: Array
@@ -68,7 +68,9 @@ class ShadowReport:
         if self.problem:
             return self.problem
         if min(self.decisions, self.plans) < _LEAST:
-            return f"{self.plans} plans on {self.decisions} decisions are too few to judge, {_LEAST} are needed"
+            return (
+                f"{self.plans} plans on {self.decisions} decisions are too few to judge, {_LEAST} are needed"
+            )
         if not self.error <= _WORSE * self.error_before:
             return (
                 f"it foretells the robot worse: error {self.error:.3g} of the latents' variance, "

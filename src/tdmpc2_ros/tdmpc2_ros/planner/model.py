@@ -69,7 +69,7 @@ class PlannerParameters:
     samples: int = setting(0, low=0, high=65536, why="candidates per iteration of the search")
     iterations: int = setting(0, low=0, high=100, why="iterations of the search")
     prior_weight: float = setting(
-        -1.0, low=-1, high=1, why="the search starts at 1: the policy prior, 0: the plan before; < 0: the bundle's"
+        -1.0, low=-1, high=1, why="start of the search: 1 the prior, 0 the plan before, < 0 as in the bundle"
     )
     calibrate: bool = setting(
         False, why="at configure, choose settings that this machine plans with in deadline_ms"

@@ -117,7 +117,7 @@ class ModelServices:
         return agent
 
     def _watch(self, agent: Agent, task: int | None, seconds: float, response: LoadModel.Response) -> None:
-        """Plan beside the running model for `seconds`; fill in what was found. Raises UserError: a refusal."""
+        """Plan beside the running model for `seconds`; fill in what was found. Raises UserError: refused."""
         slot = self._slot
         present, telemetry = slot.configured(), slot.telemetry
         if slot.thread is None or telemetry is None:
