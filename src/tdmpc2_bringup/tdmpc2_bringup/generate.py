@@ -1,7 +1,8 @@
 """``python -m tdmpc2_bringup.generate``: writes the files that are made from the shipped embodiments.
 
 These are urdf/<robot>.urdf.xacro and, in config/, <robot>_controllers.yaml, <robot>_bag_topics.txt and
-<robot>_bag_qos.yaml, in the package's source folder. A test fails when they are not what the embodiments give.
+<robot>_bag_qos.yaml, in the package's source folder. A test fails when they are not what the embodiments
+give.
 """
 
 from __future__ import annotations

@@ -70,7 +70,6 @@ def test_a_bag_that_was_just_recorded_is_learned_from_in_the_goals_mode(tmp_path
         recorder.wait_for_log("recording into", 40.0)
         parameters = {"model": BUNDLE, "autostart": True, "use_sim_time": True, "deadline_ms": 100.0}
         planner = own.start(PLANNER, parameters)
-        planner.wait_for_log("planning", 60.0)
         command = own.node.create_publisher(Twist, "cmd_vel", qos.COMMAND)
         message = Twist()
         message.linear.x = 0.4

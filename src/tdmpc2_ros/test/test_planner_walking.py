@@ -91,7 +91,7 @@ def walk():
         process = own.start(PLANNER, parameters)
         walk = Walk(own)
         walk.process = process
-        process.wait_for_log("planning", 60.0)
+        wait_until(lambda: walk.statuses and walk.statuses[-1].decisions > 20, 60.0, lambda: process.log)
         yield walk
         assert process.stop() == 0 and "Traceback" not in process.log, process.log
 
