@@ -67,7 +67,7 @@ def test_a_model_of_numbers_that_are_not_finite_is_refused() -> None:
     with torch.no_grad():
         next(agent.model.encoder.parameters()).fill_(math.nan)
     found = shown(agent)
-    assert "non-finite" in found.verdict(1.0) and not math.isfinite(found.error)
+    assert "finite" in found.verdict(1.0) and not math.isfinite(found.error)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_model_of_numbers_that_are_not_finite_is_refused() -> None:
             {"error": 0.4},
             "worse: error 0.4 of the latents' variance, the running model 0.21",
         ),
-        ({"error": math.nan}, "foretells the robot worse"),
+        ({"error": math.nan}, "prediction error is not finite"),
         ({"difference": 0.7}, "actions are 0.7 off"),
         ({"planning": 0.02}, "a plan takes 20.0 ms, the deadline is 12.0 ms"),
         ({"decisions": 19}, "too few to judge"),

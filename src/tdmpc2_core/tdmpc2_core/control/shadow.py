@@ -71,6 +71,8 @@ class ShadowReport:
             return (
                 f"{self.plans} plans on {self.decisions} decisions are too few to judge, {_LEAST} are needed"
             )
+        if not math.isfinite(self.error):
+            return "its prediction error is not finite"
         if not self.error <= _WORSE * self.error_before:
             return (
                 f"it foretells the robot worse: error {self.error:.3g} of the latents' variance, "
