@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tdmpc2_bringup.controllers import COMMAND_CONTROLLERS, broadcasters
+from tdmpc2_bringup.recording import recorder_parameters
 from tdmpc2_bringup.robot_files import RobotFiles
 from tdmpc2_bringup.settings import Settings
 from tdmpc2_core.config import closest
@@ -116,7 +117,13 @@ def layout(robot: RobotFiles, installed: Installed, plugins: Collection[str] = (
         nodes.append(_supervisor(robot, sim_time))
     nodes.append(_planner(robot, sim_time))
     if settings.record:
-        nodes.append(_recorder(robot, sim_time))
+        theirs = settings.recorder == "rosbag2"
+        if theirs and not installed("rosbag2_transport"):
+            notes.append(
+                "recorder:=rosbag2: rosbag2_transport is not installed; tdmpc2_ros recorder stands in"
+            )
+            theirs = False
+        nodes.append(_rosbag2(robot, sim_time) if theirs else _recorder(robot, sim_time))
     if settings.rviz:
         if installed("rviz2"):
             nodes.append(_rviz(robot, sim_time))
@@ -190,6 +197,22 @@ def _planner(robot: RobotFiles, sim_time: bool) -> NodeSpec:
 def _recorder(robot: RobotFiles, sim_time: bool) -> NodeSpec:
     parameters = {"output": robot.settings.record, "use_sim_time": sim_time}
     return _our_node(robot, "recorder", parameters, remappings=_remappings(robot))
+
+
+def _rosbag2(robot: RobotFiles, sim_time: bool) -> NodeSpec:
+    settings = robot.settings
+    given = recorder_parameters(robot.embodiment, settings.record, robot.bag_qos, settings.namespace)
+    renamed = {f"/{old}": f"/{new}" for old, new in _remappings(robot)}
+    given["record.topics"] = [_renamed(topic, renamed) for topic in given["record.topics"]]
+    parameters = (given | {"use_sim_time": sim_time},)
+    return NodeSpec("rosbag2_transport", "recorder", "recorder", parameters, ours=False)
+
+
+def _renamed(topic: str, names: dict[str, str]) -> str:
+    """rosbag2 takes topics by name, past remappings."""
+    for old, new in names.items():
+        topic = topic.removesuffix(old) + new if topic.endswith(old) else topic
+    return topic
 
 
 def _our_node(

@@ -16,6 +16,7 @@ from tdmpc2_bringup.description import (
     robot_description,
     xacro_text,
 )
+from tdmpc2_bringup.recording import qos_text
 from tdmpc2_bringup.settings import Settings
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.files import write_text
@@ -63,6 +64,16 @@ class RobotFiles:
         if self.shipped and not self.prefix:
             return str(self.share / "config" / f"{self.robot}_controllers.yaml")
         return self._write("controllers.yaml", controllers_text(self.embodiment, self.prefix))
+
+    @property
+    def bag_qos(self) -> str:
+        """QoS overrides of rosbag2's recorder."""
+        space = self.settings.namespace
+        if self.shipped and not space.strip("/"):
+            return str(self.share / "config" / f"{self.robot}_bag_qos.yaml")
+        return self._write(
+            f"{space.strip('/').replace('/', '_')}_bag_qos.yaml", qos_text(self.embodiment, space)
+        )
 
     @property
     def mjcf(self) -> str:

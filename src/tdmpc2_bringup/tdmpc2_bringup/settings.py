@@ -62,6 +62,9 @@ class Settings:
         "says), shutdown (the launch ends), ignore (the controller holds its last target)",
     )
     record: str = setting("", why="folder for a rosbag2, which must not exist; empty records nothing")
+    recorder: Literal["node", "rosbag2"] = setting(
+        "node", why="what writes the bag: this suite's recorder, or rosbag2_transport's with the same topics"
+    )
     log_level: Literal["debug", "info", "warn", "error", "fatal"] = setting(
         "info", why="severity from which nodes log"
     )

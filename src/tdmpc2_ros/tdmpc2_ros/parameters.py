@@ -46,7 +46,8 @@ class Parameters(Generic[T]):
                 raise UserError(f"{self._where}: {field.name}: {_sentence(problem)}") from None
         self.values: T = from_mapping(cls, values, self._where)
         self._name_strangers(node)
-        node.add_on_set_parameters_callback(self._change)
+        node.add_on_set_parameters_callback(self._judge)
+        node.add_post_set_parameters_callback(self._take)
 
     def _name_strangers(self, node: Node) -> None:
         """Warn of parameters given at start that the node does not have; ROS passes over them."""
@@ -64,20 +65,32 @@ class Parameters(Generic[T]):
         """Call `check` with all values before a change is accepted; a UserError of it refuses the change."""
         self._checks.append(check)
 
-    def _change(self, parameters: list[Parameter]) -> SetParametersResult:
-        names = {field.name for field in dataclasses.fields(self._cls)}
-        changes = {p.name: p.value for p in parameters if p.name in names}
+    def _judge(self, parameters: list[Parameter]) -> SetParametersResult:
+        """Whether a change fits. It changes nothing: another callback may still refuse it."""
         try:
-            values = from_mapping(self._cls, {**to_mapping(self.values), **changes}, self._where)
-            for check in self._checks if changes else ():
+            values = self._with(parameters)
+            for check in self._checks if values is not self.values else ():
                 check(values)
         except UserError as problem:
             return SetParametersResult(successful=False, reason=str(problem))
-        if changes:
-            self.values = values
-            for listener in self._listeners:
-                listener(values)
         return SetParametersResult(successful=True)
+
+    def _take(self, parameters: list[Parameter]) -> None:
+        """Follow a change that the node has made."""
+        values = self._with(parameters)
+        if values is self.values:
+            return
+        self.values = values
+        for listener in self._listeners:
+            listener(values)
+
+    def _with(self, parameters: list[Parameter]) -> T:
+        """The values after a change; the present ones where it concerns none of them. Raises UserError."""
+        names = {field.name for field in dataclasses.fields(self._cls)}
+        changes = {p.name: p.value for p in parameters if p.name in names}
+        if not changes:
+            return self.values
+        return from_mapping(self._cls, {**to_mapping(self.values), **changes}, self._where)
 
 
 def describe(field: dataclasses.Field[Any], hint: Any, read_only: bool) -> ParameterDescriptor:

@@ -15,12 +15,10 @@ from tdmpc2_ros import qos
 pytest.importorskip("tdmpc2_msgs", reason="tdmpc2_msgs is missing: no C++ compiler, or env.sh not sourced")
 
 from action_msgs.msg import GoalStatus  # noqa: E402
+from finetune_client import NODE, Client  # noqa: E402
 from rcl_interfaces.srv import GetParameters  # noqa: E402
-from rclpy.action import ActionClient  # noqa: E402
 from tdmpc2_msgs.action import FineTune  # noqa: E402
 from tdmpc2_msgs.msg import PlannerStatus  # noqa: E402
-
-NODE = "tdmpc2_ros.finetune.node"
 
 
 @pytest.fixture(scope="module")
@@ -38,36 +36,6 @@ def data(tmp_path_factory):
             source="test",
         )
     return str(folder)
-
-
-class Client:
-    """Sends goals and waits for what comes of them."""
-
-    def __init__(self, own) -> None:
-        self.feedback: list = []
-        self._executor = own.executor
-        self._client = ActionClient(own.node, FineTune, "/finetune/fine_tune")
-        assert self._client.wait_for_server(60.0)
-
-    def send(self, goal):
-        def receive(message):
-            self.feedback.append(message.feedback)
-
-        return self._answer(
-            lambda: self._client.send_goal_async(goal, receive), 20.0, "no answer to the goal"
-        )
-
-    def result(self, handle, process, timeout=60.0):
-        return self._answer(handle.get_result_async, timeout, lambda: f"no result\n{process.log}")
-
-    def _answer(self, request, timeout, message):
-        """Answer to a request made on the thread that spins.
-
-        ActionClient notes a request after sending it; a spinning thread that is faster drops the answer.
-        """
-        asked = self._executor.create_task(request)
-        wait_until(lambda: asked.done() and asked.result().done(), timeout, message)
-        return asked.result().result()
 
 
 def test_goal_is_trained_and_handed_to_the_planner(data, tmp_path):

@@ -9,11 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+import rclpy
 import yaml
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Twist, TwistStamped
 from processes import domain, wait_until
+from rclpy.duration import Duration
 from rosbags.highlevel import AnyReader
+from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
@@ -21,6 +24,8 @@ from std_srvs.srv import Trigger
 
 from tdmpc2_ros import qos
 from tdmpc2_ros.messages import joint_state_message
+from tdmpc2_ros.recorder.bag import BagWriter, Splitting
+from tdmpc2_ros.recorder.node import Recorder
 
 RECORDER = "tdmpc2_ros.recorder.node"
 NAMES = ("b", "a")
@@ -128,11 +133,74 @@ def test_ring_keeps_the_last_minutes_and_save_keeps_them_for_good(tmp_path):
         _, rows = _count(saved, "/joint_states")
         stamps = [row.header.stamp.sec for row in rows]
         assert stamps == list(range(stamps[0], stamps[-1] + 1)), "a gap"
-        assert stamps[0] > 20 and len(stamps) > 100 and stamps[-1] > 400, "not the last 3 s at 100 Hz"
+        assert stamps[0] > 20 and len(stamps) > 100, "not the last 3 s at 100 Hz"
+        assert stamps[-1] == 449, f"{449 - stamps[-1]} messages that came before the call are not saved"
         assert _count(saved, "/planner/settings")[0] >= 1, "latched before the ring's first file began"
         before = {path.name: path.stat().st_size for path in saved.iterdir()}
         assert process.stop(signal.SIGINT) == 0, process.log
         assert {path.name: path.stat().st_size for path in saved.iterdir()} == before
+
+
+def test_save_keeps_what_the_executor_has_not_come_to(tmp_path, monkeypatch):
+    """Messages that wait in their queue when the service is called: the executor may take the call first."""
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path))
+    with domain() as own:
+        rclpy.init(args=["--ros-args", "-p", f"output:={tmp_path / 'bag'}"], domain_id=own.id)
+        try:
+            recorder = Recorder()
+            joints = own.node.create_publisher(JointState, "joint_states", qos.STATUS)
+            wait_until(lambda: joints.get_subscription_count() > 0, 20.0)
+            for k in range(10):
+                joints.publish(joint_state_message(float(k), NAMES, [0.0, 1.0], [2.0, 3.0]))
+            assert joints.wait_for_all_acked(Duration(seconds=10.0))
+            assert recorder.bag.counts["/joint_states"] == 0, "somebody spins"
+            answer = recorder._on_save(Trigger.Request(), Trigger.Response())
+            assert answer.success, answer.message
+            recorder.bag.close()
+            recorder.destroy_node()
+        finally:
+            rclpy.shutdown()
+    (saved,) = tmp_path.glob("bag_saved_*")
+    assert [row.header.stamp.sec for row in _count(saved, "/joint_states")[1]] == list(range(10))
+
+
+def _files(bag: Path) -> list[dict]:
+    """Of the metadata: path, start, duration and count of every file, which must be there."""
+    content = yaml.safe_load((bag / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert sorted(path.name for path in bag.glob("bag_*")) == sorted(content["relative_file_paths"])
+    return content["files"]
+
+
+def test_a_file_ends_after_max_bag_duration(tmp_path):
+    bag = tmp_path / "bag"
+    with domain() as own:
+        process = _publish(own, bag, 130, max_bag_duration=0.4)
+        time.sleep(0.3)
+        assert process.stop(signal.SIGINT) == 0, process.log
+    files = _files(bag)
+    assert len(files) >= 3
+    # a file ends with the first message after its time, which one message per 10 ms brings soon
+    assert max(each["duration"]["nanoseconds"] for each in files) < 0.4e9
+    assert min(each["duration"]["nanoseconds"] for each in files[:-1]) > 0.2e9
+    number, rows = _count(bag, "/joint_states")
+    assert _complete([row.header.stamp.sec for row in rows], 129)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_file_ends_at_max_bag_size(tmp_path, storage):
+    writer = BagWriter(tmp_path / "bag", storage, Splitting(size=100_000))
+    topic = writer.add_topic("/settings", "std_msgs/msg/String")
+    text = get_typestore(Stores.ROS2_JAZZY).types["std_msgs/msg/String"]("x" * 995)
+    data = get_typestore(Stores.ROS2_JAZZY).serialize_cdr(text, "std_msgs/msg/String")
+    for k in range(300):
+        writer.write(topic, 10_000_000 * k, data)
+    writer.close()
+    files, total = _files(writer.path), 300 * len(data)
+    assert 0.5 * total / 100_000 < len(files) < 2.0 * total / 100_000 + 2
+    for each in files[:-1]:
+        held, size = each["message_count"] * len(data), (writer.path / each["path"]).stat().st_size
+        assert 50_000 < held < 110_000 and size < 160_000  # indices and the schema come on top
+    assert _count(writer.path, "/settings")[0] == 300 == sum(each["message_count"] for each in files)
 
 
 def test_best_effort_publishers_are_recorded(tmp_path):

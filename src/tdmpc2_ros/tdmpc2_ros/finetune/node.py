@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
@@ -21,7 +21,9 @@ from rclpy.node import Node
 
 from tdmpc2_core.config import setting
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots import Embodiment
 from tdmpc2_ros import qos
+from tdmpc2_ros.finetune.recordings import Cancelled, as_stores
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.process import Stop, run_node
 
@@ -131,7 +133,7 @@ class FineTuneNode(Node):
         torch.set_num_threads(self._settings.threads)
         try:
             config = FineTuneConfig(
-                mode=self._settings.mode,
+                mode=request.mode or self._settings.mode,
                 updates=request.updates,
                 max_seconds=request.max_seconds,
                 seed=request.seed,
@@ -140,13 +142,21 @@ class FineTuneNode(Node):
             )
         except ValueError as problem:
             raise UserError(str(problem)) from None
-        self._tell(handle, "reading", FineTuneProgress(0, config.updates, float("nan"), 0.0))
+        started = FineTuneProgress(0, config.updates, float("nan"), 0.0)
+        self._tell(handle, "reading", started)
 
         def report(progress: FineTuneProgress) -> bool:
             self._tell(handle, progress.stage.partition(" ")[0], progress)
             return not (handle.is_cancel_requested or self._stopping.is_set())
 
-        found = fine_tune(base, list(request.data), request.output, config, report)
+        def reading(bags: int, total: int) -> bool:
+            return report(replace(started, stage=f"converting {bags} of {total}"))
+
+        try:
+            with as_stores(request.data, lambda: _robot_of(base), reading) as stores:
+                found = fine_tune(base, stores, request.output, config, report)
+        except Cancelled:
+            raise UserError("cancelled while bags were converted; nothing was written") from None
         result.updates, result.loss_before, result.loss_after = (
             found.updates,
             found.loss_before,
@@ -203,6 +213,16 @@ class FineTuneNode(Node):
         with self._busy:  # the goal has ended
             executor.shutdown(timeout_sec=2.0)
         spinner.join(2.0)
+
+
+def _robot_of(bundle: str) -> Embodiment:
+    """What a bundle was made for. Raises UserError."""
+    from tdmpc2_core.agent import Agent
+
+    robot = Agent.load(bundle).embodiment
+    if robot is None:
+        raise UserError(f"{bundle}: this bundle is for no robot; bags are read as those of one")
+    return robot
 
 
 def main(arguments: list[str] | None = None) -> int:

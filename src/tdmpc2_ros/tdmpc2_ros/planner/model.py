@@ -68,6 +68,9 @@ class PlannerParameters:
     method: str = setting("bundle", why="name of a planner; bundle takes the bundle's own")
     samples: int = setting(0, low=0, high=65536, why="candidates per iteration of the search")
     iterations: int = setting(0, low=0, high=100, why="iterations of the search")
+    prior_weight: float = setting(
+        -1.0, low=-1, high=1, why="start of the search: 1 the prior, 0 the plan before, < 0 as in the bundle"
+    )
     calibrate: bool = setting(
         False, why="at configure, choose settings that this machine plans with in deadline_ms"
     )
@@ -142,13 +145,8 @@ def load_agent(
     return agent, line
 
 
-def apply_costs(agent: Agent, parameters: PlannerParameters, own: Costs) -> None:
-    """Give the agent the parameters' costs from its next plan on; while all of them are at their defaults,
-    `own`, those of its bundle.
-
-    Raises:
-        UserError: the planner or the model knows no such costs; the agent is as it was.
-    """
+def wanted_costs(parameters: PlannerParameters, own: Costs) -> Costs:
+    """The parameters' costs; while all of them are at their defaults `own`, those of the bundle."""
     from tdmpc2_core.planning.costs import Costs
 
     given = Costs(
@@ -160,7 +158,16 @@ def apply_costs(agent: Agent, parameters: PlannerParameters, own: Costs) -> None
         energy=parameters.cost_energy,
         wear=parameters.cost_wear,
     )
-    wanted = own if given == Costs() else given
+    return own if given == Costs() else given
+
+
+def apply_costs(agent: Agent, parameters: PlannerParameters, own: Costs) -> None:
+    """Give the agent the costs that are wanted, see `wanted_costs`, from its next plan on.
+
+    Raises:
+        UserError: the planner or the model knows no such costs; the agent is as it was.
+    """
+    wanted = wanted_costs(parameters, own)
     if wanted != agent.planner_config.costs:
         agent.set_costs(wanted)
 
@@ -271,6 +278,7 @@ def _overridden(config: PlannerConfig, parameters: PlannerParameters) -> Planner
             num_samples=samples,
             num_elites=elites,
             num_pi_trajs=trajectories,
+            prior_weight=config.prior_weight if parameters.prior_weight < 0.0 else parameters.prior_weight,
         )
     except ValueError as problem:
         raise UserError(f"parameters of planner: {problem}") from None
@@ -309,7 +317,7 @@ class ModelSlot:
         with self.lock:
             self.options.task = task_index(agent, values.task)
             own = agent.planner_config.costs
-            apply_costs(agent, values, own)
+            apply_costs(agent, values, own)  # here: a refusal leaves the slot empty
             self.agent, self.path, self._own_costs = agent, values.model, own
             self.bundle = _digest(values.model)
             self.telemetry = Telemetry(self._node, agent, names, self.options)
@@ -323,16 +331,22 @@ class ModelSlot:
             self.agent, self.telemetry, self.path, self.bundle = None, None, "", ""
 
     def check(self, values: PlannerParameters) -> None:
-        """Weigh the costs of new parameters from the next plan on. Raises UserError where that cannot be, or
-        where the search has more time than the robot."""
+        """Raise UserError where the planner cannot weigh the costs of these parameters, or where the search
+        has more time than the robot."""
         if self.robot is not None:
             check_deadline(self._node, values, self.robot)
+        agent, own = self.agent, self._own_costs
+        if agent is None or own is None:
+            return
+        wanted = wanted_costs(values, own)
+        if wanted != agent.planner_config.costs:
+            agent.fork().set_costs(wanted)
+
+    def retune(self, values: PlannerParameters) -> None:
+        """Follow the dynamic parameters; those that `check` has passed."""
         with self.lock:
             if self.agent is not None and self._own_costs is not None:
                 apply_costs(self.agent, values, self._own_costs)
-
-    def retune(self, values: PlannerParameters) -> None:
-        """Follow the dynamic parameters."""
         options = self.options
         options.deadline, options.evaluate = 1e-3 * values.deadline_ms, values.evaluate
         options.limits = TrustLimits(values.disagreement_limit, values.consistency_limit)

@@ -7,7 +7,7 @@ All but ~/decision and /diagnostics need tdmpc2_msgs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ class Telemetry:
         self._node, self._names, self._options = node, list(names), options
         self.latent = False  # as the parameter publish_latent says
         self.trust: Trust | None = None
+        self.listener: Callable[[Decision], None] | None = None  # to every decision; cheap
         self._decisions = 0
         self._publishers: dict[str, Publisher] = {
             "decision": node.create_publisher(Float64MultiArray, "~/decision", qos.STATUS)
@@ -89,6 +90,8 @@ class Telemetry:
     def decided(self, decision: Decision, sent: float) -> None:
         """The decision's targets went out at `sent`, s of the node's clock."""
         self._decisions += 1
+        if (listener := self.listener) is not None:
+            listener(decision)
         if self._heard("decision"):
             self._publishers["decision"].publish(self._trace(decision, sent))
         if decision.targets is not None and self._heard("plan"):

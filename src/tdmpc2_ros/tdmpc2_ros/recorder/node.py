@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -50,9 +51,11 @@ try:
 except ImportError:
     MessagesLostEvent = None
 
-_DEPTH = 500  # messages per topic that may wait while the disk is busy
+DEPTH = 500
+"""Messages per topic that may wait while the disk is busy."""
 _CHECKPOINT = 1.0  # s
-_LATCHED = ("planner/status", "planner/settings")
+LATCHED = ("planner/status", "planner/settings")
+"""Topics that a late subscriber gets the last message of."""
 _FOREIGN = ("tdmpc2_msgs", "rosbag2_interfaces")  # packages whose types rosbags does not know
 
 
@@ -117,7 +120,7 @@ class Recorder(Node):
         self._warned: set[str] = set()
         for topic, kind in self._kinds.items():
             name, resolved = type_name(kind), self._inputs[topic].topic_name
-            number = self.bag.add_topic(resolved, name, _definition(name), repeat=topic in _LATCHED)
+            number = self.bag.add_topic(resolved, name, _definition(name), repeat=topic in LATCHED)
             self._numbers[topic] = number
         self.bag.checkpoint()
         steady = SteadyClock(clock_type=ClockType.STEADY_TIME)
@@ -126,8 +129,8 @@ class Recorder(Node):
         self.get_logger().info(f"recording into {self.bag.path}")
 
     def _subscribe(self, topic: str, reliability: ReliabilityPolicy) -> Subscription:
-        profile = QoSProfile(depth=_DEPTH, history=HistoryPolicy.KEEP_LAST, reliability=reliability)
-        if topic in _LATCHED:
+        profile = QoSProfile(depth=DEPTH, history=HistoryPolicy.KEEP_LAST, reliability=reliability)
+        if topic in LATCHED:
             profile.durability = DurabilityPolicy.TRANSIENT_LOCAL
         events = SubscriptionEventCallbacks(message_lost=partial(self._on_lost, topic))
         return self.create_subscription(
@@ -136,6 +139,19 @@ class Recorder(Node):
 
     def _store(self, topic: str, data: bytes) -> None:
         self.bag.write(self._numbers[topic], self.get_clock().now().nanoseconds, data)
+
+    def _drain(self, topics: Collection[str] = ()) -> None:
+        """Take what DDS has received and the executor has not come to, of all topics where none is named.
+
+        A queue holds `DEPTH` messages: no more are taken, so that a fast publisher does not keep this busy.
+        """
+        for topic in topics or self._inputs:
+            subscription = self._inputs[topic]
+            with subscription.handle:
+                for _ in range(DEPTH):
+                    if (taken := subscription.handle.take_message(subscription.msg_type, True)) is None:
+                        break
+                    self._store(topic, taken[0])
 
     def _on_lost(self, topic: str, event: Any) -> None:
         """DDS gave messages up before this node took them: the bag says so, as it cannot hold them."""
@@ -149,6 +165,7 @@ class Recorder(Node):
     def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         target = self.bag.path.with_name(datetime.now().strftime(f"{self.bag.path.name}_saved_%H_%M_%S"))
         try:
+            self._drain()  # what came before this call belongs to it
             count = self.bag.save(target, self.get_clock().now().nanoseconds)
         except UserError as problem:
             response.message = str(problem)
@@ -177,6 +194,7 @@ class Recorder(Node):
             return
         publishers = self.get_publishers_info_by_topic(subscription.topic_name)
         if any(info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT for info in publishers):
+            self._drain([topic])
             self.destroy_subscription(subscription)
             self._inputs[topic] = self._subscribe(topic, ReliabilityPolicy.BEST_EFFORT)
 
@@ -187,6 +205,7 @@ class Recorder(Node):
         try:
             while not stop.is_set():
                 executor.spin_once(timeout_sec=0.1)
+            self._drain()
         except UserError as error:
             problem = str(error)
         executor.shutdown(timeout_sec=1.0)
