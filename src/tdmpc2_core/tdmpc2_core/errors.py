@@ -135,6 +135,8 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxscript": "onnx",
     "onnxruntime": "onnx",
+    "pyarrow": "exchange",
+    "h5py": "exchange",
     "rosbags": "bags",
     "lz4": "bags",
     "backports": "bags",
