@@ -236,4 +236,6 @@ def _turned(vector: Array, rotation: Array) -> Array:
     angle = np.linalg.norm(rotation, axis=1, keepdims=True)
     axis = rotation / np.maximum(angle, 1e-12)
     along = np.einsum("ti,ti->t", axis, vector)[:, None] * axis
-    return np.asarray(np.cos(angle) * vector + np.sin(angle) * cross(axis, vector) + (1 - np.cos(angle)) * along)
+    return np.asarray(
+        np.cos(angle) * vector + np.sin(angle) * cross(axis, vector) + (1 - np.cos(angle)) * along
+    )

@@ -189,7 +189,9 @@ def import_lerobot(folder: Path, out: Path) -> int:
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise UserError(f"{folder}: is no data set of LeRobot (meta/info.json: {problem})") from None
     if not version.startswith("v3"):
-        raise UserError(f"{folder}: is of version {version}, v3 is read; convert it with LeRobot's own script")
+        raise UserError(
+            f"{folder}: is of version {version}, v3 is read; convert it with LeRobot's own script"
+        )
     with making(out) as made:
         store = EpisodeStore(made)
         try:
@@ -207,5 +209,3 @@ def import_lerobot(folder: Path, out: Path) -> int:
         if not len(store):
             raise UserError(f"{folder}: holds no episodes")
         return len(store)
-
-
