@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import argcomplete
 
 from tdmpc2_core import __version__
-from tdmpc2_core.config import apply_overrides, field_help, field_names, load_yaml
 from tdmpc2_core.cli_data import add_bag, add_data, add_replay
+from tdmpc2_core.config import apply_overrides, field_help, field_names, load_yaml
 from tdmpc2_core.errors import RAW, CommandLine, UserError, add_command, exit_code, natural, positive
 from tdmpc2_core.files import check_writable, claimed, write_json
 

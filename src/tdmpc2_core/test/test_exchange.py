@@ -1,4 +1,4 @@
-"""Episodes to other programs' layouts and back: equal bit for bit, and readable by those programs' own code."""
+"""Episodes to other programs' layouts and back: equal bit for bit, and readable by their own code."""
 
 from __future__ import annotations
 

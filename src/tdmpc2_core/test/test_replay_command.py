@@ -1,4 +1,4 @@
-"""`tdmpc2 replay`: a bag and the store that it converts to give the same figures, on a page that loads nothing."""
+"""`tdmpc2 replay`: a bag and the store that it converts to give the same figures, on a page alone."""
 
 from __future__ import annotations
 

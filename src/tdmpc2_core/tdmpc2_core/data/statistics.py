@@ -89,8 +89,8 @@ def info_text(info: dict[str, Any]) -> str:
     """`store_info` as tables."""
     sources = ", ".join(f"{name or 'unnamed'} {count}" for name, count in info["sources"].items())
     lines = [
-        f"{info['store']}: {len(info['episodes'])} episodes, {info['decisions']} decisions; sources: {sources}; "
-        f"{info['known_rewards']:.1%} of rewards known",
+        f"{info['store']}: {len(info['episodes'])} episodes, {info['decisions']} decisions; "
+        f"sources: {sources}; {info['known_rewards']:.1%} of rewards known",
         f"{'file':22}{'decisions':>10}{'known':>8}{'return':>12}  ends        source",
     ]
     lines += [
