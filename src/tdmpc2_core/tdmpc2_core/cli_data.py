@@ -189,7 +189,11 @@ def _replay(args: argparse.Namespace) -> None:
     episodes = _episodes(args, agent)
     limits = TrustLimits(args.disagreement_limit, args.consistency_limit)
     with tqdm(total=sum(len(episode) for episode, _ in episodes), unit="decision") as bar:
-        along = replay(agent, episodes, args.horizon, limits, lambda done: bar.update(done - bar.n) and None)
+
+        def tell(done: int) -> None:
+            bar.update(done - bar.n)
+
+        along = replay(agent, episodes, args.horizon, limits, tell)
     robot, width = agent.embodiment, agent.model.config.action_dim
     named = robot is not None and len(robot.joint_names) == width
     joints = robot.joint_names if robot is not None and named else [f"action {k}" for k in range(width)]

@@ -55,7 +55,7 @@ def store_info(folder: Path) -> dict[str, Any]:
 
     Raises UserError without episodes, or for a damaged one, which it names.
     """
-    episodes, entries = [], dict[str, Statistics]()
+    episodes, entries = list[dict[str, Any]](), dict[str, Statistics]()
     for file in stored_files(folder):
         episode, metadata = read_episode(file)
         known = int(np.isfinite(episode.reward).sum())

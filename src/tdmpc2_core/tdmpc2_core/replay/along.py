@@ -106,8 +106,8 @@ def replay(
     variance = float(np.concatenate([part.pop("z") for part in parts]).var(0).mean())
     joined = {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in parts[0]}
     joined["latent"] /= max(variance, 1e-12)
-    joined["episode"] = joined["episode"].astype(np.int64)
-    return Along(**joined, period=agent.control_period)
+    numbers = joined.pop("episode").astype(np.int64)
+    return Along(**joined, episode=numbers, period=agent.control_period)
 
 
 def _check(agent: Agent, episodes: Sequence[tuple[Episode, dict[str, Any]]]) -> None:
@@ -123,8 +123,8 @@ def _check(agent: Agent, episodes: Sequence[tuple[Episode, dict[str, Any]]]) -> 
 
 def _starts(period: float, episodes: Sequence[tuple[Episode, dict[str, Any]]]) -> list[float]:
     """Starts of episodes, s, since the first: as recorded, or one after the other."""
-    told = [metadata.get("start") for _, metadata in episodes]
-    if all(isinstance(start, int | float) for start in told):
+    told = [float(metadata["start"]) for _, metadata in episodes if "start" in metadata]
+    if len(told) == len(episodes):
         return [start - min(told) for start in told]
     lengths = [period * len(episode) for episode, _ in episodes]
     return [0.0, *np.cumsum(lengths)[:-1].tolist()]

@@ -15,11 +15,13 @@ import numpy as np
 from tdmpc2_core.data.episodes import Episode, EpisodeStore, read_episode, stored_files
 from tdmpc2_core.data.exchange.tables import (
     OWN,
+    PLANS,
     arrow,
     columns,
     episode_of,
     facts_of,
     from_table,
+    planned,
     same_schema,
     to_table,
     write_rows,
@@ -46,7 +48,7 @@ def export_lerobot(store: Path, out: Path, fps: int | None, robot: str = "") -> 
     files = stored_files(store)
     rate = fps or _rate(read_episode(files[0])[0], files[0])
     with making(out) as folder:
-        export = _Export(folder, rate)
+        export = _Export(folder, rate, any(planned(read_episode(file)[0]) for file in files))
         try:
             for file in files:
                 export.add(file, *read_episode(file))
@@ -65,8 +67,8 @@ def _rate(episode: Episode, file: Path) -> int:
 class _Export:
     """A data set that grows episode by episode."""
 
-    def __init__(self, folder: Path, fps: int) -> None:
-        self._folder, self._fps = folder, fps
+    def __init__(self, folder: Path, fps: int, plans: bool) -> None:
+        self._folder, self._fps, self._plans = folder, fps, plans
         self._frames, self._number, self._bytes = 0, -1, _FILE_BYTES
         self._writer: Any = None
         self._schema: Any = None
@@ -79,6 +81,8 @@ class _Export:
         """One more episode."""
         steps, number = len(episode), len(self._episodes)
         rows, last = columns(file, episode)
+        if not self._plans:  # columns of nothing but NaN and zero would count as broken sensors
+            rows = {name: values for name, values in rows.items() if name not in PLANS}
         frames = np.arange(steps)
         done = frames == steps - 1
         rows |= {

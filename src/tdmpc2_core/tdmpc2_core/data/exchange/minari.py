@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from tdmpc2_core.data.episodes import Episode, EpisodeStore, read_episode, stored_files
+from tdmpc2_core.data.exchange.tables import PLANS
 from tdmpc2_core.errors import UserError, missing_extra
 from tdmpc2_core.files import making, write_text
 
-_PLANNED = ("plan_mean", "plan_std", "has_plan", "value")
 _RAW = "raw."
 _FILE = "data/main_data.hdf5"
 
@@ -76,7 +76,7 @@ def _write(group: Any, number: int, episode: Episode, metadata: dict[str, Any]) 
         "terminations": episode.terminated,
         "truncations": ended,
     }
-    arrays |= {f"infos/{name}": getattr(episode, name) for name in _PLANNED}
+    arrays |= {f"infos/{name}": getattr(episode, name) for name in PLANS}
     arrays |= {f"infos/{_RAW}{name}": values for name, values in episode.raw.items()}
     for name, values in arrays.items():
         group.create_dataset(name, data=values)
@@ -118,9 +118,9 @@ def _read(group: Any, place: str) -> Episode:
         "has_plan": np.zeros(steps, bool),
         "value": np.full(steps, np.nan, np.float32),
     }
-    infos = group["infos"] if "infos" in group else {}
-    if all(name in infos for name in _PLANNED):
-        values = {name: infos[name][()] for name in _PLANNED}
+    infos = group.get("infos", {})
+    if all(name in infos for name in PLANS):
+        values = {name: infos[name][()] for name in PLANS}
     return Episode(
         observation=group["observations"][()].astype(np.float32),
         action=action,

@@ -25,6 +25,7 @@ NAMES = {
     "value": "value",
 }
 """Columns of an episode's arrays."""
+PLANS = ("plan_mean", "plan_std", "has_plan", "value")
 RAW = "raw."
 OWN = "tdmpc2/"  # before columns of the episodes' table that are this suite's
 LAST = OWN + "last/"
@@ -62,8 +63,8 @@ def columns(file: Path, episode: Episode) -> tuple[dict[str, NDArray[Any]], dict
 def episode_of(rows: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], place: str) -> Episode:
     """The episode of its rows (T, ...) by column and its row in the episodes' table.
 
-    Of a foreign data set, which does not have the observation after the last action, the last decision is left
-    out; unknown rewards and values are NaN.
+    Of a foreign data set, which lacks the observation after the last action, the last decision is left out;
+    unknown rewards and values are NaN.
 
     Raises UserError where a column is missing.
     """
@@ -106,6 +107,12 @@ def _with_last(values: NDArray[Any], last: Any) -> NDArray[Any]:
     return np.concatenate([values, np.asarray(last, values.dtype).reshape(1, *values.shape[1:])])
 
 
+def planned(episode: Episode) -> bool:
+    """Whether a planner left anything in the episode."""
+    plans = episode.plan_mean.any() or episode.plan_std.any() or episode.has_plan.any()
+    return bool(plans or np.isfinite(episode.value).any())
+
+
 def to_table(rows: Mapping[str, NDArray[Any]]) -> Any:
     """An Arrow table of columns (T,) and (T, D); the latter as lists of D."""
     pa = arrow()
@@ -117,7 +124,7 @@ def to_table(rows: Mapping[str, NDArray[Any]]) -> Any:
 
 
 def from_table(table: Any) -> dict[str, NDArray[Any]]:
-    """Columns (T,) and (T, D) of an Arrow table; those that are neither numbers nor lists of them stay out."""
+    """Columns (T,) and (T, D) of an Arrow table; what is neither numbers nor lists of them stays out."""
     pa, found = arrow(), dict[str, NDArray[Any]]()
     for name in table.column_names:
         column = table.column(name).combine_chunks()
