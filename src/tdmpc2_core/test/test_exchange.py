@@ -60,6 +60,18 @@ def test_a_store_comes_back_equal_bit_for_bit(store, tmp_path, layout):
     same(store, back)
 
 
+def test_a_store_without_plans_comes_back_equal_and_has_no_column_of_nothing(tmp_path):
+    made, plain = EpisodeStore(tmp_path / "store"), episode(np.random.default_rng(1), 9, False)
+    plain.plan_mean[:] = plain.plan_std[:] = 0.0
+    plain.has_plan[:] = False
+    made.append(plain)
+    out, back = tmp_path / "out", str(tmp_path / "back")
+    assert main(["data", "export", str(made.folder), "--to", "lerobot", "--out", str(out)]) == 0
+    assert "value" not in pyarrow.parquet.read_table(next((out / "data").rglob("*.parquet"))).column_names
+    assert main(["data", "import", str(out), "--from", "lerobot", "--out", back]) == 0
+    same(made.folder, back)
+
+
 def test_minari_reads_what_was_written(store, tmp_path):
     assert main(["data", "export", str(store), "--to", "minari", "--out", str(tmp_path / "out")]) == 0
     found = MinariDataset(tmp_path / "out" / "data")
