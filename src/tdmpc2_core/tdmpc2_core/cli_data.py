@@ -184,9 +184,9 @@ def _replay(args: argparse.Namespace) -> None:
 
     first = args.recordings[0].resolve()
     out = args.out or first.with_name(f"{first.name}_replay")
-    check_writable(out / "replay.html", "--out")
     agent = Agent.load(args.bundle, planner=args.planner)
     episodes = _episodes(args, agent)
+    check_writable(out / "replay.html", "--out")
     limits = TrustLimits(args.disagreement_limit, args.consistency_limit)
     with tqdm(total=sum(len(episode) for episode, _ in episodes), unit="decision") as bar:
 

@@ -15,6 +15,8 @@ from tdmpc2_core.agent import Agent
 from tdmpc2_core.cli import main
 from tdmpc2_core.data.bags.convert import convert_bags
 from tdmpc2_core.data.episodes import EpisodeStore
+from tdmpc2_core.replay.along import Along, worst
+from tdmpc2_core.robots import Embodiment
 
 
 def test_a_bag_and_its_store_are_compared_with_the_planner(tmp_path, capsys):
@@ -45,7 +47,34 @@ def test_a_bag_and_its_store_are_compared_with_the_planner(tmp_path, capsys):
     assert results[0]["series"]["reward_predicted"][4] == pytest.approx(reward, abs=1e-5)
 
 
+def test_the_worst_ten_seconds_are_those_that_were_made_worst():
+    steps, calm = 1500, np.full(1500, 1.0)
+    planned = np.zeros((steps, 2))
+    recorded = np.full((steps, 2), 0.1)
+    recorded[700:1200] = 0.9  # 10 s at 50 Hz
+    along = Along(
+        time=0.02 * np.arange(steps),
+        episode=np.zeros(steps, np.int64),
+        planned=planned,
+        recorded=recorded,
+        reward_predicted=calm,
+        reward=np.full(steps, np.nan),
+        latent=calm[:, None],
+        disagreement=calm,
+        consistency=calm,
+        trust=calm,
+        value=calm,
+        value_recorded=calm,
+        period=0.02,
+    )
+    found = worst(along)
+    assert (found.start, found.seconds) == (pytest.approx(14.0), pytest.approx(10.0))
+    assert "planned and recorded" in found.why
+
+
 def test_another_robots_bundle_is_refused_in_a_sentence(tmp_path, capsys):
-    bag = write_bag(tmp_path / "bag", record(3).entries[:-1])
-    assert main(["replay", str(bag), "--bundle", str(tmp_path / "none")]) == 2
-    assert "none" in capsys.readouterr().err
+    made = record(5)
+    convert_bags([write_bag(tmp_path / "bag", made.entries)], made.robot, tmp_path / "store")
+    arm = random_bundle(tmp_path, Embodiment.load("arm"))
+    assert main(["replay", str(tmp_path / "store"), "--bundle", arm]) == 2
+    assert "use a bundle of the same robot" in capsys.readouterr().err
