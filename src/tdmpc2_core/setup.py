@@ -61,11 +61,12 @@ bags = [  # rosbag2 without ROS; what is not rosbags is what it needs itself
     'backports.zstd>=1.0; python_version < "3.14"',
     "matplotlib>=3.8",
 ]
+exchange = ["pyarrow>=17", "h5py>=3.10"]  # LeRobot, Parquet; the HDF5 layout of Minari
 comparison = ["stable-baselines3>=2.3", *sim]  # benchmarks/against_sb3.py
 docs = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]  # scripts/docs.sh
 test = ["pytest>=7.4", "pytest-timeout>=2.2", *sim]  # colcon test runs pytest only for an extra of this name
 tools = ["ruff>=0.6", "mypy>=1.10", "types-PyYAML", "types-tqdm"]
-dev = [*test, *tools, *dmcontrol, *metaworld, *myosuite, *video, *meshes, *onnx, *bags]
+dev = [*test, *tools, *dmcontrol, *metaworld, *myosuite, *video, *meshes, *onnx, *bags, *exchange]
 
 setup(
     **about,
@@ -102,6 +103,7 @@ setup(
         "meshes": meshes,
         "onnx": onnx,
         "bags": bags,
+        "exchange": exchange,
         "comparison": comparison,
         "docs": docs,
         "test": test,

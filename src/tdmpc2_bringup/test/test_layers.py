@@ -13,6 +13,8 @@ CORE = SOURCE / "tdmpc2_core" / "tdmpc2_core"
 LONGEST_FUNCTION = 60  # lines: a screen
 FLOORS = (
     ("cli", "doctor"),
+    ("cli_data",),
+    ("replay",),
     ("train",),
     ("control", "calibration"),
     ("scoring",),
@@ -32,6 +34,7 @@ FLOORS = (
 )
 """Rooms of tdmpc2_core from the top; each may import those below it and itself, none beside it."""
 TORCH = {
+    "replay",
     "train",
     "scoring",
     "agent",

@@ -16,39 +16,23 @@ from typing import TYPE_CHECKING, Any
 import argcomplete
 
 from tdmpc2_core import __version__
+from tdmpc2_core.cli_data import add_bag, add_data, add_replay
 from tdmpc2_core.config import apply_overrides, field_help, field_names, load_yaml
-from tdmpc2_core.errors import CommandLine, UserError, exit_code, natural, positive
+from tdmpc2_core.errors import RAW, CommandLine, UserError, add_command, exit_code, natural, positive
 from tdmpc2_core.files import check_writable, claimed, write_json
 
 if TYPE_CHECKING:
     from tdmpc2_core.checkpoint.bundle import Bundle
 
 
-_RAW = argparse.RawDescriptionHelpFormatter
 FORMATS = ("official", "onnx")
 NOT_BETTER = 3
 """Exit code of a fine-tuning whose result was not written."""
 
 
-def _command(
-    commands: Any,
-    name: str,
-    run: Callable[[argparse.Namespace], int | None],
-    summary: str,
-    example: str,
-    **more: Any,
-) -> argparse.ArgumentParser:
-    """The parser of a sub-command that calls `run`."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, epilog=f"example: {example}", formatter_class=_RAW, **more
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
 def _add_import(commands: Any, name: str) -> None:
     example = "tdmpc2 import walker-walk-1.pt --task walker-walk --out bundles/walker"
-    command = _command(
+    command = add_command(
         commands, name, _import, "make a bundle from an official TD-MPC2 checkpoint (.pt)", example
     )
     option = command.add_argument
@@ -73,7 +57,7 @@ def _add_import(commands: Any, name: str) -> None:
 
 def _add_export(commands: Any, name: str) -> None:
     example = "tdmpc2 export walker-walk --format official --out walker-walk.pt"
-    option = _command(commands, name, _export, "write a bundle for other programs", example).add_argument
+    option = add_command(commands, name, _export, "write a bundle for other programs", example).add_argument
     option("bundle", type=Path, help="checkpoint bundle")
     option(
         "--format",
@@ -295,7 +279,7 @@ def _add_identify(commands: Any, name: str) -> None:
 
     summary = "fit friction, mass, gains, delay and motors of a robot model to recorded episodes"
     example = "tdmpc2 identify --embodiment quadruped --data episodes --out robots/measured"
-    command = _command(commands, name, _identify, summary, example)
+    command = add_command(commands, name, _identify, summary, example)
     command.add_argument("--embodiment", required=True, help="shipped robot, robot folder or its YAML")
     command.add_argument(
         "--data", type=Path, nargs="+", required=True, metavar="STORE", help="folders of episodes, raw"
@@ -310,7 +294,7 @@ def _add_train(commands: Any, name: str) -> None:
 
         return TrainConfig()
 
-    train = _command(
+    train = add_command(
         commands,
         name,
         _train,
@@ -360,7 +344,7 @@ def _add_expert(commands: Any, name: str) -> None:
 
     summary = "train a robot's expert by reinforcement on what only a simulator knows, or continue"
     example = "tdmpc2 expert robot=quadruped decisions=8000000"
-    _with_settings(_command(commands, name, _expert, summary, example), defaults)
+    _with_settings(add_command(commands, name, _expert, summary, example), defaults)
 
 
 def _student(args: argparse.Namespace) -> None:
@@ -382,7 +366,7 @@ def _add_student(commands: Any, name: str) -> None:
 
     summary = "train a robot's world model and prior from nothing, under an expert that is trained first"
     example = "tdmpc2 student robot=quadruped out=runs/quadruped"
-    _with_settings(_command(commands, name, _student, summary, example), defaults)
+    _with_settings(add_command(commands, name, _student, summary, example), defaults)
 
 
 def _pretrain(args: argparse.Namespace) -> None:
@@ -405,7 +389,7 @@ def _add_pretrain(commands: Any, name: str) -> None:
 
         return OfflineConfig()
 
-    pretrain = _command(
+    pretrain = add_command(
         commands,
         name,
         _pretrain,
@@ -447,7 +431,7 @@ def _add_finetune(commands: Any, name: str) -> None:
 
         return FineTuneConfig()
 
-    command = _command(
+    command = add_command(
         commands,
         name,
         _finetune,
@@ -472,7 +456,7 @@ def _add_finetune(commands: Any, name: str) -> None:
 def _add_eval(commands: Any, name: str) -> None:
     summary = "run a bundle in simulation: a robot on the fixed course of commands, a task for whole episodes"
     example = "tdmpc2 eval runs/quadruped/best --planner policy --episodes 16"
-    option = _command(commands, name, _eval, summary, example).add_argument
+    option = add_command(commands, name, _eval, summary, example).add_argument
     option("bundle", type=Path, help="checkpoint bundle")
     option("--planner", help="preset instead of the bundle's own: tiny, small, medium, large, paper, policy")
     option(
@@ -490,7 +474,7 @@ def _add_eval(commands: Any, name: str) -> None:
 def _add_watch(commands: Any, name: str) -> None:
     summary = "watch a bundle's robot in MuJoCo's viewer; a film where there is no display"
     example = "tdmpc2 watch runs/quadruped/best --command 0.5 0 0.3"
-    option = _command(commands, name, _watch, summary, example).add_argument
+    option = add_command(commands, name, _watch, summary, example).add_argument
     option("bundle", type=Path, help="checkpoint bundle")
     option(
         "--command",
@@ -510,7 +494,7 @@ def _add_watch(commands: Any, name: str) -> None:
 def _add_curves(commands: Any, name: str) -> None:
     summary = "draw the tables of training runs as one picture"
     example = "tdmpc2 curves runs/quadruped runs/quadruped-expert --out curves.png"
-    option = _command(commands, name, _curves, summary, example).add_argument
+    option = add_command(commands, name, _curves, summary, example).add_argument
     option("runs", type=Path, nargs="+", metavar="RUN", help="run folder of train, student or expert")
     option("--out", type=Path, metavar="FILE", help="picture (default: curves.png in the first run)")
 
@@ -528,7 +512,7 @@ def _tasks(args: argparse.Namespace) -> None:
 
 
 def _add_tasks(commands: Any, name: str) -> None:
-    tasks = _command(
+    tasks = add_command(
         commands,
         name,
         _tasks,
@@ -545,7 +529,7 @@ def _add_tasks(commands: Any, name: str) -> None:
 def _add_calibrate(commands: Any, name: str) -> None:
     summary = "choose the planner's settings for this machine and a control rate"
     example = "tdmpc2 calibrate runs/quadruped/best --rate 50 --out runs/quadruped/here"
-    option = _command(commands, name, _calibrate, summary, example).add_argument
+    option = add_command(commands, name, _calibrate, summary, example).add_argument
     option("bundle", type=Path, help="checkpoint bundle")
     option("--rate", type=positive, required=True, help="decisions per second, Hz")
     option("--budget", type=positive, help="ms for a plan (default 60 %% of the period)")
@@ -557,7 +541,7 @@ def _add_calibrate(commands: Any, name: str) -> None:
 def _add_import_urdf(commands: Any, name: str) -> None:
     summary = "make a robot folder from a URDF: MJCF and a draft of its embodiment.yaml"
     example = "tdmpc2 import-urdf crawler.urdf robots/crawler"
-    option = _command(commands, name, _import_urdf, summary, example).add_argument
+    option = add_command(commands, name, _import_urdf, summary, example).add_argument
     option("urdf", type=Path, help="URDF of the robot, xacro resolved")
     option("folder", type=Path, help="folder to make")
     option("--fixed", action="store_true", help="the root link is bolted to the world")
@@ -565,91 +549,9 @@ def _add_import_urdf(commands: Any, name: str) -> None:
 
 def _add_info(commands: Any, name: str) -> None:
     example = "tdmpc2 info runs/quadruped/best"
-    option = _command(commands, name, _info, "what a bundle holds", example).add_argument
+    option = add_command(commands, name, _info, "what a bundle holds", example).add_argument
     option("bundle", type=Path, help="checkpoint bundle")
     option("--json", action="store_true", help="everything but the weights, as JSON")
-
-
-def _bag_info(args: argparse.Namespace) -> None:
-    from tdmpc2_core.data.bags.bag import Bag
-    from tdmpc2_core.data.bags.report import info, info_text
-    from tdmpc2_core.data.bags.survey import Survey
-    from tdmpc2_core.robots import Embodiment
-
-    if args.json:
-        check_writable(args.json, "--json")
-    given = Embodiment.load(args.embodiment) if args.embodiment else None
-    contents = []
-    for path in args.bags:
-        survey = Survey(Bag(path))
-        robot = given or survey.guess()
-        contents.append(info(survey, robot, args.namespace, _topics(args.topic)))
-        print(info_text(contents[-1]))
-    if args.json:
-        write_json(args.json, {"bags": contents})
-
-
-def _bag_convert(args: argparse.Namespace) -> None:
-    from tdmpc2_core.data.bags.convert import BagOptions, beside, convert_bags
-    from tdmpc2_core.robots import Embodiment
-
-    if args.bundle:
-        from tdmpc2_core.checkpoint.bundle import load_bundle
-
-        robot = load_bundle(args.bundle).embodiment
-        if robot is None:
-            raise UserError(f"{args.bundle}: the bundle is of no robot; give --embodiment")
-    else:
-        robot = Embodiment.load(args.embodiment)
-    options = BagOptions(
-        prefix=args.prefix,
-        namespace=args.namespace,
-        topics=_topics(args.topic),
-        latency=None if args.latency is None else 1e-3 * args.latency,
-    )
-    reports = convert_bags(args.bags, robot, args.out, options, print)
-    episodes = sum(report.episodes for report in reports)
-    report, picture = (beside(args.out, name) for name in ("report.json", "timeline.png"))
-    print(f"{args.out}: {episodes} episodes; what became of every second: {report}, {picture}")
-
-
-def _topics(words: Sequence[str]) -> dict[str, str]:
-    pairs = [word.partition("=") for word in words]
-    for role, equals, topic in pairs:
-        if not (role and equals and topic):
-            raise UserError(f"--topic {role}: give ROLE=TOPIC, such as joints=/arm/joint_states")
-    return {role: topic for role, _, topic in pairs}
-
-
-def _add_bag(commands: Any, name: str) -> None:
-    summary = "rosbag2 recordings: what they hold, and episodes out of them"
-    bag = commands.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog="example: tdmpc2 bag convert walk --embodiment quadruped --out episodes/walk",
-        formatter_class=_RAW,
-    )
-    parts = bag.add_subparsers(dest="part", required=True)
-    example = "tdmpc2 bag info walk --embodiment quadruped --json walk.json"
-    info = _command(parts, "info", _bag_info, "topics, rates, holes, and what they serve", example)
-    info.add_argument("--embodiment", metavar="E", help="robot; a shipped one with these joints if absent")
-    info.add_argument("--json", type=Path, metavar="FILE", help="also write it here")
-    example = "tdmpc2 bag convert walk --embodiment quadruped --out episodes/walk"
-    summary = "episodes through the code of the live planner; report and timeline beside the store"
-    convert = _command(parts, "convert", _bag_convert, summary, example)
-    robot = convert.add_mutually_exclusive_group(required=True)
-    robot.add_argument("--embodiment", metavar="E", help="robot: a shipped name, a folder, or its YAML")
-    robot.add_argument("--bundle", type=Path, metavar="B", help="the robot that this bundle is of")
-    convert.add_argument("--out", type=Path, required=True, metavar="STORE", help="new episode store")
-    convert.add_argument("--prefix", default="", help="before the joints' names in the bag")
-    convert.add_argument(
-        "--latency", type=positive, metavar="MS", help="from sample to command, where the bag does not tell"
-    )
-    for option in (info.add_argument, convert.add_argument):
-        option("bags", type=Path, nargs="+", metavar="BAG", help="folders or files of rosbag2")
-        option("--namespace", default="", help="take topics inside it alone")
-        option("--topic", action="append", default=[], metavar="ROLE=TOPIC", help="joints=/arm/joint_states")
 
 
 COMMANDS: dict[str, Callable[[Any, str], None]] = {
@@ -666,7 +568,9 @@ COMMANDS: dict[str, Callable[[Any, str], None]] = {
     "identify": _add_identify,
     "tasks": _add_tasks,
     "info": _add_info,
-    "bag": _add_bag,
+    "bag": add_bag,
+    "data": add_data,
+    "replay": add_replay,
     "import": _add_import,
     "export": _add_export,
 }
@@ -678,7 +582,7 @@ def _parser() -> CommandLine:
         prog="tdmpc2",
         description="Train and evaluate TD-MPC2 world models for robots and benchmark tasks.",
         epilog="example: tdmpc2 train robot=quadruped out=runs/quadruped",
-        formatter_class=_RAW,
+        formatter_class=RAW,
     )
     parser.add_argument("--version", action="version", version=f"tdmpc2 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class UserError(Exception):
@@ -34,6 +34,25 @@ class CommandLine(argparse.ArgumentParser):
             return choice.group(1), [word.strip("' ") for word in choice.group(2).split(",")]
         unknown = re.search(r"unrecognized arguments: (--[^\s=]*)", message)
         return (unknown.group(1), list(self._option_string_actions)) if unknown else ("", [])
+
+
+RAW = argparse.RawDescriptionHelpFormatter
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    summary: str,
+    example: str,
+    **more: Any,
+) -> argparse.ArgumentParser:
+    """The parser of a sub-command that calls `run`."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, epilog=f"example: {example}", formatter_class=RAW, **more
+    )
+    parser.set_defaults(run=run)
+    return parser
 
 
 def natural(text: str) -> int:
@@ -135,6 +154,8 @@ EXTRAS = {
     "onnx": "onnx",
     "onnxscript": "onnx",
     "onnxruntime": "onnx",
+    "pyarrow": "exchange",
+    "h5py": "exchange",
     "rosbags": "bags",
     "lz4": "bags",
     "backports": "bags",

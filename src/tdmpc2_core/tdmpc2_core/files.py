@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -57,6 +58,28 @@ def replacing(path: str | os.PathLike[str], durable: bool = False) -> Iterator[P
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def making(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder beside `folder` to fill; left without an error it takes the name, else it is removed.
+
+    Raises UserError where `folder` exists or its parent cannot be written.
+    """
+    target = Path(folder)
+    if target.exists():
+        raise UserError(f"{target}: exists already; name a new folder")
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    try:
+        partial.mkdir(parents=True)
+    except OSError as problem:
+        raise UserError(f"{target}: cannot be made ({problem.strerror}); name a writable folder") from None
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview, durable: bool = False) -> None:

@@ -71,8 +71,7 @@ def test_every_form_of_a_bag_gives_the_environments_observations(
     assert len(episode) == 59  # what the last decision led to is never followed by a command
     equal_to_live(episode, made)
     assert np.isfinite(episode.reward).all() and report.base_velocity["odometry"] == 59
-    error = np.abs(episode.reward - np.array(made.reward[:59]))
-    assert np.median(error) < 0.01, "rewards are those of the environment but for contacts at their threshold"
+    assert np.abs(episode.reward - np.array(made.reward[:59])).max() < 1e-5  # of float32
 
 
 def test_the_raw_arrays_are_the_samples_and_targets(made, tmp_path):

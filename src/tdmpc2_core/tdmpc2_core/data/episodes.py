@@ -160,6 +160,16 @@ class EpisodeStore:
             yield read_episode(path)
 
 
+def stored_files(path: Path) -> list[Path]:
+    """Files of an episode store. Raises UserError without any."""
+    files = sorted(path.glob("[0-9]*.safetensors"))
+    if not files and (path / "metadata.yaml").is_file():
+        raise UserError(f"{path}: is a rosbag2; give the folder of an episode store")
+    if not files:
+        raise UserError(f"{path}: holds no episodes; give the folder of an episode store")
+    return files
+
+
 def read_episode(path: Path) -> tuple[Episode, dict[str, Any]]:
     """One stored episode and its metadata.
 

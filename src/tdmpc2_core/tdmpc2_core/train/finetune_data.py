@@ -10,22 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.data.episodes import Episode, EpisodeRecorder, EpisodeStore, read_episode
+from tdmpc2_core.data.episodes import Episode, EpisodeRecorder, EpisodeStore, read_episode, stored_files
 from tdmpc2_core.envs.robot.batch import BatchEnv
 from tdmpc2_core.envs.robot.bursts import BurstNoise
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.train.finetune_config import SimulationConfig
-
-
-def stored_files(path: Path) -> list[Path]:
-    """Files of an episode store. Raises UserError without any."""
-    files = sorted(path.glob("[0-9]*.safetensors"))
-    if not files and (path / "metadata.yaml").is_file():
-        raise UserError(f"{path}: is a rosbag2; give the folder of an episode store")
-    if not files:
-        raise UserError(f"{path}: holds no episodes; give the folder of an episode store")
-    return files
 
 
 def read_stores(paths: Sequence[str | os.PathLike[str]], agent: Agent) -> list[Episode]:

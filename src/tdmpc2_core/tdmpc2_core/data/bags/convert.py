@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from tdmpc2_core.data.bags.samples import Clock, OdometryStream, SourceStream
 from tdmpc2_core.data.bags.storage import Message
 from tdmpc2_core.data.bags.survey import Survey
 from tdmpc2_core.data.bags.topics import Assignment, inputs
-from tdmpc2_core.data.episodes import EpisodeStore
+from tdmpc2_core.data.episodes import Episode, EpisodeStore
 from tdmpc2_core.errors import SensorError, StaleSource, UserError
 from tdmpc2_core.files import write_json
 from tdmpc2_core.robots import ActionMapper, Embodiment, ObservationAssembler, SensorState
@@ -101,10 +102,38 @@ def _nothing(report: BagReport) -> str:
     return f"{report.bag}: gives no episode ({'; '.join(why) or 'it is empty'})"
 
 
+class _Memory:
+    """Takes episodes as a store does, and keeps them."""
+
+    def __init__(self) -> None:
+        self.episodes: list[tuple[Episode, dict[str, Any]]] = []
+
+    def append(self, episode: Episode, **metadata: str | int | float) -> None:
+        """Keep it."""
+        self.episodes.append((episode, dict(metadata)))
+
+
+def read_bags(
+    paths: Sequence[Path | str], embodiment: Embodiment, options: BagOptions | None = None
+) -> list[tuple[Episode, dict[str, Any]]]:
+    """Episodes of bags and their metadata, kept in memory alone.
+
+    Raises:
+        UserError: a bag cannot be read, or none gives an episode.
+    """
+    memory, options = _Memory(), options or BagOptions()
+    reports = [_Conversion(Bag(path), embodiment, memory, options).run() for path in paths]
+    if not memory.episodes:
+        raise UserError("; ".join(_nothing(report) for report in reports))
+    return memory.episodes
+
+
 class _Conversion:
     """One bag."""
 
-    def __init__(self, bag: Bag, robot: Embodiment, store: EpisodeStore, options: BagOptions) -> None:
+    def __init__(
+        self, bag: Bag, robot: Embodiment, store: EpisodeStore | _Memory, options: BagOptions
+    ) -> None:
         self._bag, self._store, self._options = bag, store, options
         self._robot = named = _prefixed(robot, options.prefix)
         survey = Survey(bag)

@@ -14,6 +14,7 @@ from tdmpc2_core.data.episodes import Episode
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment, Reward, RobotState, StateTracker
 from tdmpc2_core.robots.messages import BaseState
+from tdmpc2_core.robots.rotations import cross, gravity_direction
 
 Array = NDArray[np.float64]
 
@@ -183,6 +184,11 @@ class EpisodeMaker:
         if all(row.gravity is not None for row in after):
             state.gravity = np.stack([row.gravity for row in after])  # type: ignore[misc]
             state.angular_velocity = np.stack([row.gyro for row in after])  # type: ignore[misc]
+        if self.absolute and all(row.base is not None for row in after):
+            # a simulation's IMU is of the start of its last physics step, its reward of the end
+            poses = np.array([row.base.orientation for row in after])  # type: ignore[union-attr]
+            state.gravity = gravity_direction(poses)
+            state.angular_velocity = np.array([row.base.angular for row in after])  # type: ignore[union-attr]
         self._add_base(state, after)
         return state
 
@@ -199,6 +205,9 @@ class EpisodeMaker:
             state.linear_velocity = np.array([row.base.linear for row in after])  # type: ignore[union-attr]
             if self.absolute:
                 state.base_height = np.array([row.base.position[2] for row in after])  # type: ignore[union-attr]
+                if motion is not None:
+                    state.foot_height, state.foot_contact = self._simulated_feet(state)
+                return
         elif motion is not None:
             self.estimated += len(after)
             state.linear_velocity = motion.velocity
@@ -208,3 +217,25 @@ class EpisodeMaker:
             if state.base_height is None:
                 state.base_height = motion.height
             state.foot_height, state.foot_contact = motion.feet(np.asarray(state.base_height))
+
+    def _simulated_feet(self, state: RobotState) -> tuple[Array, NDArray[np.bool_]]:
+        """Heights (T, F) and contacts of feet on level ground as the simulation has them: it places bodies at
+        the start of a physics step, and moves joints and base by the velocities at its end."""
+        assert self._legs is not None and state.joint_position is not None
+        velocity, turning, down = state.joint_velocity, state.angular_velocity, state.gravity
+        assert velocity is not None and turning is not None and down is not None
+        step = 1.0 / self._robot.physics_rate
+        before = _turned(down, turning * step)
+        sunk = np.einsum("ti,ti->t", before, np.asarray(state.linear_velocity)) * step
+        placed = self._legs.motion(state.joint_position - velocity * step, velocity, turning, before)
+        return placed.feet(np.asarray(state.base_height) + sunk)
+
+
+def _turned(vector: Array, rotation: Array) -> Array:
+    """Vectors (T, 3) turned by rotation vectors (T, 3), rad (Rodrigues)."""
+    angle = np.linalg.norm(rotation, axis=1, keepdims=True)
+    axis = rotation / np.maximum(angle, 1e-12)
+    along = np.einsum("ti,ti->t", axis, vector)[:, None] * axis
+    return np.asarray(
+        np.cos(angle) * vector + np.sin(angle) * cross(axis, vector) + (1 - np.cos(angle)) * along
+    )

@@ -1,0 +1,1 @@
+"""Episode stores to and from the layouts of other programs; needs the extra `exchange`."""
