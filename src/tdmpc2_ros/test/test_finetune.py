@@ -45,7 +45,7 @@ def test_goal_is_trained_and_handed_to_the_planner(data, tmp_path):
         own.node.create_subscription(PlannerStatus, "/planner/status", statuses.append, qos.LATCHED)
         planner = own.start(PLANNER, {"model": bundle, "autostart": True, "method": "policy"})
         robot.wait_for_commands(5, process=planner)
-        process = own.start(NODE)
+        process = own.start(NODE, {"max_shift": 2.0})  # actions of random weights move far
         client = Client(own)
         wait_until(lambda: bool(statuses), 10.0)
         goal = FineTune.Goal(data=[data], output=str(tmp_path / "new"), updates=8, load_when_done=True)
