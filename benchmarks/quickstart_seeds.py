@@ -20,6 +20,7 @@ def run(robot: str, seed: int, seconds: float, folder: Path, more: list[str]) ->
     out = folder / f"seed{seed}"
     command = [sys.executable, "-m", "tdmpc2_ros.quickstart", robot, "--seconds", f"{seconds:g}"]
     command += ["--seed", str(seed), "--no-video", "--out", str(out), *more]
+    command += ["--real-time"]  # latencies are those of a machine that must keep up
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if not (out / "results.json").exists():
         raise SystemExit(f"seed {seed} gave no results: {finished.stderr.strip() or finished.stdout[-500:]}")
