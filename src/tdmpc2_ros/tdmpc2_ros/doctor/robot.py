@@ -31,6 +31,8 @@ _CONTROLLERS = {
 _PARTS = 1.0  # s in which every part of a source that comes in several messages has come
 _SETTLED = 3.5  # s; a DDS participant whose first announcements were lost makes itself known within 3
 
+_WATCHES = "supervisor"  # name of the node that may stop the robot
+
 
 class RunningRobot:
     """A node that looks around for at most `timeout` s per question. Use as a context manager."""
@@ -197,8 +199,8 @@ class RunningRobot:
             if client.wait_for_service(timeout_sec=min(1.0, self._timeout)):
                 return self._listed(client)
         names = {topic: self._node.resolve_topic_name(topic) for topic in _CONTROLLERS}
-        if self._until(lambda: any(map(self._node.count_subscribers, names.values()))):
-            there = [topic for topic, name in names.items() if self._node.count_subscribers(name)]
+        if self._until(lambda: any(map(self._listeners, names.values()))):
+            there = [topic for topic, name in names.items() if self._listeners(name)]
             return ok("controllers", f"somebody listens to {', '.join(there)}")
         found = f"nobody listens to {' or '.join(names.values())}"
         advice = "ros2 run controller_manager spawner joint_trajectory_controller, or start the simulation"
@@ -218,13 +220,21 @@ class RunningRobot:
         activate = "ros2 control switch_controllers --activate joint_trajectory_controller"
         return fail("controllers", f"{len(active)} active command controllers ({known})", activate)
 
+    def _listeners(self, topic: str) -> int:
+        """Nodes that listen to a command topic, but for the supervisor, which is no controller."""
+        return sum(info.node_name != _WATCHES for info in self._node.get_subscriptions_info_by_topic(topic))
+
+    def _senders(self, topic: str) -> int:
+        """Nodes that send to a command topic, but for the supervisor, which is silent beside a planner."""
+        return sum(info.node_name != _WATCHES for info in self._node.get_publishers_info_by_topic(topic))
+
     def planner(self) -> Finding:
         """Whether exactly one planner commands this robot."""
         names = {topic: self._node.resolve_topic_name(topic) for topic in _CONTROLLERS}
-        count = self._most(lambda: sum(map(self._node.count_publishers, names.values())))
+        count = self._most(lambda: sum(map(self._senders, names.values())))
         if count > 1:
             found = f"{count} publishers command the joints: " + ", ".join(
-                f"{self._node.count_publishers(name)} on {topic}" for topic, name in names.items()
+                f"{self._senders(name)} on {topic}" for topic, name in names.items()
             )
             return fail("planner", found, "stop all but one; the robot would follow both in turn")
         if count == 0:
