@@ -65,7 +65,7 @@ def client():
             client.node.destroy_node()
             client.context.shutdown()
             server.terminate()
-            assert server.wait(timeout=patience(20.0)) == 0
+            assert server.wait(timeout=patience(60.0)) == 0
         finally:
             server.kill()
 

@@ -119,7 +119,7 @@ def test_a_model_takes_over_after_a_time_in_shadow_without_a_missed_command(walk
     assert 0.0 < answer.action_difference < 0.5
     wait_until(lambda: walk.statuses[-1].model == str(copy), 5.0)
     capped, after = walk.speed(2.0), walk.missed()
-    assert 0.1 < capped < 0.5, "the cost was not kept"
+    assert 0.1 < capped < 0.53, "the cost was not kept"  # 0.55 and more without
     sent = after[1] - before[1]
     assert sent > 100 and after[0] == before[0], f"{after[0] - before[0]} of {sent} missed"
     stamps = list(walk.commands)  # the clock may advance before one goes out: the next has its stamp then

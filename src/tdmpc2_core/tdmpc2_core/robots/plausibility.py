@@ -29,6 +29,7 @@ from tdmpc2_core.robots.terms import SOURCES
 
 Array = NDArray[np.float64]
 
+_GAP = 0.2  # s between samples after which the one before explains nothing: the next begins anew
 _MEMORY = 1.0  # s over which drift is summed up
 _CONFIRMED = 1.0  # s for which an accelerometer must agree with a turned orientation before it counts
 _ALIVE = 10  # changes after which a source is known to be no stand-in of constant values
@@ -218,7 +219,7 @@ class _JointRules:
         """Take up the sample: what of its step no velocity explains goes into `_shift` or `_drift`."""
         dt, step, rest, known = self._dt, self._step, self._rest, self._known
         np.subtract(stamps, self._stamp, out=dt)  # NaN for what did not come, and the first time
-        np.isfinite(dt, out=known)
+        np.less_equal(dt, _GAP, out=known)  # false for NaN
         np.copyto(dt, 0.0, where=~known)
         np.maximum(dt, 0.0, out=dt)
         np.subtract(position, self._position, out=step)
@@ -302,7 +303,7 @@ class _ImuRules:
         dt = stamp - self._stamp
         self._stamp = stamp
         turned = not math.isnan(self._turned_at)
-        if math.isnan(dt) or dt < 0.0 or (dt > _MEMORY and not turned):
+        if math.isnan(dt) or dt < 0.0 or (dt > _GAP and not turned):
             self._down[:], self._rate[:] = down, rate
             return 0.0
         (x, y, z), (p, q, r) = self._down, 0.5 * (rate + self._rate)

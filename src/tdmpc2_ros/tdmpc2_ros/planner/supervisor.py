@@ -14,7 +14,7 @@ from tdmpc2_ros.planner.output import CommandOutput
 from tdmpc2_ros.process import Companion
 
 _PATIENCE = 0.5  # s without a word of the supervisor, which speaks ten times a second
-_HEARD = 0.7  # s after which DDS has found who else is there
+_HEARD = 0.5  # s after which DDS has found who else is there
 _ALIVE = 0.5  # s since the last heartbeat of another planner
 
 
@@ -39,7 +39,8 @@ class Peers:
         self._companion = Companion(node, "peers")
         own = self._companion.node
         state = node.resolve_topic_name("supervisor/state")
-        own.create_subscription(String, state, self._on_state, qos.STATUS)
+        # best effort: it is repeated, and after a standstill a reliable reader waits for what it missed
+        own.create_subscription(String, state, self._on_state, qos.SENSOR_INPUT)
         own.create_subscription(Int64MultiArray, topic, self._on_heartbeat, qos.SENSOR_INPUT)
         self._companion.start()
 
