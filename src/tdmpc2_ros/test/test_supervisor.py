@@ -123,7 +123,7 @@ def test_a_planner_that_is_killed_or_hangs_leaves_a_robot_that_stands(world):
                lambda: world.planner.log)  # fmt: skip
     world._speed = 0.5
     time.sleep(0.3)  # the planner has heard of it
-    assert world.release() == ""
+    wait_until(lambda: world.release() == "", 10.0, lambda: world.release())
     wait_until(lambda: "send zero first" in world.planner.log, 5.0, lambda: world.planner.log)
     assert abs(world.speed) < 0.1
     world.stand()
@@ -135,7 +135,7 @@ def test_a_planner_that_is_killed_or_hangs_leaves_a_robot_that_stands(world):
     world.planner.send(signal.SIGCONT)
     time.sleep(0.5)
     assert abs(world.speed) < 0.1 and world.state.startswith("planner_silent")
-    assert world.release() == ""
+    wait_until(lambda: world.release() == "", 10.0, lambda: world.release())
     world.walk()
     world.stand()
 
@@ -154,7 +154,7 @@ def test_emergency_stops_answer_when_the_hold_is_out_and_outlive_the_planner(wor
     world.planner.wait(10.0)
     world.planner = world.start_planner()
     assert "not commanding: the supervisor stops the robot: supervisor_estop" in world.planner.log
-    assert world.release() == ""
+    wait_until(lambda: world.release() == "", 10.0, lambda: world.release())
     world.walk()
     world.stand()
 

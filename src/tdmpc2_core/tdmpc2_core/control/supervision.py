@@ -24,7 +24,7 @@ IDLE, COMMANDING, ESTOP, BLOCKED = range(4)
 commanding by a second commander."""
 
 _TIPPED = 0.2  # s beyond max_tilt: a push may tilt a robot that recovers
-_STILL = 0.5  # rad/s of every joint, below which a robot may be released
+_STILL = 1.0  # rad/s of the median joint, below which a robot may be released: measured speeds are noisy
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Supervision:
         limit = self._robot.termination.max_tilt
         if limit is not None and self._tilt > 0.5 * limit:
             return f"the robot is tilted by {self._tilt:.2f} rad; stand it up"
-        if self._joints is not None and float(np.abs(self._joints[1]).max()) > _STILL:
+        if self._joints is not None and float(np.median(np.abs(self._joints[1]))) > _STILL:
             return "the robot moves; wait until it is still"
         self._events.clear()
         return ""
