@@ -3,8 +3,8 @@
 import numpy as np
 
 from tdmpc2_core.robots import Embodiment, SensorState
+from tdmpc2_core.robots.messages import prefixed
 from tdmpc2_ros.messages import SOURCE_TOPICS, joint_state_message
-from tdmpc2_ros.naming import prefixed
 
 ROBOT = Embodiment.load("quadruped")
 

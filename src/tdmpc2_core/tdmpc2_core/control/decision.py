@@ -150,8 +150,9 @@ class Decider:
         """Decide at `now` (s, on the clock of the sensors' stamps); `started` is the same instant of
         `time.monotonic()`, from which deadlines count.
 
-        With a reason `halt` the robot is held. After an emergency stop, a tilt beyond `max_tilt` or a second
-        of stale sensors it is held until its velocity command is zero: one that stands would set it going.
+        With a reason `halt` the robot is held. After an emergency stop, a controller that did not listen, a
+        tilt beyond `max_tilt` or a second of stale sensors it is held until its velocity command is zero: one
+        that stands would set it going.
 
         Stale sensors give the plan played on for `safety.plan_on` periods, which a biped survives better than
         being frozen in mid stride; then one hold, then decisions without targets until all are fresh again. A
@@ -226,7 +227,9 @@ class Decider:
         if self._plan is not None and self._blind <= self.embodiment.safety.plan_on:
             return self._play(self._plan, "replay", str(problem), snapshot, now)._replace(ended_by="replay")
         self.restart()
-        again, self._lost = self._lost is not None, self._lost or now
+        again = self._lost is not None
+        if self._lost is None:
+            self._lost = now
         self._armed = self._armed and now - self._lost < _LONG
         return Decision(None, "hold", str(problem)) if again else self._hold(snapshot, str(problem))
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 import yaml
 
 from tdmpc2_core.errors import UserError
+from tdmpc2_core.files import making
 from tdmpc2_core.identification.fit import Found, Identification
 from tdmpc2_core.identification.parameters import plant_of
 from tdmpc2_core.robots.embodiment import FILE_NAME, Embodiment
@@ -72,23 +70,15 @@ def write_robot(folder: Path, robot: Embodiment, files: dict[str, bytes]) -> Non
         files: of the robot by path relative to its folder.
 
     Raises:
-        UserError: the folder exists. OSError where it cannot be written.
+        UserError: the folder exists or cannot be made. OSError where the disk refuses.
     """
-    check_new(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial", dir=folder.parent))
-    try:
-        text = "# Made by tdmpc2 identify: section plant, and ranges of randomisation\n"
-        text += yaml.safe_dump(_plain(robot.to_dict()), sort_keys=False)
+    text = "# Made by tdmpc2 identify: section plant, and ranges of randomisation\n"
+    text += yaml.safe_dump(_plain(robot.to_dict()), sort_keys=False)
+    with making(folder) as partial:
         for name, data in {**files, FILE_NAME: text.encode()}.items():
             path = partial / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-        partial.chmod(0o755)
-        check_new(folder)
-        os.rename(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _plain(value: Any) -> Any:

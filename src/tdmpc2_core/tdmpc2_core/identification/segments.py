@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tdmpc2_core.data.episodes import Episode, read_episode
+from tdmpc2_core.data.episodes import Episode, read_episode, stored_files
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 
@@ -51,10 +51,7 @@ class Segments:
 def stored_episodes(stores: Iterable[Path]) -> Iterator[tuple[Path, Episode]]:
     """Every episode of these folders; they are only read. Raises UserError for a folder without episodes."""
     for store in stores:
-        paths = sorted(store.glob("[0-9]*.safetensors"))
-        if not paths:
-            raise UserError(f"{store}: holds no episodes; name a folder that a bag was read into")
-        for path in paths:
+        for path in stored_files(store):
             yield path, read_episode(path)[0]
 
 

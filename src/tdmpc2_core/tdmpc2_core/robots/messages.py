@@ -8,7 +8,7 @@ the topics of every source.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -218,3 +218,18 @@ SOURCE_INPUTS: dict[str, SourceInput] = {
     )
 }
 """The topics of every source, by name."""
+
+
+def prefixed(embodiment: Embodiment, prefix: str) -> Embodiment:
+    """The embodiment as messages name it: `prefix` before its joints and frames, all else the same.
+
+    It is for reading and writing messages; its joints are not those of the MJCF.
+    """
+    if not prefix:
+        return embodiment
+    joints = tuple(replace(joint, name=prefix + joint.name) for joint in embodiment.joints)
+    imu = prefix + embodiment.imu_frame if embodiment.imu_frame else None
+    posture = {prefix + name: target for name, target in embodiment.safety.posture.items()}
+    safety = replace(embodiment.safety, posture=posture)
+    base = prefix + embodiment.base_frame
+    return replace(embodiment, joints=joints, safety=safety, base_frame=base, imu_frame=imu)

@@ -140,25 +140,24 @@ class _Run:
     def work(self) -> FineTuneResult:
         """Learn in every mode, judge, write."""
         trials: list[Trial] = []
-        with self.stop:
-            try:
-                extra = self._simulation()
-                for mode in self.config.modes:
-                    trial = Trial(mode, self.agent, self.config, self.split, extra.learn, self.folder)
-                    trials.append(trial)
-                    if not trial.ended_by and not self._ended:
-                        self._learn(trial)
-                    self._done += trial.updates
-                    trial.save()
-                with self.stop.at_once():
-                    found = self._judge([t for t in trials if t.updates], extra)
-            except (KeyboardInterrupt, BrokenPipeError):
-                if trials:
-                    trials[-1].save()
-                done = sum(trial.updates for trial in trials)
-                raise KeyboardInterrupt(
-                    f"finetune stopped at update {done}; the same command goes on from there"
-                ) from None
+
+        def keep() -> str:
+            if trials:
+                trials[-1].save()
+            done = sum(trial.updates for trial in trials)
+            return f"finetune stopped at update {done}; the same command goes on from there"
+
+        with self.stop.keeping(keep):
+            extra = self._simulation()
+            for mode in self.config.modes:
+                trial = Trial(mode, self.agent, self.config, self.split, extra.learn, self.folder)
+                trials.append(trial)
+                if not trial.ended_by and not self._ended:
+                    self._learn(trial)
+                self._done += trial.updates
+                trial.save()
+            with self.stop.at_once():
+                found = self._judge([t for t in trials if t.updates], extra)
             return self._finish(found, trials)
 
     def _tell(self, updates: int, loss: float, stage: str = "training") -> bool:

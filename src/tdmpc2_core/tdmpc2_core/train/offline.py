@@ -23,7 +23,7 @@ from tdmpc2_core.agent import Agent
 from tdmpc2_core.checkpoint import manifest
 from tdmpc2_core.checkpoint.published_tasks import TASK_SETS, published_task
 from tdmpc2_core.config import check_fields, from_mapping, read_yaml, setting, to_mapping
-from tdmpc2_core.data.episodes import Episode, read_episode
+from tdmpc2_core.data.episodes import Episode, read_episode, stored_files
 from tdmpc2_core.envs.registry import DOMAINS, env_spec, known_task
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.learning.batch import Batch
@@ -34,6 +34,7 @@ from tdmpc2_core.learning.shards import Shards
 from tdmpc2_core.model import WorldModel, world_model_config
 from tdmpc2_core.planning.planners import PlannerConfig, planner_preset
 from tdmpc2_core.scoring.evaluation import evaluate_task
+from tdmpc2_core.train.online import EVALUATION_SEED
 from tdmpc2_core.train.run import RunLog, Stop, command_line, keep_settings, pick_device, save_checkpoint
 from tdmpc2_core.train.together import Together
 from tdmpc2_core.train.train_config import TrainConfig
@@ -43,7 +44,6 @@ _MAY_CHANGE = (
     *("eval_every", "eval_episodes", "checkpoint_every", "log_every"),
 )
 _TASK_DIM = 96  # of task embeddings, where the size and the set have none of their own
-EVALUATION_SEED = 10_000
 
 
 @dataclass(frozen=True)
@@ -192,10 +192,8 @@ def _chunks(config: OfflineConfig, folders: list[Path], seed: int) -> Data:
 def _stores(stored: dict[str, list[Path]], seed: int, needed: tuple[int, int]) -> Data:
     """needed: observation and action entries that the model has."""
     episodes: list[list[Episode]] = []
-    for name, folders in stored.items():
-        paths = [path for folder in folders for path in sorted(folder.glob("[0-9]*.safetensors"))]
-        if not paths:
-            raise UserError(f"{folders[0]}: holds no episodes of {name}")
+    for folders in stored.values():
+        paths = [path for folder in folders for path in stored_files(folder)]
         episodes.append([read_episode(path)[0] for path in paths])
     observation_dim = max(needed[0], *(each[0].observation.shape[1] for each in episodes))
     action_dims = tuple(each[0].action.shape[1] for each in episodes)

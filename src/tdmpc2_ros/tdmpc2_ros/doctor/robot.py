@@ -18,6 +18,7 @@ from tdmpc2_core.robots.messages import EPOCH, Reading, to_seconds
 from tdmpc2_core.robots.sensors import GravityCheck
 from tdmpc2_ros import qos
 from tdmpc2_ros.messages import SourceTopic, source_topics, type_name
+from tdmpc2_ros.naming import SUPERVISOR
 
 try:
     from controller_manager_msgs.srv import ListControllers
@@ -30,8 +31,6 @@ _CONTROLLERS = {
 }
 _PARTS = 1.0  # s in which every part of a source that comes in several messages has come
 _SETTLED = 3.5  # s; a DDS participant whose first announcements were lost makes itself known within 3
-
-_WATCHES = "supervisor"  # name of the node that may stop the robot
 
 
 class RunningRobot:
@@ -222,11 +221,11 @@ class RunningRobot:
 
     def _listeners(self, topic: str) -> int:
         """Nodes that listen to a command topic, but for the supervisor, which is no controller."""
-        return sum(info.node_name != _WATCHES for info in self._node.get_subscriptions_info_by_topic(topic))
+        return sum(info.node_name != SUPERVISOR for info in self._node.get_subscriptions_info_by_topic(topic))
 
     def _senders(self, topic: str) -> int:
         """Nodes that send to a command topic, but for the supervisor, which is silent beside a planner."""
-        return sum(info.node_name != _WATCHES for info in self._node.get_publishers_info_by_topic(topic))
+        return sum(info.node_name != SUPERVISOR for info in self._node.get_publishers_info_by_topic(topic))
 
     def planner(self) -> Finding:
         """Whether exactly one planner commands this robot."""

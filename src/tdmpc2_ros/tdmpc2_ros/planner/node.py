@@ -22,8 +22,8 @@ from tdmpc2_core.control.statistics import Statistics, StopCause, resident_megab
 from tdmpc2_core.control.ticker import Ticker
 from tdmpc2_core.errors import sentence
 from tdmpc2_core.files import check_writable, write_json
+from tdmpc2_core.robots.messages import prefixed
 from tdmpc2_ros import qos
-from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.planner.controllers import ControllerWatch
 from tdmpc2_ros.planner.goal import GoalInput

@@ -11,6 +11,7 @@ from trajectory_msgs.msg import JointTrajectory
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_ros import qos
 from tdmpc2_ros.messages import Array, other_types, position_message, trajectory_message, type_name
+from tdmpc2_ros.naming import SUPERVISOR
 
 _UNKNOWN = "_NODE_NAME_UNKNOWN_"  # of rclpy
 
@@ -53,7 +54,7 @@ class CommandOutput:
     def others(self) -> list[str]:
         """Nodes that send to the same controller: all but this one, its supervisor, and a node of this one's
         name, which may have died without a word."""
-        known = (self._node.get_name(), "supervisor")
+        known = (self._node.get_name(), SUPERVISOR)
         found = {
             f"{info.node_namespace.rstrip('/')}/{info.node_name}"
             for info in self._node.get_publishers_info_by_topic(self.topic)

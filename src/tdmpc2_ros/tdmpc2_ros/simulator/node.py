@@ -39,9 +39,9 @@ from tdmpc2_core.envs.robot.realtime import (
 )
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.messages import prefixed
 from tdmpc2_ros import qos
 from tdmpc2_ros.messages import SOURCE_TOPICS, diagnostic_message, odometry_message, pose_message, to_time
-from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
 from tdmpc2_ros.simulator.commands import CommandError, read_forward_command, read_trajectory

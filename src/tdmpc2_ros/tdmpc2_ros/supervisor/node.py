@@ -28,10 +28,11 @@ from trajectory_msgs.msg import JointTrajectory
 from tdmpc2_core.config import setting
 from tdmpc2_core.control.supervision import BLOCKED, IDLE, Intervention, Supervision, SupervisionOptions
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.robots.messages import prefixed
 from tdmpc2_core.robots.rotations import tilt
 from tdmpc2_ros import qos
 from tdmpc2_ros.messages import diagnostic_message
-from tdmpc2_ros.naming import prefixed
+from tdmpc2_ros.naming import SUPERVISOR
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.planner.output import CommandOutput
 from tdmpc2_ros.planner.sensors import SensorInput
@@ -101,7 +102,7 @@ class SupervisorNode(Node):
     """The node. Raises UserError for wrong parameters."""
 
     def __init__(self) -> None:
-        super().__init__("supervisor")
+        super().__init__(SUPERVISOR)
         values = Parameters(self, SupervisorParameters).values
         robot = Embodiment.load(values.robot)
         self.robot = prefixed(robot, values.prefix)

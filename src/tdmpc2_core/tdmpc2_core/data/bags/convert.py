@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from tdmpc2_core.data.episodes import Episode, EpisodeStore
 from tdmpc2_core.errors import SensorError, StaleSource, UserError
 from tdmpc2_core.files import write_json
 from tdmpc2_core.robots import ActionMapper, Embodiment, ObservationAssembler, SensorState
+from tdmpc2_core.robots.messages import prefixed
 from tdmpc2_core.robots.rotations import gravity_direction
 from tdmpc2_core.robots.sensors import Sample
 from tdmpc2_core.robots.trace import DecisionTrace, digest
@@ -135,7 +136,7 @@ class _Conversion:
         self, bag: Bag, robot: Embodiment, store: EpisodeStore | _Memory, options: BagOptions
     ) -> None:
         self._bag, self._store, self._options = bag, store, options
-        self._robot = named = _prefixed(robot, options.prefix)
+        self._robot = named = prefixed(robot, options.prefix)
         survey = Survey(bag)
         found = survey.assignment(named, options.namespace, options.topics)
         begin, end = survey.span
@@ -444,11 +445,3 @@ def _lasting(problem: StaleSource) -> str:
         text if "never" in text or "missing" in text else f"{text.partition(':')[0]}: too old"
         for text in problem.sources
     )
-
-
-def _prefixed(robot: Embodiment, prefix: str) -> Embodiment:
-    """The embodiment as messages name it."""
-    if not prefix:
-        return robot
-    joints = tuple(replace(joint, name=prefix + joint.name) for joint in robot.joints)
-    return replace(robot, joints=joints)
