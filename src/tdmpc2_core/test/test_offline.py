@@ -14,7 +14,7 @@ from tdmpc2_core import cli
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.checkpoint.published_tasks import published_task
 from tdmpc2_core.data.episodes import EpisodeRecorder, EpisodeStore
-from tdmpc2_core.learning.shards import Shards, from_episodes, read_chunk, write_chunk
+from tdmpc2_core.learning.shards import Shards, read_chunk
 
 PUBLISHED = Path(__file__).parent / "fixtures/tensordict_chunk.pt"
 SHORT = (
@@ -32,6 +32,19 @@ def recorded(task: str, index: int, length: int, seed: int = 0):
     return recorder.episode(truncated=True)
 
 
+def chunk(episodes, observation_dim: int, action_dim: int) -> dict[str, torch.Tensor]:
+    """Episodes of one length in the published layout, filled up with zeros to these sizes."""
+    steps, count = len(episodes[0]), len(episodes)
+    obs, action = torch.zeros(count, steps + 1, observation_dim), torch.zeros(count, steps + 1, action_dim)
+    reward, task = torch.zeros(count, steps + 1), torch.zeros(count, steps + 1, dtype=torch.int32)
+    for row, episode in enumerate(episodes):
+        obs[row, :, : episode.observation.shape[1]] = torch.from_numpy(episode.observation)
+        action[row, 1:, : episode.action.shape[1]] = torch.from_numpy(episode.action)
+        reward[row, 1:] = torch.from_numpy(episode.reward)
+        task[row] = episode.task
+    return {"obs": obs, "action": action, "reward": reward, "task": task}
+
+
 @pytest.fixture
 def chunks(tmp_path):
     """Two chunks of two tasks, eight episodes each."""
@@ -43,16 +56,16 @@ def chunks(tmp_path):
             for index, task in enumerate(("cup-catch", "cartpole-swingup"))
             for seed in range(4)
         ]
-        write_chunk(folder / f"chunk_{number}.pt", from_episodes(episodes, 8, 2))
+        torch.save(chunk(episodes, 8, 2), folder / f"chunk_{number}.pt")
     return folder
 
 
 def test_a_chunk_that_tensordict_wrote_is_read_without_it():
     assert "tensordict" not in sys.modules
-    chunk = read_chunk(PUBLISHED)
-    assert chunk["obs"].shape == (4, 12, 5) and chunk["action"].shape == (4, 12, 2)
-    assert torch.equal(chunk["reward"].flatten(), torch.arange(48.0))
-    assert torch.equal(chunk["task"][:, 0], torch.tensor([0, 1, 0, 1], dtype=torch.int32))
+    found = read_chunk(PUBLISHED)
+    assert found["obs"].shape == (4, 12, 5) and found["action"].shape == (4, 12, 2)
+    assert torch.equal(found["reward"].flatten(), torch.arange(48.0))
+    assert torch.equal(found["task"][:, 0], torch.tensor([0, 1, 0, 1], dtype=torch.int32))
 
 
 def test_windows_have_the_action_that_led_to_an_observation(tmp_path):

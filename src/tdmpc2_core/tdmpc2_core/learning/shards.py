@@ -7,16 +7,13 @@ Chunks are mapped into memory, so that a set may be larger than it, and nothing 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tdmpc2_core.data.episodes import Episode
 from tdmpc2_core.errors import UserError
-from tdmpc2_core.files import write_torch
 from tdmpc2_core.learning.batch import Batch
 from tdmpc2_core.learning.replay import concatenate
 
@@ -68,11 +65,6 @@ def read_chunk(path: Path) -> dict[str, Tensor]:
         if not isinstance(value, Tensor) or value.ndim != dims or value.shape[:2] != chunk["obs"].shape[:2]:
             raise UserError(f"{path}: {name} is no tensor of {dims} dimensions as long as obs")
     return chunk
-
-
-def write_chunk(path: Path, chunk: dict[str, Tensor]) -> None:
-    """Write a chunk as a dictionary of its tensors. Raises OSError."""
-    write_torch(path, {name: chunk[name].contiguous() for name in FIELDS})
 
 
 class Shards:
@@ -132,22 +124,3 @@ def _windows(chunk: dict[str, Tensor], drawn: Tensor, window: int) -> Batch:
         valid=torch.ones_like(reward),
         task=chunk["task"][episode, start].long(),
     )
-
-
-def from_episodes(episodes: Sequence[Episode], observation_dim: int, action_dim: int) -> dict[str, Tensor]:
-    """A chunk of `Episode`s of one length, filled up with zeros to these sizes.
-
-    Raises ValueError when their lengths differ.
-    """
-    lengths = {len(episode) for episode in episodes}
-    if len(lengths) != 1:
-        raise ValueError(f"episodes of a chunk have one length, these have {sorted(lengths)}")
-    (steps,), count = lengths, len(episodes)
-    obs, action = torch.zeros(count, steps + 1, observation_dim), torch.zeros(count, steps + 1, action_dim)
-    reward, task = torch.zeros(count, steps + 1), torch.zeros(count, steps + 1, dtype=torch.int32)
-    for row, episode in enumerate(episodes):
-        obs[row, :, : episode.observation.shape[1]] = torch.from_numpy(episode.observation)
-        action[row, 1:, : episode.action.shape[1]] = torch.from_numpy(episode.action)
-        reward[row, 1:] = torch.from_numpy(episode.reward)
-        task[row] = episode.task
-    return {"obs": obs, "action": action, "reward": reward, "task": task}
