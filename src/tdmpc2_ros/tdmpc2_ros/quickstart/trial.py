@@ -78,6 +78,9 @@ class Trial:
             parameters["deadline_ms"] = _PATIENT_MS
         parameters["use_sim_time"] = not options.real_time
         self._planner = self._children.start("planner", "tdmpc2_ros.planner.node", parameters, self.name)
+        if options.web:
+            page = {"robot": robot}
+            self._children.start("view", "tdmpc2_ros.view", page, self.name, urgent=False)
         if options.record:
             output = {"output": str(options.record), "use_sim_time": not options.real_time}
             self._children.start("recorder", "tdmpc2_ros.recorder.node", output, self.name)
