@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tdmpc2_core.doctor import machine
@@ -46,7 +47,7 @@ def _execute(options: Options, children: Children) -> tuple[list[Trial], dict[st
             trial.start_nodes()
         for trial in trials:
             trial.activate()
-        _remove_former(options)
+        _remove_former(options.out)
         if options.web:
             _say(f"robot and plan: {PAGE}")
         before = {child.name: child.cpu_seconds() or 0.0 for child in children.all}
@@ -64,9 +65,9 @@ def _execute(options: Options, children: Children) -> tuple[list[Trial], dict[st
     return trials, usage
 
 
-def _remove_former(options: Options) -> None:
+def _remove_former(out: Path) -> None:
     """An earlier run's results must not pass for this one's, which runs now that everything has started."""
-    for path in [path for pattern in _MADE for path in options.out.glob(pattern)]:
+    for path in [path for pattern in _MADE for path in out.glob(pattern)]:
         path.unlink(missing_ok=True)
 
 
