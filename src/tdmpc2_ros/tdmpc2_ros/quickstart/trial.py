@@ -36,6 +36,7 @@ _START_SECONDS, _CONFIGURE_SECONDS = 30.0, 90.0  # of one robot; twice as long w
 _COMMAND_PERIOD = 0.05  # s: cmd_vel at 20 Hz
 _PATIENT_MS = 300.0  # search time per decision where simulated time waits: the budget ends the search
 _FILM_SECONDS = 60.0  # the end of a drive
+_CATCH_UP = 0.05  # s in which an operator takes what has waited for it
 _STANDSTILL = 30.0  # s without progress of simulated time after which the run is given up
 
 
@@ -267,6 +268,8 @@ def drive(trials: Sequence[Trial], seconds: float) -> None:
 
 
 def _drive(trials: Sequence[Trial], seconds: float) -> None:
+    for trial in trials:  # while the others were brought up, nobody served its /clock
+        trial.operator.spin(_CATCH_UP)
     live, tick, begin = LiveLine(), 0, time.monotonic()
     for trial in trials:
         trial.begin()
