@@ -120,9 +120,7 @@ def _parser() -> CommandLine:
         metavar="DIR",
         help="results and logs (default: runs/quickstart/ROBOT; ROBOT-2, ... where that holds results)",
     )
-    parser.add_argument(
-        "--model", type=Path, help="checkpoint bundle (default: the one shipped for the robot)"
-    )
+    parser.add_argument("--model", type=Path, help="checkpoint bundle (default: the robot's shipped one)")
     parser.add_argument(
         "--planner",
         choices=("bundle", "mppi", "policy"),
