@@ -62,6 +62,8 @@ bags = [  # rosbag2 without ROS; what is not rosbags is what it needs itself
     "matplotlib>=3.8",
 ]
 exchange = ["pyarrow>=17", "h5py>=3.10"]  # LeRobot, Parquet; the HDF5 layout of Minari
+tensorboard = ["tensorboard>=2.15"]  # log=tensorboard
+wandb = ["wandb>=0.17"]  # log=wandb
 comparison = ["stable-baselines3>=2.3", *sim]  # benchmarks/against_sb3.py
 docs = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]  # scripts/docs.sh
 test = ["pytest>=7.4", "pytest-timeout>=2.2", *sim]  # colcon test runs pytest only for an extra of this name
@@ -104,6 +106,8 @@ setup(
         "onnx": onnx,
         "bags": bags,
         "exchange": exchange,
+        "tensorboard": tensorboard,
+        "wandb": wandb,
         "comparison": comparison,
         "docs": docs,
         "test": test,

@@ -55,6 +55,7 @@ programs = {
     "quickstart": "quickstart.__main__",
     "doctor": "doctor.__main__",
     "teleop": "teleop.__main__",
+    "view": "view.__main__",
 }
 
 setup(
@@ -73,7 +74,7 @@ setup(
     ],
     # rclpy and the message packages come with ROS 2; package.xml lists them
     install_requires=["numpy>=1.26", "pyyaml>=6.0", "rosbags>=0.10"],
-    extras_require={"test": ["pytest>=7.4", "pytest-timeout>=2.2"]},
+    extras_require={"test": ["pytest>=7.4", "pytest-timeout>=2.2"], "view": ["viser>=1.1"]},
     entry_points={"console_scripts": [f"{key} = {name}.{module}:main" for key, module in programs.items()]},
     zip_safe=False,
     options=outside(scratch.name),

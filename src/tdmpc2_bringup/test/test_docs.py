@@ -24,6 +24,7 @@ from tdmpc2_ros.recorder.node import RecorderParameters
 from tdmpc2_ros.simulator.node import SimulationParameters
 from tdmpc2_ros.supervisor.node import SupervisorParameters
 from tdmpc2_ros.teleop.__main__ import TeleopParameters
+from tdmpc2_ros.view.__main__ import ViewParameters
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -127,6 +128,7 @@ def section(node: str) -> str:
         ("recorder", RecorderParameters),
         ("supervisor", SupervisorParameters),
         ("teleop", TeleopParameters),
+        ("view", ViewParameters),
     ],
 )
 def test_parameters_are_those_of_the_code(node, settings):

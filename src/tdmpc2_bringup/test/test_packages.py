@@ -26,7 +26,7 @@ ROSDEP_KEYS = {
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
 }
-WITHOUT_ROSDEP_KEY = {"h5py", "pyarrow", "backports", "compression", "dm_control", "safetensors"}
+WITHOUT_ROSDEP_KEY = {"h5py", "pyarrow", "backports", "compression", "dm_control", "safetensors", "viser"}
 
 
 def manifest(name: str):

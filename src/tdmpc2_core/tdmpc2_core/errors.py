@@ -156,6 +156,8 @@ EXTRAS = {
     "onnxruntime": "onnx",
     "pyarrow": "exchange",
     "h5py": "exchange",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
     "rosbags": "bags",
     "lz4": "bags",
     "backports": "bags",

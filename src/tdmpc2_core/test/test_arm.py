@@ -168,3 +168,11 @@ def test_scripted_controller_reaches_goals_in_time_and_recovers_from_a_push():
 def test_scripted_controller_says_what_it_needs():
     with pytest.raises(UserError, match="needs the section `demonstration`, command.kind pose"):
         ResolvedRate(Embodiment.load("quadruped"))
+
+
+def test_the_quick_tool_pose_is_the_tool_pose():
+    simulation, rng = Simulation(ARM), np.random.default_rng(0)
+    for _ in range(50):
+        simulation.place(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]), rng.uniform(ARM.lower, ARM.upper))
+        np.testing.assert_allclose(simulation.quick_tool_pose(), simulation.tool_pose(), atol=1e-12)
+        assert simulation.quick_tool_pose()[6] >= 0.0

@@ -9,7 +9,7 @@ import pytest
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.robot.env import RobotEnv
-from tdmpc2_core.envs.robot.realtime import LockStep, RobotOptions, SimulatedRobot
+from tdmpc2_core.envs.robot.realtime import LockStep, RobotOptions, SimulatedRobot, Viewer
 from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.robots.rotations import tilt
@@ -100,3 +100,42 @@ def test_three_samples_without_an_answer_end_the_waiting():
     gate.answer()
     gate.ask(5.0)
     assert gate.blocked(5.012, now=60.0), "a controller that is back is waited for again"
+
+
+# ---- ground that an episode shapes ----
+def rough() -> Embodiment:
+    """The quadruped on waves."""
+    embodiment = Embodiment.load("quadruped")
+    content = embodiment.to_dict()
+    content["randomisation"] |= {"wave": [0.05, 0.1]}
+    return Embodiment.from_dict(content, directory=embodiment.directory)
+
+
+def test_a_seed_draws_the_same_ground_again_which_a_film_made_later_shows():
+    options = RobotOptions(randomise=True, reset_noise=True)
+    first, second, other = (SimulatedRobot(rough(), options, seed).simulation for seed in (3, 3, 4))
+    assert np.ptp(first.terrain.heights) > 0.01
+    np.testing.assert_array_equal(first.terrain.heights, second.terrain.heights)
+    assert not np.array_equal(first.terrain.heights, other.terrain.heights)
+
+
+def test_the_window_takes_heights_over_each_time_the_ground_changes_and_only_then(monkeypatch):
+    taken: list[int] = []
+
+    class Handle:
+        is_running = staticmethod(lambda: True)
+        update_hfield = staticmethod(taken.append)
+        sync = staticmethod(lambda: None)
+
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("mujoco.viewer.launch_passive", lambda model, data: Handle())
+    robot = SimulatedRobot(rough(), RobotOptions(randomise=True), seed=3)
+    viewer = Viewer(robot.simulation, robot.lock, pytest.fail)
+    for now in (0.0, 1.0):
+        viewer.update(now)
+    field = robot.simulation.terrain.field
+    assert taken == [field]
+    robot.reset()
+    for now in (2.0, 3.0):
+        viewer.update(now)
+    assert taken == [field, field]

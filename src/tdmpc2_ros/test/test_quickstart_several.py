@@ -18,6 +18,7 @@ from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.course import Course
 from tdmpc2_ros import qos
+from tdmpc2_ros.quickstart.__main__ import _remove_former
 
 ROBOT = Embodiment.load("quadruped")
 NAMES = ("a", "b")
@@ -96,9 +97,19 @@ def test_one_command_starts_and_judges_two(tmp_path):
     assert set(content["robots"]) == {"robot1", "robot2"}
     for one in content["robots"].values():
         assert one["complete"] and one["falls"] == 0 and one["distance"] > 0.5
+        assert one["simulation"]["real_time_factor"] < 1.15  # courses begin on clocks that are up to date
     assert (code == 0) == all(one["followed"] for one in content["robots"].values())
     assert "robot1" in output and "robot2" in output
     assert (out / "robot2_planner.log").read_text().count("stopped: signal") == 1
+
+
+def test_nothing_of_an_earlier_run_is_left_beside_a_later_one(tmp_path):
+    made = ("results.json", "planner.json", "robot2.json", "motion.npz", "video.mp4", "picture.png")
+    kept = ("mine.txt", "planner.log")
+    for name in (*made, *kept):
+        (tmp_path / name).touch()
+    _remove_former(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
 
 
 def test_second_course_turns_the_other_way():

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.envs.robot.env import EnvOptions, RobotEnv
-from tdmpc2_core.envs.robot.film import Recording
+from tdmpc2_core.envs.robot.film import Recording, ground_fields
 from tdmpc2_core.envs.robot.realtime import Viewer
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.scoring.evaluation import acting
@@ -58,10 +58,6 @@ class Recorder:
             raise UserError("nothing was recorded: the episode had no step")
         embodiment, terrain = self._env.embodiment, self._env.simulation.terrain
         times, position, orientation, joints, commands = map(np.array, zip(*self._rows, strict=True))
-        ground = terrain.state() if terrain else None
-        shaped = {} if ground is None else {"slope": ground.slope}
-        if ground is not None and ground.heights is not None:
-            shaped["heights"] = ground.heights
         return Recording(
             robot=str(embodiment.directory),
             time=times,
@@ -70,7 +66,7 @@ class Recorder:
             joints=joints,
             goals=commands if embodiment.pose_command else np.zeros((0, 7)),
             picture_time=float(_PICTURE_AT * times[-1]),
-            **shaped,
+            **ground_fields(terrain.state() if terrain else None),
         )
 
 

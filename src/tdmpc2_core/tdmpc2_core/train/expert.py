@@ -25,9 +25,10 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.files import write_bytes, write_json, write_torch
 from tdmpc2_core.learning.expert import Experience, Expert, ExpertConfig, ExpertLearner
 from tdmpc2_core.robots import Embodiment
-from tdmpc2_core.train.run import CsvTable, Stop, keep_settings
+from tdmpc2_core.train.run import RunLog, Stop, keep_settings
+from tdmpc2_core.train.train_config import LOG_WHY, LogTo
 
-_MAY_CHANGE = ("decisions", "threads", "checkpoint_every", "out", "expert.lr")
+_MAY_CHANGE = ("decisions", "threads", "log", "checkpoint_every", "out", "expert.lr")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class ExpertRunConfig:
     decisions: int = setting(10_000_000, above=0, unit="decisions", why="over all robots")
     robots: int = setting(256, low=1, why="simulated side by side")
     threads: int = setting(2, low=1, why="of physics and of torch; they take turns")
+    log: LogTo = setting("csv", why=LOG_WHY)
     checkpoint_every: int = setting(25, low=1, unit="rollouts", why="what a kill can cost")
     expert: ExpertConfig = field(default_factory=ExpertConfig)
 
@@ -101,6 +103,7 @@ class ExpertTrainer:
     def __init__(self, config: ExpertRunConfig) -> None:
         self.config, self.folder = config, config.folder
         self.embodiment = Embodiment.load(config.robot)
+        self._log = RunLog(self.folder, config.log, counts="decisions")
         before = keep_settings(self.folder, config, _MAY_CHANGE)
         torch.set_num_threads(config.threads)
         state = self._stored()
@@ -123,7 +126,6 @@ class ExpertTrainer:
             for group in self.learner.optimiser.param_groups:
                 group["lr"] = config.expert.lr
         self._stop = Stop()
-        self._table = CsvTable(self.folder / "train.csv")
 
     def _stored(self) -> dict[str, Any]:
         path = self.folder / "learner.pt"
@@ -156,7 +158,7 @@ class ExpertTrainer:
                 self.done += per_rollout
                 rollouts += 1
                 row["decisions per second"] = per_rollout / (time.monotonic() - started)
-                self._table.add({"decisions": self.done, **{k: f"{v:.6g}" for k, v in row.items()}})
+                self._log.scalars("train", self.done, row)
                 bar.update(per_rollout)
                 bar.set_postfix(reward=f"{row['reward']:.3f}", falls=f"{row['falls per 1000']:.2f}")
                 if rollouts % config.checkpoint_every == 0:

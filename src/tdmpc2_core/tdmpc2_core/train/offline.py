@@ -37,11 +37,11 @@ from tdmpc2_core.scoring.evaluation import evaluate_task
 from tdmpc2_core.train.online import EVALUATION_SEED
 from tdmpc2_core.train.run import RunLog, Stop, command_line, keep_settings, pick_device, save_checkpoint
 from tdmpc2_core.train.together import Together
-from tdmpc2_core.train.train_config import TrainConfig
+from tdmpc2_core.train.train_config import LOG_WHY, LogTo, TrainConfig
 
 _MAY_CHANGE = (
     *("updates", "out", "threads", "device", "learner.lr", "learner.enc_lr_scale"),
-    *("eval_every", "eval_episodes", "checkpoint_every", "log_every"),
+    *("eval_every", "eval_episodes", "checkpoint_every", "log", "log_every"),
 )
 _TASK_DIM = 96  # of task embeddings, where the size and the set have none of their own
 
@@ -75,6 +75,7 @@ class OfflineConfig:
         10_000, above=0, unit="updates", why="evaluation on every task that runs on this machine"
     )
     eval_episodes: int = setting(2, low=0, why="of each task; 0 evaluates none")
+    log: LogTo = setting("csv", why=LOG_WHY)
     checkpoint_every: int = setting(2_000, above=0, unit="updates", why="what a kill can cost")
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     planner: PlannerConfig = field(default_factory=lambda: planner_preset("paper"))
@@ -269,7 +270,7 @@ class OfflineTrainer:
             self.learner.load_state_dict(state["learner"])
         weights = torch.tensor([len(source) for source in self.data.sources], dtype=torch.float64)
         self._shares = (weights / weights.sum()).tolist()
-        self._stop, self._log, self._clock = Stop(), RunLog(self.folder), time.monotonic()
+        self._stop, self._log, self._clock = Stop(), RunLog(self.folder, config.log), time.monotonic()
 
     def _new(self) -> Agent:
         config, data = self.config, self.data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import shlex
@@ -25,16 +26,16 @@ from tdmpc2_core.checkpoint import manifest
 from tdmpc2_core.config import from_mapping, read_yaml, to_mapping
 from tdmpc2_core.data.episodes import EpisodeStore
 from tdmpc2_core.envs.registry import env_spec
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.errors import UserError, missing_extra
 from tdmpc2_core.files import check_writable, replacing, write_text, write_torch
 from tdmpc2_core.learning.learner import Learner
 from tdmpc2_core.model import WorldModel, world_model_config
 from tdmpc2_core.scoring.evaluation import AnyEvaluation
-from tdmpc2_core.train.train_config import TrainConfig
+from tdmpc2_core.train.train_config import LogTo, TrainConfig
 
 _MAY_CHANGE = (
     *("steps", "out", "threads", "device", "matmul_precision"),
-    *("log_every", "eval_every", "checkpoint_every", "eval_seconds", "eval_episodes"),
+    *("log", "log_every", "eval_every", "checkpoint_every", "eval_seconds", "eval_episodes"),
     *("learner.lr", "learner.enc_lr_scale"),
 )
 Settings = TypeVar("Settings")
@@ -194,34 +195,60 @@ class CsvTable:
 
 
 class RunLog:
-    """Training and evaluation tables of a run folder, mirrored to TensorBoard when it is installed."""
+    """Training and evaluation tables of a run folder, and the same rows in TensorBoard or Weights & Biases.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        counts: name of the first column of the tables, in which rows are counted.
+
+    Raises:
+        UserError: the package that ``to`` names is not installed.
+    """
+
+    def __init__(self, folder: Path, to: LogTo = "csv", counts: str = "step") -> None:
+        if to != "csv" and importlib.util.find_spec(to) is None:
+            raise missing_extra(f"log={to}", to)
         self._tables = {name: CsvTable(folder / f"{name}.csv") for name in ("train", "eval", "events")}
-        self._folder = folder / "tensorboard"
-        self._board: Any = None
-
-    def _open_board(self) -> None:
-        """At the first row, as it makes its folder."""
-        if self._board is None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:
-                self._board = False
-            else:
-                self._board = SummaryWriter(str(self._folder))
+        self._folder, self._to, self._counts = folder, to, counts
+        self._write: Callable[[dict[str, float], int], None] | None = None
 
     def scalars(self, table: str, step: int, values: dict[str, float]) -> None:
-        """One row of ``table`` (train or eval) at agent step ``step``."""
-        self._tables[table].add({"step": step, **{name: f"{value:.6g}" for name, value in values.items()}})
-        self._open_board()
-        if self._board:
-            for name, value in values.items():
-                self._board.add_scalar(f"{table}/{name}", value, step)
+        """One row of ``table`` (train or eval) at ``step``."""
+        row = {name: f"{value:.6g}" for name, value in values.items()}
+        self._tables[table].add({self._counts: step, **row})
+        if self._write is None:  # at the first row, as it makes a folder
+            self._write = _MIRRORS[self._to](self._folder)
+        self._write({f"{table}/{name}": float(value) for name, value in values.items()}, step)
 
     def event(self, step: int, what: str) -> None:
         """Start, resume, checkpoint: one line with the step at which it happened."""
         self._tables["events"].add({"step": step, "event": what})
+
+
+def _tensorboard(folder: Path) -> Callable[[dict[str, float], int], None]:
+    from torch.utils.tensorboard import SummaryWriter
+
+    board = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(values: dict[str, float], step: int) -> None:
+        for name, value in values.items():
+            board.add_scalar(name, value, step)
+        board.flush()  # a kill loses no row that the tables have
+
+    return write
+
+
+def _wandb(folder: Path) -> Callable[[dict[str, float], int], None]:
+    """A run named after the folder; WANDB_MODE, WANDB_PROJECT and the like are its own to heed."""
+    wandb = importlib.import_module("wandb")
+    run = wandb.init(dir=str(folder), name=folder.name)
+    return lambda values, step: run.log(values, step=step)
+
+
+_MIRRORS: dict[LogTo, Callable[[Path], Callable[[dict[str, float], int], None]]] = {
+    "csv": lambda folder: lambda values, step: None,
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+}
 
 
 @dataclass
@@ -256,7 +283,7 @@ class TrainingRun:
         self.spec = env_spec(config.environment)
         self.episodes = EpisodeStore(self.folder / "episodes")
         self.demonstrations = EpisodeStore(self.folder / "demonstrations")
-        self.log = RunLog(self.folder)
+        self.log = RunLog(self.folder, config.log)
         self.progress = Counters()
         torch.manual_seed(config.seed)
         self.device = pick_device(config.device)

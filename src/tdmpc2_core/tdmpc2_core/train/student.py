@@ -42,10 +42,11 @@ from tdmpc2_core.scoring.evaluation import evaluate_agent, summary
 from tdmpc2_core.train.expert import ExpertRunConfig, ExpertTrainer, load_expert
 from tdmpc2_core.train.online import EVALUATION_SEED, set_matmul_precision
 from tdmpc2_core.train.run import RunLog, Stop, command_line, keep_settings, save_checkpoint
+from tdmpc2_core.train.train_config import LOG_WHY, LogTo
 
 _MAY_CHANGE = (
     *("updates", "threads", "matmul_precision", "out"),
-    *("eval_every", "eval_seconds", "eval_episodes", "checkpoint_every"),
+    *("log", "eval_every", "eval_seconds", "eval_episodes", "checkpoint_every"),
     *("learner.lr", "learner.enc_lr_scale", "lr_end", "critic.lr"),
 )
 
@@ -127,6 +128,7 @@ class StudentConfig:
     eval_every: int = setting(2_500, above=0, unit="updates", why="evaluation on the fixed course")
     eval_seconds: float = setting(10.0, above=0, unit="s", why="length of an evaluation episode")
     eval_episodes: int = setting(16, low=1, why="evaluated side by side")
+    log: LogTo = setting("csv", why=LOG_WHY)
     checkpoint_every: int = setting(1_000, above=0, unit="updates", why="what a kill can cost")
     branches: BranchingConfig = field(default_factory=BranchingConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
@@ -306,11 +308,11 @@ class StudentTrainer:
             count = config.branches.count
             raise UserError(f"branches.count is {count}, must be at most robots ({config.robots})")
         self.embodiment = Embodiment.load(config.robot)
+        self.log = RunLog(self.folder, config.log)
         keep_settings(self.folder, config, _MAY_CHANGE)
         torch.set_num_threads(config.threads)
         keep_freed_memory()
         self.expert = self._expert()
-        self.log = RunLog(self.folder)
         # a kill may have left it under another name
         self._newest = manifest.whole(self.folder / "checkpoint")
         self.progress, state = Progress(), self._stored()
@@ -358,7 +360,7 @@ class StudentTrainer:
         if self.config.expert is None:
             own = ExpertRunConfig(
                 robot=self.config.robot, out=folder, seed=self.config.seed,
-                decisions=self.config.expert_decisions, threads=self.config.threads,
+                decisions=self.config.expert_decisions, threads=self.config.threads, log=self.config.log,
             )  # fmt: skip
             ExpertTrainer(own).train()
         return load_expert(folder, self.embodiment)

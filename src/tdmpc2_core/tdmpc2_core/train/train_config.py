@@ -15,6 +15,10 @@ from tdmpc2_core.learning.learner import LearnerConfig
 from tdmpc2_core.learning.losses import discount_for
 from tdmpc2_core.planning.planners import PlannerConfig, planner_preset
 
+LogTo = Literal["csv", "tensorboard", "wandb"]
+LOG_WHY = "where rows go beside the CSV tables; tensorboard and wandb need the extra of that name"
+"""Of the setting `log` that every trainer has."""
+
 
 def robot_learner() -> LearnerConfig:
     """What differs from the paper for a robot on little compute: n-step values, a prior tied to the planner,
@@ -105,6 +109,7 @@ class TrainConfig:
     planner_from: int = setting(
         15_000, low=0, unit="agent steps", why="before it the policy prior acts alone"
     )
+    log: LogTo = setting("csv", why=LOG_WHY)
     log_every: int = setting(2_000, above=0, unit="agent steps", why="rows of train.csv")
     eval_every: int = setting(15_000, above=0, unit="agent steps", why="evaluation on the fixed course")
     eval_seconds: float = setting(

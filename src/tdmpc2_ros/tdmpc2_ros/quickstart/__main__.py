@@ -13,20 +13,21 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tdmpc2_core.doctor import machine
 from tdmpc2_core.envs.robot import film
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.files import claimed, write_json
-from tdmpc2_ros.quickstart.options import RESULTS, Options, parse
+from tdmpc2_ros.quickstart.options import PAGE, RESULTS, Options, parse
 from tdmpc2_ros.quickstart.processes import ChildDied, Children, own_domain
 from tdmpc2_ros.quickstart.report import comparison, table
 
 if TYPE_CHECKING:
     from tdmpc2_ros.quickstart.trial import Trial
 
-_OF_ONE = ("planner.json", "motion.npz", "video.mp4", "picture.png")
+_MADE = (RESULTS, "planner.json", "robot[0-9]*.json", "motion.npz", "video.mp4", "picture.png")
 
 
 def _execute(options: Options, children: Children) -> tuple[list[Trial], dict[str, Any]]:
@@ -46,7 +47,9 @@ def _execute(options: Options, children: Children) -> tuple[list[Trial], dict[st
             trial.start_nodes()
         for trial in trials:
             trial.activate()
-        _remove_former(options)
+        _remove_former(options.out)
+        if options.web:
+            _say(f"robot and plan: {PAGE}")
         before = {child.name: child.cpu_seconds() or 0.0 for child in children.all}
         begin = time.monotonic()
         drive(trials, options.course.seconds)
@@ -62,10 +65,10 @@ def _execute(options: Options, children: Children) -> tuple[list[Trial], dict[st
     return trials, usage
 
 
-def _remove_former(options: Options) -> None:
+def _remove_former(out: Path) -> None:
     """An earlier run's results must not pass for this one's, which runs now that everything has started."""
-    for name in (RESULTS, *(_OF_ONE if options.robots == 1 else ())):
-        (options.out / name).unlink(missing_ok=True)
+    for path in [path for pattern in _MADE for path in out.glob(pattern)]:
+        path.unlink(missing_ok=True)
 
 
 def _finish(options: Options, trials: list[Trial], usage: dict[str, Any]) -> bool:

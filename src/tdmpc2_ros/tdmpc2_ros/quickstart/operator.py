@@ -159,6 +159,10 @@ class Operator(Node):
         """Whether the simulation sends its state."""
         return self._newest is not None and self._joint_count > 0
 
+    def watched(self) -> bool:
+        """Whether somebody else, such as the node `view`, listens to the simulation's odometry."""
+        return self.count_subscribers(_ODOMETRY) > 1
+
     def discovery(self) -> str:
         """Why nothing comes of a simulation that runs: empty where DDS has found its topics."""
         if self.count_publishers("joint_states"):

@@ -15,6 +15,8 @@ from tdmpc2_ros.quickstart.driving import Drive
 
 RESULTS = "results.json"
 """What a run leaves in its folder, whatever came of it."""
+PAGE = "http://127.0.0.1:8080"
+"""Where --web shows the robot: the default of the node `view`."""
 _SECONDS = 30.0
 
 
@@ -32,6 +34,7 @@ class Options:
     deadline_ms: float | None
     randomise: bool
     view: bool
+    web: bool
     video: bool
     robots: int
     real_time: bool
@@ -60,8 +63,8 @@ def parse(arguments: list[str] | None) -> Options:
         raise UserError(f"--robots is {given.robots}, must be from 1 to {MAX_ROBOTS}")
     if given.robots > 1 and embodiment.pose_command:
         raise UserError(f"--robots is for walking robots; {embodiment.name} goes alone")
-    if given.robots > 1 and (given.record or given.view or given.drive):
-        raise UserError("--record, --view and --drive are for one robot; leave them out with --robots")
+    if given.robots > 1 and (given.record or given.view or given.web or given.drive):
+        raise UserError("--record, --view, --web and --drive are for one robot; leave them out with --robots")
     if given.record and given.record.exists():
         raise UserError(f"--record {given.record}: exists already; give a folder that does not exist yet")
     return Options(
@@ -75,6 +78,7 @@ def parse(arguments: list[str] | None) -> Options:
         deadline_ms=given.deadline_ms,
         randomise=given.randomise,
         view=given.view,
+        web=given.web,
         video=not given.no_video,
         robots=given.robots,
         real_time=given.real_time,
@@ -116,9 +120,7 @@ def _parser() -> CommandLine:
         metavar="DIR",
         help="results and logs (default: runs/quickstart/ROBOT; ROBOT-2, ... where that holds results)",
     )
-    parser.add_argument(
-        "--model", type=Path, help="checkpoint bundle (default: the one shipped for the robot)"
-    )
+    parser.add_argument("--model", type=Path, help="checkpoint bundle (default: the robot's shipped one)")
     parser.add_argument(
         "--planner",
         choices=("bundle", "mppi", "policy"),
@@ -148,5 +150,6 @@ def _parser() -> CommandLine:
     )
     parser.add_argument("--record", type=Path, metavar="DIR", help="write a rosbag2 into this new folder")
     parser.add_argument("--view", action="store_true", help="open MuJoCo's viewer, where there is a display")
+    parser.add_argument("--web", action="store_true", help=f"show robot and plan in a browser, at {PAGE}")
     parser.add_argument("--no-video", action="store_true", help="render neither film nor picture")
     return parser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import functools
 import os
 import re
 import signal
@@ -36,7 +37,13 @@ class Child:
     """One node as a process, its output in a file."""
 
     def __init__(
-        self, name: str, module: str, parameters: Mapping[str, Any], folder: Path, namespace: str = ""
+        self,
+        name: str,
+        module: str,
+        parameters: Mapping[str, Any],
+        folder: Path,
+        namespace: str = "",
+        urgent: bool = True,
     ) -> None:
         self.name = f"{namespace}_{name}" if namespace else name
         self.log = folder / f"{self.name}.log"
@@ -51,7 +58,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches the quickstart alone, which ends its children
-                preexec_fn=_before_exec,
+                preexec_fn=functools.partial(_before_exec, urgent),
             )
 
     def tail(self) -> str:
@@ -98,9 +105,19 @@ class Children:
         self._folder = folder
         self.all: list[Child] = []
 
-    def start(self, name: str, module: str, parameters: Mapping[str, Any], namespace: str = "") -> Child:
-        """Start `python -m module` as a node with ROS parameters; its log is [namespace_]name.log."""
-        child = Child(name, module, parameters, self._folder, namespace)
+    def start(
+        self,
+        name: str,
+        module: str,
+        parameters: Mapping[str, Any],
+        namespace: str = "",
+        urgent: bool = True,
+    ) -> Child:
+        """Start `python -m module` as a node with ROS parameters; its log is [namespace_]name.log.
+
+        urgent: it runs before ordinary processes where the system allows it.
+        """
+        child = Child(name, module, parameters, self._folder, namespace, urgent)
         self.all.append(child)
         return child
 
@@ -141,14 +158,15 @@ class Children:
         self.stop(*self.all)
 
 
-def _before_exec() -> None:
-    """In the child (Linux): end when the quickstart ends in a way that it cannot answer, such as SIGKILL; run
-    before ordinary processes where the system allows it (root, CAP_SYS_NICE or the limit rtprio)."""
+def _before_exec(urgent: bool) -> None:
+    """In the child (Linux): end when the quickstart ends in a way that it cannot answer, such as SIGKILL; if
+    `urgent`, run before ordinary processes where the system allows it (root, CAP_SYS_NICE, limit rtprio)."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(1, signal.SIGTERM)
         with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY))
+            if urgent:
+                os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(PRIORITY))
 
 
 @contextlib.contextmanager

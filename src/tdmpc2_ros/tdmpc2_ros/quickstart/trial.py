@@ -10,12 +10,12 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from lifecycle_msgs.msg import Transition
 
-from tdmpc2_core.envs.robot.film import Recording
+from tdmpc2_core.envs.robot.film import Recording, ground_fields
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.scoring.course import Course, ReachCourse
 from tdmpc2_core.scoring.reaching import score_reach
@@ -29,10 +29,14 @@ from tdmpc2_ros.quickstart.options import Options
 from tdmpc2_ros.quickstart.processes import Child, ChildDied, Children
 from tdmpc2_ros.quickstart.report import Score, verdict
 
+if TYPE_CHECKING:
+    from tdmpc2_core.envs.robot.ground import TerrainState
+
 _START_SECONDS, _CONFIGURE_SECONDS = 30.0, 90.0  # of one robot; twice as long where several start at once
 _COMMAND_PERIOD = 0.05  # s: cmd_vel at 20 Hz
 _PATIENT_MS = 300.0  # search time per decision where simulated time waits: the budget ends the search
 _FILM_SECONDS = 60.0  # the end of a drive
+_CATCH_UP = 0.05  # s in which an operator takes what has waited for it
 _STANDSTILL = 30.0  # s without progress of simulated time after which the run is given up
 
 
@@ -57,6 +61,7 @@ class Trial:
         self._start = 0.0  # node clock at the beginning of the course, s
         self._begin = 0.0  # steady clock then, s
         self._factor = 1.0  # simulated s per s, over the course
+        self._resets = 0
         self._memory: float | None = None  # MB, most that the planner took
 
     def start_nodes(self) -> None:
@@ -78,6 +83,9 @@ class Trial:
             parameters["deadline_ms"] = _PATIENT_MS
         parameters["use_sim_time"] = not options.real_time
         self._planner = self._children.start("planner", "tdmpc2_ros.planner.node", parameters, self.name)
+        if options.web:
+            page = {"robot": robot}
+            self._children.start("view", "tdmpc2_ros.view", page, self.name, urgent=False)
         if options.record:
             output = {"output": str(options.record), "use_sim_time": not options.real_time}
             self._children.start("recorder", "tdmpc2_ros.recorder.node", output, self.name)
@@ -92,6 +100,8 @@ class Trial:
             out = self._options.out
             cause = loopback() or operator.discovery() or f"see its log in {out}"
             raise ChildDied(f"{simulation} sends nothing after {start:g} s: {cause}")
+        if self._options.web and not operator.wait(operator.watched, start):  # its start takes the cores
+            raise ChildDied(f"view does not listen after {start:g} s; see its log in {self._options.out}")
         for transition, name, limit in (
             (Transition.TRANSITION_CONFIGURE, "configure", configure),
             (Transition.TRANSITION_ACTIVATE, "activate", start),
@@ -125,6 +135,7 @@ class Trial:
         if self.course.reset:
             self.course.reset = False
             self.operator.reset()
+            self._resets += 1
 
     @property
     def over(self) -> bool:
@@ -206,6 +217,18 @@ class Trial:
 
     # ---- the film ----
 
+    def _ground(self) -> TerrainState | None:
+        """The ground that the simulation drew: the same seed draws the same. None where it is flat, or where
+        a key has put the robot on another one."""
+        options = self._options
+        if not options.randomise or not options.embodiment.randomisation.terrain or self._resets:
+            return None
+        from tdmpc2_core.envs.robot.realtime import RobotOptions, SimulatedRobot  # loads MuJoCo
+
+        drawn = RobotOptions(randomise=True, reset_noise=True)
+        terrain = SimulatedRobot(options.embodiment, drawn, self._seed).simulation.terrain
+        return terrain.state() if terrain else None
+
     def save_motion(self) -> Path:
         """Write what a film is made of; returns the file."""
         times, joints = self.operator.joints(self._start)
@@ -220,6 +243,7 @@ class Trial:
         if isinstance(course, ReachCourse):
             goals = np.array([course.at(time).command for time in times])
         recording = Recording(
+            **ground_fields(self._ground()),
             robot=str(self._options.embodiment.directory),
             time=times,
             position=motion.position[nearest],
@@ -244,6 +268,8 @@ def drive(trials: Sequence[Trial], seconds: float) -> None:
 
 
 def _drive(trials: Sequence[Trial], seconds: float) -> None:
+    for trial in trials:  # while the others were brought up, nobody served its /clock
+        trial.operator.spin(_CATCH_UP)
     live, tick, begin = LiveLine(), 0, time.monotonic()
     for trial in trials:
         trial.begin()

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from tdmpc2_core.files import replacing
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.robots.rotations import yaw
 from tdmpc2_core.robots.trajectory import windowed_mean
+
+if TYPE_CHECKING:
+    from tdmpc2_core.envs.robot.ground import TerrainState  # imports mujoco, which picks its renderer then
 
 _RENDERERS = ("egl", "osmesa")
 _SIZE, _PICTURE_SIZE = (640, 360), (1280, 720)  # width, height
@@ -62,6 +66,13 @@ class Recording:
         with np.load(path) as data:
             values = {name: data[name] for name in data.files}
         return Recording(str(values.pop("robot")), picture_time=float(values.pop("picture_time")), **values)
+
+
+def ground_fields(ground: TerrainState | None) -> dict[str, np.ndarray]:
+    """The fields of a `Recording` that say which ground it was; none for a flat one."""
+    if ground is None:
+        return {}
+    return {"slope": ground.slope} | ({} if ground.heights is None else {"heights": ground.heights})
 
 
 def make(recording: Path, seconds: float) -> str:

@@ -153,7 +153,7 @@ class SimulatedRobot:
             base_orientation=base_orientation,
             base_linear=base_linear,
             base_angular=base_angular,
-            tool=simulation.tool_pose() if self.embodiment.pose_command else None,
+            tool=simulation.quick_tool_pose() if self.embodiment.pose_command else None,
         )
 
 

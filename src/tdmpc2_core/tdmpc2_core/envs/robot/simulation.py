@@ -426,6 +426,7 @@ class Simulation(Readings):
         self._some_actuators = None if in_order else self.actuators  # None: all, as the joints come
         self._tool = Tool(self.model, self.data, self._tool_place) if self._tool_place else None
         self._tool_push = self._tool.push if self._tool else None
+        self._quaternions = np.empty(4), np.empty(4)  # wxyz, of `tool_pose`
         self._base_push = Push(self.data, self.base, self.data.xipos[self.base])
         self._pushes = (self._base_push, self._tool.push) if self._tool else (self._base_push,)
         self._own_mass, self._own_friction = (
@@ -569,6 +570,21 @@ class Simulation(Readings):
     def _tool_frame(self) -> tuple[np.ndarray, np.ndarray]:
         self.update_poses()
         return super()._tool_frame()
+
+    def quick_tool_pose(self) -> np.ndarray:
+        """`tool_pose` up to rounding, by MuJoCo's functions: arrays of one pose cost ten times as much.
+
+        For those who need not be equal, bit for bit, to one of many robots in arrays.
+        """
+        position, rotation = self._tool_frame()
+        base, result = self.data.xquat[self.base], np.empty(7)
+        inverse, turned = self._quaternions
+        mujoco.mju_negQuat(inverse, base)
+        mujoco.mju_rotVecQuat(result[:3], position - self.data.xpos[self.base], inverse)
+        mujoco.mju_mat2Quat(turned, rotation)
+        mujoco.mju_mulQuat(turned, inverse, turned)
+        result[3:6], result[6] = turned[1:], turned[0]
+        return result if result[6] >= 0.0 else np.concatenate([result[:3], -result[3:]])
 
     # ---- physical parameters ----
     def set_plant(self, plant: PlantSpec) -> None:
