@@ -3,12 +3,13 @@
 Use: message_server.py DOMAIN_ID. Prints "ready" once everything is offered and serves until it is terminated.
 """
 
-import contextlib
+import signal
 import sys
+import threading
 
 import rclpy
 from rclpy.action import ActionServer
-from rclpy.executors import ExternalShutdownException
+from rclpy.signals import SignalHandlerOptions
 from tdmpc2_msgs.action import FineTune
 from tdmpc2_msgs.msg import LatentState, PlanChunk, PlannerStatus, TrustState
 from tdmpc2_msgs.srv import LoadModel, SetTask
@@ -39,7 +40,9 @@ def fine_tune(goal) -> FineTune.Result:
 
 def main(domain_id: int) -> None:
     """Offer the interfaces; what arrives on in/<topic> goes out on out/<topic>."""
-    rclpy.init(domain_id=domain_id)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    rclpy.init(domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("message_server")
     for kind in (LatentState, PlanChunk, PlannerStatus, TrustState):
         publisher = node.create_publisher(kind, f"out/{kind.__name__}", 1)
@@ -48,8 +51,8 @@ def main(domain_id: int) -> None:
     node.create_service(SetTask, "set_task", set_task)
     ActionServer(node, FineTune, "fine_tune", fine_tune)
     print("ready", flush=True)
-    with contextlib.suppress(ExternalShutdownException, KeyboardInterrupt):
-        rclpy.spin(node)
+    while not stop.is_set():
+        rclpy.spin_once(node, timeout_sec=0.1)
 
 
 if __name__ == "__main__":

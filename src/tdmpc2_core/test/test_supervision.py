@@ -39,12 +39,19 @@ def test_the_most_severe_event_decides():
 
 def test_a_planner_that_lives_is_left_alone_and_one_that_falls_silent_is_not():
     supervision = walking()
-    for tick in range(100):
+    for tick in range(200):
         supervision.heartbeat(0.02 * tick, COMMANDING)
         assert supervision.decide(0.02 * tick + 0.019) is None
-    assert supervision.decide(1.98 + 0.099) is None
-    found = supervision.decide(1.98 + 0.101)
+    assert supervision.decide(3.98 + 0.099) is None
+    found = supervision.decide(3.98 + 0.101)
     assert found.event.name == "planner_silent"
+
+
+def test_a_planner_that_has_just_begun_may_be_silent_for_longer():
+    supervision = walking()
+    supervision.heartbeat(0.5, COMMANDING)
+    assert supervision.decide(1.49) is None
+    assert supervision.decide(1.51).event.name == "planner_silent"
 
 
 @pytest.mark.parametrize(("state", "events"), [(COMMANDING, ["planner_died"]), (IDLE, [])])

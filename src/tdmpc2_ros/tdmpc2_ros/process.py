@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import atexit
 import os
 import signal
 import socket
@@ -69,18 +69,30 @@ def run_node(
     if patience is not None:
         end_after_signal(patience)
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    node = None
+    node, code = None, 1
+    atexit.register(lambda: _leave(code))
     try:
         node = make()
-        return run(node, stop) or 0
+        code = run(node, stop) or 0
     except UserError as error:
         print(error, file=sys.stderr)
-        return 2
+        code = 2
     finally:
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
-        gc.freeze()  # with torch loaded the interpreter's last collection takes seconds; launch gives it five
+    return code
+
+
+def _leave(code: int) -> None:
+    """End the process here.
+
+    The interpreter's own end takes seconds with torch loaded, of the five that launch gives it, and destroys
+    what threads of the middleware may still use.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _spin(executor: SingleThreadedExecutor, node: Node) -> None:

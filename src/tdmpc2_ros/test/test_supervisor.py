@@ -129,6 +129,7 @@ def test_a_planner_that_is_killed_or_hangs_leaves_a_robot_that_stands(world):
     world.stand()
     world.walk()
 
+    time.sleep(3.0)  # the planner's beginning, in which it may be silent for longer
     start = time.monotonic()
     world.planner.send(signal.SIGSTOP)
     world.stopped_since(start, "planner_silent")

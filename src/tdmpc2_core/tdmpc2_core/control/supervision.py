@@ -23,6 +23,9 @@ IDLE, COMMANDING, ESTOP, BLOCKED = range(4)
 """What a planner's heartbeat says of it: not active, commanding or holding, stopped by e-stop, kept from
 commanding by a second commander."""
 
+_BEGINNING, _BEGINNING_SILENCE = 3.0, 1.0
+"""s after its activation in which a planner may be silent for so many s: first searches, and others that find
+it, cost it some tenths, while the robot still stands."""
 _TIPPED = 0.2  # s beyond max_tilt: a push may tilt a robot that recovers
 _STILL = 1.0  # rad/s of the median joint, below which a robot may be released: measured speeds are noisy
 
@@ -58,6 +61,7 @@ class Supervision:
         self._robot, self._options = embodiment, options or SupervisionOptions()
         self._posture, self._seconds = embodiment.safe_posture, embodiment.safety.posture_seconds
         self._planner: tuple[float, int] | None = None  # last heartbeat: when, what it said
+        self._began = 0.0  # when it was first heard of, or activated
         self._commanded: Array | None = None  # (J,), the target that the controller has
         self._command_at = -math.inf
         self._joints: tuple[Array, Array] | None = None  # position, velocity (J,)
@@ -70,6 +74,8 @@ class Supervision:
     # ---- what is heard ----
     def heartbeat(self, now: float, state: int) -> None:
         """A planner is alive and says what it does."""
+        if self._planner is None or (self._planner[1] == IDLE and state != IDLE):
+            self._began = now
         self._planner = now, state
 
     def died(self) -> None:
@@ -118,7 +124,9 @@ class Supervision:
         if self._planner is None:
             return
         heard, state = self._planner
-        if state != IDLE and now - heard > self._options.silence:
+        beginning = heard - self._began < _BEGINNING
+        silence = max(self._options.silence, _BEGINNING_SILENCE if beginning else 0.0)
+        if state != IDLE and now - heard > silence:
             self._events.add("planner_silent")
         if state == BLOCKED and now - self._command_at > self._options.silence:
             self._events.add("nobody_commands")

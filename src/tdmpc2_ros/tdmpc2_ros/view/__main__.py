@@ -22,11 +22,10 @@ from rclpy.node import Node
 from tdmpc2_core.config import setting
 from tdmpc2_core.errors import SensorError
 from tdmpc2_core.robots.embodiment import Embodiment
-from tdmpc2_core.robots.messages import base_state
+from tdmpc2_core.robots.messages import base_state, prefixed
 from tdmpc2_core.robots.trace import MODES
 from tdmpc2_ros import qos
 from tdmpc2_ros.messages import SourceTopic, source_topics
-from tdmpc2_ros.naming import prefixed
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
 from tdmpc2_ros.view.panel import Panel
