@@ -207,6 +207,15 @@ class Agent:
             task_discounts=self.task_discounts,
         )
 
+    def check_sizes(self, observation: int, action: int, where: str) -> None:
+        """Raises UserError: recorded observations or actions, read from `where`, have other sizes."""
+        config = self.model.config
+        if (observation, action) != (config.obs_dim, config.action_dim):
+            raise UserError(
+                f"{where} has {observation} observation and {action} action entries, the bundle "
+                f"{config.obs_dim} and {config.action_dim}; use what the same robot recorded"
+            )
+
     def observe(self, obs: NDArray[np.floating[Any]]) -> None:
         """Merge observations (..., O) into the model's statistics; give each one once, as a robot gave it."""
         normaliser = self.model.normaliser

@@ -73,15 +73,18 @@ def positive(text: str) -> float:
     return value
 
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
 
 
 def explained(problem: BaseException, what: str) -> str | None:
     """One sentence for a user: of a mistake, a disk that refuses, an extra that `what` needs; else None."""
     if isinstance(problem, UserError):
         return str(problem)
-    if isinstance(problem, OSError) and problem.errno in _DISK:
+    if isinstance(problem, OSError) and problem.errno in (*_DISK, *_FORBIDDEN):
         where = f"{problem.filename}: " if problem.filename else ""
+        if problem.errno in _FORBIDDEN:
+            return f"{where}this user may not do that ({problem.strerror}); use another folder"
         return f"{where}the disk refuses ({problem.strerror}); free some space or use another folder"
     if isinstance(problem, ModuleNotFoundError):
         module = (problem.name or "").partition(".")[0]

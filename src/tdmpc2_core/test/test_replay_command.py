@@ -77,4 +77,4 @@ def test_another_robots_bundle_is_refused_in_a_sentence(tmp_path, capsys):
     convert_bags([write_bag(tmp_path / "bag", made.entries)], made.robot, tmp_path / "store")
     arm = random_bundle(tmp_path, Embodiment.load("arm"))
     assert main(["replay", str(tmp_path / "store"), "--bundle", arm]) == 2
-    assert "use a bundle of the same robot" in capsys.readouterr().err
+    assert "use what the same robot recorded" in capsys.readouterr().err

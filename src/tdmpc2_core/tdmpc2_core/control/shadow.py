@@ -164,15 +164,17 @@ def prediction_error(agent: Agent, steps: list[_Step], task: int | None = None) 
     """Mean squared error of the latent foretold one decision ahead, as a share of the latents' variance."""
     import torch  # here: control itself needs none
 
+    from tdmpc2_core.model.open_loop import open_loop
+
     model, device = agent.model, agent.device
     with torch.inference_mode():
         observed = torch.from_numpy(np.stack([step.observation for step in steps])).to(device)
         action = torch.from_numpy(np.stack([step.action for step in steps])).to(device)
-        follows = torch.tensor([step.follows for step in steps[1:]], device=device)
         index = None if task is None else torch.full((len(steps),), task, device=device)
         z = model.encode(observed, index)
-        foretold = model.next(z[:-1], action[:-1], None if index is None else index[1:])
-        error = (foretold - z[1:]).square().mean(-1)[follows].mean()
+        starts = torch.tensor([k for k, step in enumerate(steps[1:]) if step.follows], device=device)
+        (found,) = open_loop(model, z, action, starts, starts + 1, 1, task)
+        error = (found.latent - z[starts + 1]).square().mean()
         return float(error / z.var(0, correction=0).mean().clamp(min=1e-12))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.control.trust import TrustLimits, TrustMonitor
 from tdmpc2_core.data.episodes import Episode
-from tdmpc2_core.errors import UserError
+from tdmpc2_core.model.open_loop import open_loop
 
 Array = NDArray[np.float64]
 WINDOW = 10.0
@@ -84,7 +84,8 @@ def replay(
     Raises:
         UserError: episodes of another robot, or an observation that is not finite.
     """
-    _check(agent, episodes)
+    for episode, _ in episodes:
+        agent.check_sizes(episode.observation.shape[1], episode.action.shape[1], "the recording")
     starts = _starts(agent.control_period, episodes)
     parts, done = [], 0
     for number, (episode, _) in enumerate(episodes):
@@ -108,17 +109,6 @@ def replay(
     joined["latent"] /= max(variance, 1e-12)
     numbers = joined.pop("episode").astype(np.int64)
     return Along(**joined, episode=numbers, period=agent.control_period)
-
-
-def _check(agent: Agent, episodes: Sequence[tuple[Episode, dict[str, Any]]]) -> None:
-    config = agent.model.config
-    for episode, _ in episodes:
-        sizes = episode.observation.shape[1], episode.action.shape[1]
-        if sizes != (config.obs_dim, config.action_dim):
-            raise UserError(
-                f"the recording has {sizes[0]} observation and {sizes[1]} action entries, the bundle "
-                f"{config.obs_dim} and {config.action_dim}; use a bundle of the same robot"
-            )
 
 
 def _starts(period: float, episodes: Sequence[tuple[Episode, dict[str, Any]]]) -> list[float]:
@@ -164,10 +154,13 @@ def _foretell(agent: Agent, episode: Episode, horizon: int) -> dict[str, NDArray
 
     reached, action = model.encode(tensor(episode.observation), task(steps + 1)), tensor(episode.action)
     reward = model.reward(reached[:-1], action, task(steps)).squeeze(-1)
-    latent, z = np.full((steps, horizon), math.nan), reached[:-1]
-    for k in range(min(horizon, steps)):
-        z = model.next(z[: steps - k], action[k:], task(steps - k))
-        latent[: steps - k, k] = (z - reached[k + 1 :]).square().mean(-1).cpu().numpy()
+    latent, starts = np.full((steps, horizon), math.nan), torch.arange(steps, device=agent.device)
+    ends, number = torch.full_like(starts, steps), episode.task if model.config.num_tasks else None
+    for k, (_, z, row, inside) in enumerate(
+        open_loop(model, reached, action, starts, ends, min(horizon, steps), number)
+    ):
+        error = (z - reached[row + 1]).square().mean(-1)
+        latent[:, k] = error.where(inside, math.nan).cpu().numpy()
     return {"reward_predicted": reward.cpu().numpy(), "latent": latent, "z": reached.cpu().numpy()}
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.data.episodes import Episode
 from tdmpc2_core.model import WorldModel
+from tdmpc2_core.model.open_loop import open_loop
 
 Array = NDArray[np.float64]
 HORIZON = 20
@@ -99,8 +100,11 @@ class _Rows:
         starts = np.concatenate([np.arange(k, k + n) for k, n in zip(firsts, lengths, strict=True)])
         stretch = np.repeat(np.arange(len(lengths)), lengths)
         chosen = slice(None, None, max(1, len(starts) // _STARTS))
-        self.starts, self.stretch = torch.from_numpy(starts[chosen]), torch.from_numpy(stretch[chosen])
-        self.ends = torch.from_numpy((firsts + lengths)[stretch[chosen]])
+        self.starts, self.stretch = (
+            torch.from_numpy(starts[chosen]).to(device),
+            torch.from_numpy(stretch[chosen]),
+        )
+        self.ends = torch.from_numpy((firsts + lengths)[stretch[chosen]]).to(device)
 
 
 @torch.no_grad()
@@ -110,14 +114,10 @@ def predict(model: WorldModel, stretches: Sequence[Episode], horizon: int = HORI
     horizon = min(horizon, max(len(stretch) for stretch in stretches))
     names = ("latent", "still", "reward", "value")
     found = {name: np.full((count, horizon), np.nan) for name in names}
-    start = rows.z[rows.starts]
-    z, values = start, _values(model, rows.z)
-    for step in range(horizon):
-        inside = rows.starts + step < rows.ends
-        now = torch.minimum(rows.starts + step, rows.ends - 1)
-        action, reached = rows.action[now], rows.z[now + 1]
-        reward = model.reward(z, action).squeeze(-1)
-        z = model.next(z, action)
+    start, values = rows.z[rows.starts], _values(model, rows.z)
+    foretold = open_loop(model, rows.z, rows.action, rows.starts, rows.ends, horizon)
+    for step, (before, z, now, inside) in enumerate(foretold):
+        reached, reward = rows.z[now + 1], model.reward(before, rows.action[now]).squeeze(-1)
         errors = {
             "latent": (z - reached).square().mean(-1),
             "still": (start - reached).square().mean(-1),
@@ -125,7 +125,8 @@ def predict(model: WorldModel, stretches: Sequence[Episode], horizon: int = HORI
             "value": (_values(model, z) - values[now + 1]).abs(),
         }
         for name, error in errors.items():
-            found[name][:, step] = _by_stretch(error, inside & ~error.isnan().cpu(), rows.stretch, count)
+            counts = (inside & ~error.isnan()).cpu()
+            found[name][:, step] = _by_stretch(error, counts, rows.stretch, count)
     return Prediction(**found, variance=float(rows.z.var(0).mean()))
 
 

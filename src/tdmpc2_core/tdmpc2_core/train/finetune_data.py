@@ -24,15 +24,10 @@ def read_stores(paths: Sequence[str | os.PathLike[str]], agent: Agent) -> list[E
     Raises:
         UserError: no store, a damaged episode, or one of another robot.
     """
-    config, episodes = agent.model.config, list[Episode]()
+    episodes = list[Episode]()
     for file in (file for path in paths for file in stored_files(Path(path))):
         episode, _ = read_episode(file)
-        sizes = episode.observation.shape[1], episode.action.shape[1]
-        if sizes != (config.obs_dim, config.action_dim):
-            raise UserError(
-                f"{file}: has {sizes[0]} observation and {sizes[1]} action entries, the bundle "
-                f"{config.obs_dim} and {config.action_dim}; use episodes of the same robot"
-            )
+        agent.check_sizes(episode.observation.shape[1], episode.action.shape[1], f"{file}:")
         if not (np.isfinite(episode.observation).all() and np.isfinite(episode.action).all()):
             raise UserError(f"{file}: an observation or action is not finite; remove the file")
         if len(episode):
