@@ -33,8 +33,8 @@ from tdmpc2_core.robots import (
 from tdmpc2_core.robots.messages import Reading
 from tdmpc2_core.robots.terms import measured
 from tdmpc2_ros.messages import SOURCE_TOPICS, SourceTopic, source_topics
-from tdmpc2_ros.planner.sensors import SensorInput
 from tdmpc2_ros.recorder.node import Recorder
+from tdmpc2_ros.robot_io.sensors import SensorInput
 from tdmpc2_ros.simulator.node import MujocoSim
 
 FEET = ("FL", "FR", "RL", "RR")

@@ -15,7 +15,7 @@ from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.robots.messages import goal_values
 from tdmpc2_core.robots.reach import check_goal
 from tdmpc2_ros import qos
-from tdmpc2_ros.planner.sensors import SensorInput
+from tdmpc2_ros.robot_io.sensors import SensorInput
 
 _LOG_EVERY = 2.0  # s between log lines about refused messages
 

@@ -28,13 +28,13 @@ from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.planner.controllers import ControllerWatch
 from tdmpc2_ros.planner.goal import GoalInput
 from tdmpc2_ros.planner.model import DYNAMIC, ModelSlot, PlannerParameters, check_deadline, load_agent
-from tdmpc2_ros.planner.output import CommandOutput
-from tdmpc2_ros.planner.sensors import SensorInput
 from tdmpc2_ros.planner.services import ModelServices
 from tdmpc2_ros.planner.supervisor import Peers
 from tdmpc2_ros.planner.telemetry import Reporter, Situation
 from tdmpc2_ros.planner.thread import ControlThread
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
+from tdmpc2_ros.robot_io.output import CommandOutput
+from tdmpc2_ros.robot_io.sensors import SensorInput
 
 _WAITING = 10.0  # s between reminders of the transition that is awaited
 _ESTOP_PATIENCE = 0.5  # s

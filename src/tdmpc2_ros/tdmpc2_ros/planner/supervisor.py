@@ -10,8 +10,8 @@ from std_msgs.msg import Int64MultiArray, String
 
 from tdmpc2_core.control.supervision import IDLE
 from tdmpc2_ros import qos
-from tdmpc2_ros.planner.output import CommandOutput
 from tdmpc2_ros.process import Companion
+from tdmpc2_ros.robot_io.output import CommandOutput
 
 _PATIENCE = 0.5  # s without a word of the supervisor, which speaks ten times a second
 _HEARD = 0.5  # s after which DDS has found who else is there

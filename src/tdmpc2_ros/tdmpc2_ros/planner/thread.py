@@ -17,9 +17,9 @@ from tdmpc2_core.control.supervision import BLOCKED, COMMANDING, ESTOP, IDLE
 from tdmpc2_core.control.ticker import Tick, Ticker
 from tdmpc2_ros import qos
 from tdmpc2_ros.planner.controllers import ControllerWatch
-from tdmpc2_ros.planner.output import CommandOutput
 from tdmpc2_ros.planner.supervisor import Peers
 from tdmpc2_ros.planner.telemetry import Telemetry
+from tdmpc2_ros.robot_io.output import CommandOutput
 
 _COLLECT_EVERY = 250  # ticks between collections of garbage, right after a command is out
 _LOG_EVERY = 2.0  # s

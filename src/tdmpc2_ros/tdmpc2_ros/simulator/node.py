@@ -44,7 +44,7 @@ from tdmpc2_ros import qos
 from tdmpc2_ros.messages import SOURCE_TOPICS, diagnostic_message, odometry_message, pose_message, to_time
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
-from tdmpc2_ros.simulator.commands import CommandError, read_forward_command, read_trajectory
+from tdmpc2_ros.robot_io.commands import CommandError, read_forward_command, read_trajectory
 
 
 @dataclass(frozen=True)

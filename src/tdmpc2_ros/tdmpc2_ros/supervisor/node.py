@@ -34,10 +34,10 @@ from tdmpc2_ros import qos
 from tdmpc2_ros.messages import diagnostic_message
 from tdmpc2_ros.naming import SUPERVISOR
 from tdmpc2_ros.parameters import Parameters
-from tdmpc2_ros.planner.output import CommandOutput
-from tdmpc2_ros.planner.sensors import SensorInput
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
-from tdmpc2_ros.simulator.commands import CommandError, read_forward_command, read_trajectory
+from tdmpc2_ros.robot_io.commands import CommandError, read_forward_command, read_trajectory
+from tdmpc2_ros.robot_io.output import CommandOutput
+from tdmpc2_ros.robot_io.sensors import SensorInput
 
 _LOOK = 0.005  # s between looks
 _TELL = 0.1  # s between messages on supervisor/state
