@@ -142,7 +142,7 @@ def test_parameters_are_those_of_the_code(node, settings):
 def test_topics_and_services_are_those_of_the_code(node):
     package = ROOT / "src/tdmpc2_ros/tdmpc2_ros"
     room = {"planner": "planner", "mujoco_sim": "simulator", "supervisor": "supervisor"}[node]
-    files = [*(package / room).glob("*.py"), package / "messages.py"]
+    files = [*(package / room).glob("*.py"), *(package / "robot_io").glob("*.py"), package / "messages.py"]
     code = "".join(file.read_text(encoding="utf-8") for file in files)
     table = section(node).split("| topic |")[1].split("| parameter |")[0]
     documented = re.findall(r"^\| `([^`]+)` \|", table, re.M) + re.findall(r"`(~/\w+)`[,.]", table)

@@ -1,1 +1,1 @@
-"""A robot on the graph: its sensors as samples, targets as commands, and commands as a controller reads them."""
+"""A robot on the graph: its sensors as samples, its targets as commands, and how a controller reads those."""
