@@ -31,6 +31,7 @@ ROBOT: ${robots[*]}
   --randomise        draws friction, mass and gains from the seed
   --record DIR       also writes a rosbag2 into this new folder
   --view             opens a window
+  --web              shows robot and plan in a browser
   --no-video         no film and no picture
 
 Exit code: 0 the robot stayed up and followed, 1 it did not, 2 a mistake in the call.
@@ -70,7 +71,9 @@ fi
 
 venv="$(realpath -m -- "${TDMPC2_VENV:-$root/.venv}")"
 export TDMPC2_VENV="$venv"
-"$root/scripts/setup.sh"
+parts=()
+if [[ " $* " == *" --web "* ]]; then parts+=(--web); fi
+"$root/scripts/setup.sh" "${parts[@]}"
 # shellcheck disable=SC1091  # written by setup.sh
 source "$venv/env.sh"
 exec "$VIRTUAL_ENV/bin/python" -m tdmpc2_ros.quickstart "$@"

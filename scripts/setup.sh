@@ -5,13 +5,14 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-usage: scripts/setup.sh [--test] [--msgs] [--docs]
+usage: scripts/setup.sh [--test] [--msgs] [--docs] [--web]
 
 Makes or completes the environment .venv in the root of the repository, on a machine without ROS 2.
 
   --test   also what scripts/test.sh needs: pytest, ruff, colcon
   --msgs   also builds tdmpc2_msgs (needs a C++ compiler and the Python headers)
   --docs   also what scripts/docs.sh needs: mkdocs
+  --web    also what shows a robot in a browser: viser
 
 Variables:
   TDMPC2_VENV         folder of the environment instead of .venv
@@ -35,11 +36,13 @@ requirements="$root/scripts/requirements"
 with_test=false
 with_msgs=false
 with_docs=false
+with_web=false
 for argument in "$@"; do
   case "$argument" in
     --test) with_test=true ;;
     --msgs) with_msgs=true ;;
     --docs) with_docs=true ;;
+    --web) with_web=true ;;
     -h | --help) usage; exit 0 ;;
     *) fail "unknown option '$argument'; scripts/setup.sh --help lists the options" ;;
   esac
@@ -73,12 +76,14 @@ wanted[base]="$(digest "$venv" "$requirements"/{torch,core,ros,constraints}.txt)
 wanted[packages]="$(digest "${wanted[base]} $root" "${BASH_SOURCE[0]}" "${metadata[@]}")"
 wanted[build]="$(digest "${wanted[base]}" "$requirements/build.txt" "$root/scripts/mend_cmake_exports.py")"
 wanted[test]="$(digest "${wanted[base]}" "$requirements/test.txt")"
+wanted[web]="$(digest "${wanted[base]}" "$requirements/web.txt")"
 wanted[docs]="$(digest "${wanted[base]}" "$requirements/docs.txt")"
 wanted[msgs]="$(digest "${wanted[build]} $root" "${interfaces[@]}")"
 
 parts=(base packages)
 if $with_test || $with_msgs; then parts+=(build); fi
 if $with_test; then parts+=(test); fi
+if $with_test || $with_web; then parts+=(web); fi
 if $with_docs; then parts+=(docs); fi
 if $with_msgs; then parts+=(msgs); fi
 
@@ -142,7 +147,7 @@ start=$SECONDS
 : >"$log"
 
 # tenths of a GB that each part takes, measured with du on x86-64 without CUDA
-declare -A takes=([base]=15 [packages]=0 [build]=1 [test]=6 [docs]=1 [msgs]=1)
+declare -A takes=([base]=15 [packages]=0 [build]=1 [test]=6 [web]=1 [docs]=1 [msgs]=1)
 tenths=0
 for part in "${parts[@]}"; do
   if missing "$part"; then tenths=$((tenths + takes[$part])); fi
@@ -262,6 +267,11 @@ make_build() {
 make_test() {
   say "test tools"
   pip_install -r "$requirements/test.txt"
+}
+
+make_web() {
+  say "viser"
+  pip_install -r "$requirements/web.txt"
 }
 
 make_docs() {
