@@ -173,6 +173,7 @@ def _supervised(settings: Settings) -> bool:
 def _supervisor(robot: RobotFiles, sim_time: bool) -> NodeSpec:
     parameters = {
         "robot": robot.robot,
+        "model": robot.model,
         "prefix": robot.prefix,
         "output": _output(robot),
         "use_sim_time": sim_time,

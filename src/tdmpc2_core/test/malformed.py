@@ -16,7 +16,9 @@ import torch
 from planning_support import small_model
 from torch import Tensor
 
-from tdmpc2_core.checkpoint import Bundle, load_bundle, load_official, manifest, save_bundle
+from tdmpc2_core.checkpoint import manifest
+from tdmpc2_core.checkpoint.bundle import Bundle, load_bundle, save_bundle
+from tdmpc2_core.checkpoint.official import load_official
 from tdmpc2_core.checkpoint.official_convert import official_state_dict
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.planning import PlannerConfig

@@ -10,7 +10,7 @@ from planning_support import small_model
 
 from tdmpc2_core import cli
 from tdmpc2_core.agent import Agent, ObservationError
-from tdmpc2_core.checkpoint import Bundle
+from tdmpc2_core.checkpoint.bundle import Bundle
 from tdmpc2_core.checkpoint.official import to_current
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.model import WorldModel, WorldModelConfig

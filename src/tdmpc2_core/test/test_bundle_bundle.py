@@ -13,8 +13,8 @@ import torch
 from planning_support import small_model
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.checkpoint import Bundle, load_bundle, manifest, save_bundle
-from tdmpc2_core.checkpoint.bundle import read_weights
+from tdmpc2_core.checkpoint import manifest
+from tdmpc2_core.checkpoint.bundle import Bundle, load_bundle, read_weights, save_bundle
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.files import shipped_bundle
 from tdmpc2_core.planning import PlannerConfig

@@ -202,6 +202,18 @@ def test_emergency_stop_holds_one_pose(bench):
     assert here.tick().mode == "plan"
 
 
+def test_a_robot_that_waits_for_a_zero_command_is_held_in_one_pose_and_does_not_sag(bench):
+    here = bench(0.0)
+    here.sensors.set_command(here.time, (0.5, 0.0, 0.0))
+    here.tick(unheard="the supervisor stops the robot")
+    pose = ROBOT.default_position + 0.05
+    for drift in (0.0, 0.1, 0.2):  # as under gravity
+        here.sensors.set_command(here.time, (0.5, 0.0, 0.0))
+        decision = here.tick(position=pose + drift)
+        assert decision.mode == "hold" and "zero first" in decision.reason
+    assert decision.targets[-1] == pytest.approx(pose)
+
+
 def test_a_controller_that_does_not_listen_is_sent_nothing_and_returned_to_from_the_measured_pose(bench):
     here = bench(1.0, 1.0, 1.0)
     here.tick()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from planning_support import generator, small_model
 
-from tdmpc2_core.checkpoint import Bundle, save_bundle
+from tdmpc2_core.checkpoint.bundle import Bundle, save_bundle
 from tdmpc2_core.cli import main
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.export.onnx_policy import PolicyPrior

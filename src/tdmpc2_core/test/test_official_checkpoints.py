@@ -11,8 +11,7 @@ import torch
 from parity import SHIPPED, STEMS, Fixture, assert_close
 from torch import nn
 
-from tdmpc2_core.checkpoint import load_official
-from tdmpc2_core.checkpoint.official import read_official
+from tdmpc2_core.checkpoint.official import load_official, read_official
 from tdmpc2_core.errors import UserError
 
 FIELDS = ("weight", "bias", "ln.weight", "ln.bias")

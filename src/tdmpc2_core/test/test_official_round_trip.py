@@ -11,7 +11,8 @@ from parity import SHIPPED, Fixture, assert_close
 from planning_support import small_model
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.checkpoint import load_bundle, load_official
+from tdmpc2_core.checkpoint.bundle import load_bundle
+from tdmpc2_core.checkpoint.official import load_official
 from tdmpc2_core.checkpoint.official_convert import export_official, official_settings, official_state_dict
 from tdmpc2_core.checkpoint.published_tasks import MT30, MT80, published_task
 from tdmpc2_core.cli import main

@@ -7,6 +7,7 @@ doctor take their topics from it. What reads a message, without ROS, is in `tdmp
 from __future__ import annotations
 
 import array
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Imu, JointState
-from std_msgs.msg import Float64MultiArray
+from std_msgs.msg import Float64MultiArray, Int64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from tdmpc2_core.robots import Embodiment
@@ -29,6 +30,7 @@ from tdmpc2_ros import qos
 
 Array = NDArray[np.float64]
 _NANO = 1_000_000_000
+_HEARTBEAT = 6  # numbers in a planner's sign of life
 
 
 # ---- time ----
@@ -142,6 +144,20 @@ def doubles(values: ArrayLike) -> array.array[float]:
 
 
 # ---- diagnostics out ----
+
+
+def heartbeat_message(pid: int, state: int, since: int, clock: Array) -> Int64MultiArray:
+    """A planner's sign of life; clock: (3,) of its gait, in which NaN is sent as -1."""
+    parts = [-1 if math.isnan(value) else round(value * _NANO) for value in clock]
+    return Int64MultiArray(data=[pid, state, since, *parts])
+
+
+def read_heartbeat(message: Int64MultiArray) -> tuple[int, int, int, Array] | None:
+    """What `heartbeat_message` sends; None where it is something else."""
+    if len(message.data) != _HEARTBEAT:
+        return None
+    pid, state, since, *parts = message.data
+    return pid, state, since, np.array([math.nan if part < 0 else part / _NANO for part in parts])
 
 
 def diagnostic_message(

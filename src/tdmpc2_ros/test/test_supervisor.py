@@ -26,9 +26,13 @@ PLANNER = {"autostart": True, "supervisor": True, "model": str(shipped_bundle("q
 
 
 class World:
-    """A walking quadruped: simulation that holds its last target for ever, supervisor, planner."""
+    """A walking robot: simulation that holds its last target for ever, supervisor, planner.
 
-    def __init__(self, own) -> None:
+    waits: simulated time waits for who commands, so that a busy machine does not fell a biped.
+    """
+
+    def __init__(self, own, robot: str = "quadruped", waits: bool = False) -> None:
+        self._model = {"robot": robot, "model": str(shipped_bundle(robot)), "use_sim_time": waits}
         self.own, self.state, self.stops = own, "?", list[tuple[float, str]]()
         self.base: Odometry | None = None
         self.lowest, self.commands = math.inf, list[float]()
@@ -39,15 +43,18 @@ class World:
         node.create_subscription(JointTrajectory, topic, self._on_command, qos.STATUS)
         self._cmd_vel, self._speed = node.create_publisher(Twist, "cmd_vel", qos.COMMAND), 0.0
         node.create_timer(0.05, self._command)
-        still = {"command_timeout": 60.0, "timeout_action": "hold"}
+        still = {"robot": robot, "command_timeout": 60.0, "timeout_action": "hold"}
+        self._planner = PLANNER | self._model | ({"deadline_ms": 300.0} if waits else {})
+        if waits:
+            still |= {"lock_step": True, "publish_clock": True, "sensor_rate": 50.0}
         self.simulation = own.start("tdmpc2_ros.simulator.node", still)
-        patient = {"silence": 0.3}  # a busy machine stops everything for a tenth of a second
+        patient = {**self._model, "silence": 0.3}  # a busy machine stops everything for a tenth of a second
         self.supervisor = own.start("tdmpc2_ros.supervisor.node", patient)
         wait_until(lambda: self.base is not None and self.state == "", 30.0, "no simulation or supervisor")
         self.planner = self.start_planner()
 
     def start_planner(self):
-        planner = self.own.start("tdmpc2_ros.planner.node", PLANNER)
+        planner = self.own.start("tdmpc2_ros.planner.node", self._planner)
         wait_until(lambda: "planning: " in planner.log or "not commanding" in planner.log, 60.0,
                    lambda: planner.log)  # fmt: skip
         return planner
@@ -184,6 +191,21 @@ def test_a_planner_without_its_supervisor_holds(world):
     )
     world.stand()
     assert world.lowest > math.cos(0.7)
+
+
+def test_a_biped_whose_planner_is_killed_in_mid_stride_is_balanced_until_the_next_one_takes_over():
+    with domain() as own:
+        world = World(own, "humanoid", waits=True)
+        for _ in range(2):
+            world.walk(0.3)
+            start = time.monotonic()
+            world.planner.send(signal.SIGKILL)
+            world.stopped_since(start, "planner_died", "planner_silent")
+            world.planner = world.start_planner()
+            wait_until(lambda: world.release() == "", 10.0, lambda: world.release())
+            wait_until(lambda: "planning: " in world.planner.log, 10.0, lambda: world.planner.log)
+        world.walk(0.3)
+        world.stand()
 
 
 def test_the_supervisor_loads_no_torch():

@@ -171,7 +171,7 @@ class Decider:
             return self._hold(snapshot, "emergency stop", "estop")
         if unheard:
             self.restart()
-            self._armed, self._from_measured = False, True
+            self._armed, self._from_measured, self._pose = False, True, None
             return Decision(None, "no_controller", unheard)
         first = self._fresh_start
         try:
@@ -240,7 +240,7 @@ class Decider:
             if self._from_measured:
                 self._safety.reset(snapshot.joints.position)
                 self._from_measured = False
-            self._first, self._fresh_start, self._pose = True, False, None
+            self._first, self._fresh_start = True, False
         return self._assembler.assemble(self._sensors, now)
 
     def _act(

@@ -35,7 +35,7 @@ WORDS = {
     Action.POLICY: "act by the policy prior",
     Action.HOLD: "hold the measured pose",
     Action.SILENT: "send nothing; the controller holds its last target",
-    Action.POSTURE: "go to the safe posture",
+    Action.POSTURE: "go to the safe posture, or balance (`safety.balance`)",
     Action.LIE: "hold the joints where the robot lies",
 }
 

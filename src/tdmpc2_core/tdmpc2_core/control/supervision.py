@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,19 +46,28 @@ class SupervisionOptions:
         check_fields(self)
 
 
-class Intervention(NamedTuple):
-    """event: why. targets (H, J), rad, to be reached 1, 2, ... H control periods from now; None where no
-    joint was ever seen."""
+class Balancer(Protocol):
+    """What keeps a robot upright that no pose holds (`control.balance`)."""
 
-    event: Event
-    targets: Array | None
+    def targets(self, last: Array) -> Array | None:
+        """Targets (H, J), rad, for 1, 2, ... H periods from now, after (J,); None where it cannot."""
 
 
 class Supervision:
-    """The state of one robot's supervision. Times are of a steady clock, s."""
+    """The state of one robot's supervision. Times are of a steady clock, s.
 
-    def __init__(self, embodiment: Embodiment, options: SupervisionOptions | None = None) -> None:
+    Args:
+        balance: keeps the robot upright for as long as it can, in place of the safe posture.
+    """
+
+    def __init__(
+        self,
+        embodiment: Embodiment,
+        options: SupervisionOptions | None = None,
+        balance: Balancer | None = None,
+    ) -> None:
         self._robot, self._options = embodiment, options or SupervisionOptions()
+        self._balance, self._balancing = balance, False
         self._posture, self._seconds = embodiment.safe_posture, embodiment.safety.posture_seconds
         self._planner: tuple[float, int] | None = None  # last heartbeat: when, what it said
         self._began = 0.0  # when it was first heard of, or activated
@@ -105,20 +114,39 @@ class Supervision:
         self._events.add("supervisor_estop")
 
     # ---- what is done ----
-    def decide(self, now: float) -> Intervention | None:
-        """What to command; None while the planner may."""
+    def decide(self, now: float) -> Event | None:
+        """Why to intervene; None while the planner may command."""
         self._look(now)
         event = worst(self._events)
-        if event is None:
-            self._acting = None
-            return None
-        if event != self._acting:
-            self._acting = event
-            self._since, start = now, self._commanded
-            if event.action == Action.LIE or start is None:
-                start = self._joints[0] if self._joints else None
-            self._start = np.zeros(0) if start is None else start.copy()
-        return Intervention(event, self._targets(event, now) if len(self._start) else None)
+        if event is not None and event != self._acting:
+            self._begin(event, now)
+        self._acting = event
+        return event
+
+    def targets(self, now: float) -> Array | None:
+        """What to command, once per control period while `decide` gives an event.
+
+        Returns:
+            (H, J), rad, to be reached 1, 2, ... H control periods from now; None where no joint was seen.
+        """
+        assert self._acting is not None
+        if self._balancing and self._balance is not None and self._commanded is not None:
+            found = self._balance.targets(self._commanded)
+            if found is not None:
+                self._commanded = found[0]
+                return found
+            self._balancing, self._since, self._start = False, now, self._commanded
+        return self._way(self._acting, now) if len(self._start) else None
+
+    def _begin(self, event: Event, now: float) -> None:
+        self._since, start = now, self._commanded
+        if event.action == Action.LIE or start is None:
+            start = self._joints[0] if self._joints else None
+        self._start = np.zeros(0) if start is None else start.copy()
+        if event.action == Action.LIE:
+            self._balancing = False
+        elif self._acting is None:
+            self._balancing = self._balance is not None
 
     def _look(self, now: float) -> None:
         if self._planner is None:
@@ -131,7 +159,7 @@ class Supervision:
         if state == BLOCKED and now - self._command_at > self._options.silence:
             self._events.add("nobody_commands")
 
-    def _targets(self, event: Event, now: float) -> Array:
+    def _way(self, event: Event, now: float) -> Array:
         """The way from the last targets to the safe posture, straight and at a constant rate."""
         horizon, period = 10, self._robot.control_period
         end = self._start if event.action == Action.LIE or self._posture is None else self._posture

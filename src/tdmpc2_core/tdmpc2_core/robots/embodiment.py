@@ -300,6 +300,11 @@ class SafetySpec:
         unit="rad",
         why="targets of joints where a supervisor stops the robot; the default pose of others",
     )
+    balance: bool = setting(
+        False,
+        hash=False,
+        why="a supervisor keeps the robot upright by the policy prior at a command of zero: no pose does",
+    )
     posture_seconds: float = setting(
         0.5, unit="s", above=0, why="to get there: slow enough for the rates of the joints, before it tips"
     )

@@ -10,6 +10,7 @@ from std_msgs.msg import Int64MultiArray, String
 
 from tdmpc2_core.control.supervision import IDLE
 from tdmpc2_ros import qos
+from tdmpc2_ros.messages import Array, heartbeat_message, read_heartbeat
 from tdmpc2_ros.process import Companion
 from tdmpc2_ros.robot_io.output import CommandOutput
 
@@ -35,7 +36,6 @@ class Peers:
         self._others = ""
         topic = node.resolve_topic_name("~/heartbeat")
         self._heartbeat = node.create_publisher(Int64MultiArray, topic, qos.SENSOR_OUTPUT)
-        self._message = Int64MultiArray()
         self._companion = Companion(node, "peers")
         own = self._companion.node
         state = node.resolve_topic_name("supervisor/state")
@@ -51,12 +51,10 @@ class Peers:
         self.look_around()
         return self.rival()
 
-    def tell(self, state: int) -> None:
-        """One heartbeat: a state of `tdmpc2_core.control.supervision`. From the control thread."""
-        if self._shadow:
-            return
-        self._message.data = [self._pid, state, self._since]
-        self._heartbeat.publish(self._message)
+    def tell(self, state: int, clock: Array) -> None:
+        """One heartbeat: a state of `control.supervision`, the gait clock (3,). From the control thread."""
+        if not self._shadow:
+            self._heartbeat.publish(heartbeat_message(self._pid, state, self._since, clock))
 
     def rival(self) -> str:
         """Who else commands the robot, and came first where it is a planner; empty for nobody."""
@@ -95,8 +93,9 @@ class Peers:
         self._stopped, self._spoke = message.data, time.monotonic()
 
     def _on_heartbeat(self, message: Int64MultiArray) -> None:
-        if len(message.data) != 3 or message.data[0] == self._pid:
+        heard = read_heartbeat(message)
+        if heard is None or heard[0] == self._pid:
             return
-        pid, state, since = message.data
+        pid, state, since, _ = heard
         if state != IDLE and (not self._since or (since, pid) < (self._since, self._pid)):
             self._rival, self._rival_at = int(pid), time.monotonic()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
 from rclpy.node import Node
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
@@ -23,6 +24,7 @@ from tdmpc2_ros.robot_io.output import CommandOutput
 
 _COLLECT_EVERY = 250  # ticks between collections of garbage, right after a command is out
 _LOG_EVERY = 2.0  # s
+_STANDING = np.array([0.0, math.nan, math.nan])  # a gait clock at its start
 _STOPPED = 15.0  # control periods that a decision takes only where the process was stopped
 
 
@@ -112,7 +114,8 @@ class ControlThread:
         decision = self._decider.decide(now, started, self.estop, unheard, self._peers.unwatched())
         if self._now() - now > _STOPPED * self._period:  # the process stood still, the world did not
             decision = self._decider.hold(f"no decision for {self._now() - now:.2f} s")
-        self._peers.tell(BLOCKED if rival else ESTOP if decision.mode == "estop" else COMMANDING)
+        state = BLOCKED if rival else ESTOP if decision.mode == "estop" else COMMANDING
+        self._peers.tell(state, _STANDING if decision.seen is None else decision.seen.clock)
         # periods of a hold, and those in which nobody listens, go without by intent
         if statistics.commands and self.mode not in ("hold", "no_controller"):
             statistics.missed += tick.missed
@@ -165,7 +168,7 @@ class ControlThread:
         if decision.targets is not None:
             self._output.publish(decision.targets, still=True)
             self._output.flush()  # the process may end next, and what DDS has not sent by then is lost
-        self._peers.tell(IDLE)
+        self._peers.tell(IDLE, _STANDING)
         self.mode, self.reason = "idle", "stopped"
 
     def _publish_latency(self, latency: float, planning: float) -> None:

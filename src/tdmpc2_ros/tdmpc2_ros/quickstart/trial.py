@@ -73,7 +73,7 @@ class Trial:
             rate = options.embodiment.control_rate
             simulation |= {"lock_step": True, "publish_clock": True, "sensor_rate": rate}
         self._children.start("mujoco_sim", "tdmpc2_ros.simulator.node", simulation, self.name)
-        watched = {"robot": robot, "use_sim_time": not options.real_time}
+        watched = {"robot": robot, "model": str(options.model), "use_sim_time": not options.real_time}
         self._children.start("supervisor", "tdmpc2_ros.supervisor.node", watched, self.name)
         parameters = {"supervisor": True, "model": str(options.model), "robot": robot, "seed": self._seed}
         parameters |= {"method": options.planner, "report": str(self._report)}

@@ -5,18 +5,20 @@
                 only watches, else why it intervenes; /diagnostics
     services    ~/estop, ~/release (std_srvs/Trigger)
 
-What it does when is in `tdmpc2_core.control.events`. It loads no model, and callbacks only note what came;
+What it does when is in `tdmpc2_core.control.events`. It loads no torch, and callbacks only note what came;
 the main thread looks at it every 5 ms and, on Linux, learns of the end of the planner's process at once.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -26,12 +28,14 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from tdmpc2_core.config import setting
-from tdmpc2_core.control.supervision import BLOCKED, IDLE, Intervention, Supervision, SupervisionOptions
-from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.control.balance import Balance, NumpyPrior
+from tdmpc2_core.control.supervision import BLOCKED, IDLE, Supervision, SupervisionOptions
+from tdmpc2_core.errors import UserError
+from tdmpc2_core.robots import Embodiment, Snapshot
 from tdmpc2_core.robots.messages import prefixed
 from tdmpc2_core.robots.rotations import tilt
 from tdmpc2_ros import qos
-from tdmpc2_ros.messages import diagnostic_message
+from tdmpc2_ros.messages import diagnostic_message, read_heartbeat
 from tdmpc2_ros.naming import SUPERVISOR
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
@@ -53,6 +57,9 @@ class SupervisorParameters:
         "joint_trajectory", why="the controller that the planner commands"
     )
     cmd_vel_stamped: bool = setting(False, why="cmd_vel is a TwistStamped, not a Twist")
+    model: str = setting(
+        "", why="bundle whose policy prior balances a robot that no pose holds (safety.balance); empty: none"
+    )
     silence: float = setting(
         SupervisionOptions().silence,
         unit="s",
@@ -106,15 +113,17 @@ class SupervisorNode(Node):
         values = Parameters(self, SupervisorParameters).values
         robot = Embodiment.load(values.robot)
         self.robot = prefixed(robot, values.prefix)
-        self.supervision = Supervision(self.robot, SupervisionOptions(values.silence))
         self._lock = threading.Lock()  # of `supervision`: callbacks note, the main thread decides
         self._process, self._told, self._reason = PlannerProcess(), 0.0, ""
         self._sensors = SensorInput(self, self.robot, values.cmd_vel_stamped)
+        self._balance = self._balanced_by(values.model, robot)
+        self.supervision = Supervision(self.robot, SupervisionOptions(values.silence), self._balance)
         # silence counts in the time in which the robot lives: a simulation may wait for its planner
         simulated = self.get_parameter("use_sim_time").value
         self._time = self._sensors.now if simulated else time.monotonic
         self._output = CommandOutput(self, values.output, self.robot)
-        self._sent = 0.0  # when the newest command of our own went out
+        self._sent = self._heard = 0.0  # when the newest command of our own went out, another's came in
+        self._used = -math.inf  # stamp of what was measured by then
         kind: type = JointTrajectory if values.output == "joint_trajectory" else Float64MultiArray
         self.create_subscription(kind, self._output.topic, self._on_command, qos.COMMAND)
         self.create_subscription(Int64MultiArray, "planner/heartbeat", self._on_heartbeat, qos.SENSOR_INPUT)
@@ -125,16 +134,33 @@ class SupervisorNode(Node):
         self.create_timer(1.0, self._report)
         self.get_logger().info(f"{self.robot.name}: watching; silence of {values.silence:g} s counts")
 
+    def _balanced_by(self, model: str, robot: Embodiment) -> Balance | None:
+        if not robot.safety.balance:
+            return None
+        problem = "no model is given"
+        if model:
+            try:
+                prior = NumpyPrior(Path(model))
+                prior.check_robot(robot)
+                return Balance(self.robot, prior, self._sensors.state, self._sensors.now)
+            except UserError as error:
+                problem = str(error)
+        self.get_logger().warning(f"{problem}: {robot.name} goes to its safe posture and is not balanced")
+        return None
+
     # ---- callbacks ----
     def _on_heartbeat(self, message: Int64MultiArray) -> None:
-        if len(message.data) != 3:
+        heard = read_heartbeat(message)
+        if heard is None:
             return
-        pid, state, _ = message.data
+        pid, state, _, clock = heard
         with self._lock:
             if self._process.alive and pid != self._process.pid and state in (IDLE, BLOCKED):
                 return  # a second planner, which waits
             self._process.follow(pid)
             self.supervision.heartbeat(self._time(), state)
+            if self._balance is not None and not self._reason:
+                self._balance.clock(clock)
 
     def _on_command(self, message: JointTrajectory | Float64MultiArray) -> None:
         now = self._time()
@@ -148,7 +174,10 @@ class SupervisorNode(Node):
         except CommandError:
             return  # the controller refuses it, too
         with self._lock:
+            self._heard, self._used = now, self._newest(self._sensors.state.snapshot())
             self.supervision.command(now, targets)
+            if self._balance is not None:
+                self._balance.follow(targets)
 
     def _on_estop(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._lock:
@@ -179,17 +208,26 @@ class SupervisorNode(Node):
                 self.supervision.joints(snapshot.joints.position, snapshot.joints.velocity)
             if snapshot.imu is not None:
                 self.supervision.tilt(now, float(tilt(snapshot.imu.orientation)))
-            found = self.supervision.decide(now)
-        reason = "" if found is None else f"{found.event.name}: {found.event.trigger}"
-        if found is not None and now - self._sent >= self.robot.control_period - 0.5 * _LOOK:
-            self._send(found, now)
+            event, targets = self.supervision.decide(now), None
+            if event is not None and self._due(now, snapshot):
+                targets = self.supervision.targets(now)
+        reason = "" if event is None else f"{event.name}: {event.trigger}"
+        if targets is not None:
+            self._sent, self._used = now, self._newest(snapshot)
+            self._output.publish(targets, still=True)
         if reason != self._reason or time.monotonic() - self._told >= _TELL:
             self._tell(reason)
 
-    def _send(self, found: Intervention, now: float) -> None:
-        if found.targets is not None:
-            self._sent = now
-            self._output.publish(found.targets, still=True)
+    def _due(self, now: float, snapshot: Snapshot) -> bool:
+        """Whether a period has gone by, and something new was measured since the last command by anybody."""
+        period = self.robot.control_period
+        if now - self._sent < period - 0.5 * _LOOK:
+            return False
+        return self._newest(snapshot) > self._used or now - max(self._sent, self._heard) >= 1.5 * period
+
+    @staticmethod
+    def _newest(snapshot: Snapshot) -> float:
+        return -math.inf if snapshot.joints is None else snapshot.joints.stamp
 
     def _tell(self, reason: str) -> None:
         self._told, before, self._reason = time.monotonic(), self._reason, reason

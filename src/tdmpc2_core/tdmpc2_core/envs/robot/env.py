@@ -241,7 +241,7 @@ class RobotEnv:
         wanted = self.mapper.targets(action, self.targets)
         targets = self.safety.filter(wanted, self.simulation.joint_position(), self._period).targets
         self.assembler.record_target(targets)
-        self._advance(targets)
+        self.advance(targets)
         self._steps += 1
         self.maybe_push()
         reward, info = self._evaluate(action)
@@ -255,7 +255,7 @@ class RobotEnv:
         return StepResult(observation, reward, terminated, truncated, info)
 
     # ---- parts of a step ----
-    def _advance(self, targets: np.ndarray) -> None:
+    def advance(self, targets: np.ndarray) -> None:
         """Physics of one control period. Commands under way longer than that arrive in a later one."""
         simulation, ramp = self.simulation, self.embodiment.action.interpolation == "linear"
         simulation.follow()
