@@ -12,9 +12,9 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -24,9 +24,11 @@ from tdmpc2_bringup.robot_files import RobotFiles
 from tdmpc2_bringup.settings import Settings
 from tdmpc2_core.agent import Agent
 from tdmpc2_core.control.decision import Decider, DecisionOptions
+from tdmpc2_core.envs.robot.randomisation import SensorNoise, randomise
 from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.files import shipped_bundle
-from tdmpc2_core.robots import SensorState
+from tdmpc2_core.robots import Embodiment, SensorState
+from tdmpc2_core.robots.rotations import yaw
 from tdmpc2_core.robots.trajectory import Trajectory
 
 Array = NDArray[np.float64]
@@ -149,7 +151,10 @@ def launched_limiter(robot: str) -> Limiter:
 class Walk(NamedTuple):
     """What came of a walk straight ahead."""
 
-    covered: float  # share of the commanded distance
+    covered: float  # share of the commanded distance, along the direction that the robot began in
+    along_body: float  # the same along its own x axis, wherever it points
+    lateral: float  # m to the left of its way at the end
+    yaw_rate: float  # rad/s, mean
     fell: float | None  # s
     limited: int  # updates in which the limiter changed a command
     throws: bool  # the limiter threw
@@ -158,28 +163,39 @@ class Walk(NamedTuple):
 CONTROLLERS = ("from desired", "from measured", "forward")
 
 
-def walk(robot: str, controller: str, seconds: float, planner: str | None = None) -> Walk:
-    """A shipped robot under its bundle and a stock controller of `CONTROLLERS`, without noise.
+def walk(
+    robot: str,
+    controller: str,
+    seconds: float,
+    planner: str | None = None,
+    heading_hold: float | None = None,
+    seed: int | None = None,
+) -> Walk:
+    """A shipped robot under its bundle and a stock controller of `CONTROLLERS`.
 
     The manager runs at the rate of physics. A command reaches the controller one update after its decision.
+
+    Args:
+        heading_hold: gain, 1/s; None takes the robot's own.
+        seed: of sensor noise, start and a randomised robot; without one the robot is as in its file.
     """
     agent = Agent.load(shipped_bundle(robot), planner=planner, seed=0)
     embodiment, speed = agent.embodiment, SPEEDS[robot]
     assert embodiment is not None and embodiment.twist_command is not None
-    simulation, sensors = Simulation(embodiment, 0), SensorState(embodiment)
-    simulation.reset(randomise=False)
-    decider = Decider(agent, sensors, DecisionOptions(deadline=10.0))
+    simulation, read = _simulated(embodiment, seed)
+    sensors = SensorState(embodiment)
+    decider = Decider(agent, sensors, DecisionOptions(deadline=10.0, heading_hold=heading_hold))
     period, limiter = 1.0 / embodiment.physics_rate, launched_limiter(robot)
     start = simulation.joint_position()
     stock: ForwardController | TrajectoryController = ForwardController(start)
     if controller != "forward":
         stock = TrajectoryController(start, period, from_desired=controller == "from desired")
     command = [speed if name == "linear_x" else 0.0 for name in embodiment.twist_command.names]
-    distance, fell = 0.0, None
+    begin, velocity, fell = simulation.base_pose(), [], None
     for tick in range(round(seconds * embodiment.control_rate)):
         now = simulation.time
         for source in simulation.sources:
-            sensors.store(source, now, simulation.read(source))
+            sensors.store(source, now, read(source))
         sensors.set_command(now, command)
         targets = decider.decide(now, time.monotonic()).targets
         assert targets is not None
@@ -189,12 +205,37 @@ def walk(robot: str, controller: str, seconds: float, planner: str | None = None
             measured = simulation.joint_position()
             wanted = stock.update(now + step * period, measured)
             simulation.step(limiter.enforce(wanted, measured, period))
-        distance += simulation.base_velocity()[0][0] * embodiment.control_period
+        linear, angular = simulation.base_velocity()
+        velocity.append((linear[0], angular[2]))
         if simulation.fallen():
             fell = tick * embodiment.control_period
             break
     decider.stop()
-    return Walk(distance / (speed * seconds), fell, limiter.limited, limiter.throws)
+    ahead, left = _way(begin, simulation.base_pose()[0])
+    forward, turn = np.mean(velocity, axis=0)
+    body = forward * len(velocity) * embodiment.control_period
+    asked = speed * seconds
+    return Walk(ahead / asked, body / asked, left, turn, fell, limiter.limited, limiter.throws)
+
+
+def _simulated(embodiment: Embodiment, seed: int | None) -> tuple[Simulation, Callable[[str], Any]]:
+    """A robot at its start, and what reads its sensors; see `walk`."""
+    simulation = Simulation(embodiment, seed or 0)
+    simulation.reset(randomise=seed is not None)
+    if seed is None:
+        return simulation, simulation.read
+    generator = np.random.default_rng(seed)
+    randomise(simulation, generator)
+    simulation.settle()
+    noise = SensorNoise(embodiment, generator)
+    return simulation, lambda source: noise.add(source, simulation.read(source))
+
+
+def _way(begin: tuple[Array, Array], end: Array) -> tuple[float, float]:
+    """From a pose (m, xyzw) to a position (3,): m ahead and m to the left, on level ground."""
+    way, heading = end - begin[0], float(yaw(begin[1]))
+    cosine, sine = np.cos(heading), np.sin(heading)
+    return float(cosine * way[0] + sine * way[1]), float(cosine * way[1] - sine * way[0])
 
 
 if __name__ == "__main__":

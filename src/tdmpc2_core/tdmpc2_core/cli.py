@@ -181,7 +181,9 @@ def _eval(args: argparse.Namespace) -> None:
         if films:
             recorder(step, steps, environments)
 
-    result = evaluate_agent(agent, args.seconds, args.episodes, args.seed, args.task, spectator)
+    result = evaluate_agent(
+        agent, args.seconds, args.episodes, args.seed, args.task, spectator, heading_hold=args.heading_hold
+    )
     print(evaluation_table({args.planner or agent.planner_config.method: result}))
     if args.json:
         write_json(args.json, vars(result))
@@ -464,6 +466,13 @@ def _add_eval(commands: Any, name: str) -> None:
     )
     option("--seconds", type=positive, default=10.0, help="length of a robot's episode (default 10)")
     option("--task", help="of a bundle that knows several, by name")
+    option(
+        "--heading-hold",
+        type=positive,
+        default=0.0,
+        metavar="GAIN",
+        help="1/s; the planner node's heading hold corrects commands (default: off, the policy alone)",
+    )
     option("--seed", type=int, default=0)
     option("--device", default="cpu", help="torch device (default cpu)")
     option("--json", type=Path, help="also write the result here")

@@ -51,6 +51,8 @@ def test_a_recorded_run_gives_the_planners_own_observations_and_actions(tmp_path
     assert total > 30, planner.log
     assert equal >= total - 6, str(report)  # a recorder that comes late does not know the history
     traces = [DecisionTrace.of_rows([(dim.label, dim.size) for dim in m.layout.dim], m.data) for m in seen]
+    corrected = sum(trace.told[2] != trace.command[3] for trace in traces if len(trace.command))
+    assert corrected > 10, "the robot turns under random weights, and the heading hold undoes it"
     actions = {trace.now: trace.action for trace in traces if len(trace.action)}
     compared = 0
     for episode, _ in EpisodeStore(tmp_path / "out"):

@@ -42,6 +42,7 @@ class DecisionOptions:
     evaluate: bool = True  # act without exploration noise
     task: int | None = None  # index in a multi-task model
     limits: TrustLimits = UNLIMITED  # of trust in the model
+    heading_hold: float | None = None  # gain, 1/s; None: the robot's own
 
 
 class Seen(NamedTuple):
@@ -52,6 +53,7 @@ class Seen(NamedTuple):
     samples: Snapshot
     observation: NDArray[np.float32]
     clock: NDArray[np.float64]  # (3,) of the gait, after it
+    told: NDArray[np.float64]  # (C,) command in it, see `ObservationAssembler.command`
     action: NDArray[np.float64] | None  # (A,) that history goes on with; None where none was sent
 
 
@@ -189,7 +191,8 @@ class Decider:
             decision = self._act(observation, snapshot, now, started)
         assembler = self._assembler
         action = None if decision.targets is None else assembler.action
-        seen = Seen(now, first, assembler.samples, observation, assembler.clock, action)
+        told = assembler.command
+        seen = Seen(now, first, assembler.samples, observation, assembler.clock, told, action)
         return decision._replace(stamp=self._oldest(snapshot), seen=seen)
 
     def _disarmed(self, snapshot: Snapshot, now: float) -> str:
@@ -241,6 +244,8 @@ class Decider:
                 self._safety.reset(snapshot.joints.position)
                 self._from_measured = False
             self._first, self._fresh_start = True, False
+        hold, twist = self.options.heading_hold, self.embodiment.twist_command
+        self._assembler.heading.gain = (twist.heading_hold if twist else 0.0) if hold is None else hold
         return self._assembler.assemble(self._sensors, now)
 
     def _act(

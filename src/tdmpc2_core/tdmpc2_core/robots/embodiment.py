@@ -101,6 +101,9 @@ class CommandSpec:
     deadband: float = setting(0.0, low=0, why="below it in every term the robot stands")
     timeout: float = setting(0.5, unit="s", above=0, why="silence after which the command counts as zero")
     kind: Literal["twist"] = setting("twist", why="geometry_msgs/Twist")
+    heading_hold: float = setting(
+        0.0, unit="1/s", low=0, high=5, why="yaw rate that control adds per rad off the commanded heading"
+    )
     stand_fraction: float = setting(0.0, low=0, high=1, why="training: share of commands that are zero")
     resample_seconds: float = setting(5.0, unit="s", above=0, why="training: time between new commands")
     term_probability: float = setting(

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tdmpc2_core.errors import StaleSource
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.heading import HeadingHold
 from tdmpc2_core.robots.reach import tool_error
 from tdmpc2_core.robots.sensors import SensorState, Snapshot
 from tdmpc2_core.robots.terms import TERMS, OwnState, Write
@@ -112,7 +113,7 @@ class GaitClock:
         return self.phase
 
 
-_CHANGES = ("_sample", "_observation", "_clock", "_fill")
+_CHANGES = ("_sample", "_observation", "_clock", "_fill", "heading")
 _OWN = tuple(field.name for field in fields(OwnState) if field.name != "embodiment")
 
 
@@ -120,17 +121,24 @@ class ObservationAssembler:
     """Owns the history, the previous action and the gait phase of one robot. Call `assemble` per decision.
 
     With a `noise` generator every new sample carries the terms' uniform noise, as in training; live and in
-    replay it is None.
+    replay it is None. `heading` corrects the command, with a gain of 0 where none is given.
     """
 
-    def __init__(self, embodiment: Embodiment, noise: np.random.Generator | None = None) -> None:
+    def __init__(
+        self,
+        embodiment: Embodiment,
+        noise: np.random.Generator | None = None,
+        heading: HeadingHold | None = None,
+    ) -> None:
         self._noise, self._layout = noise, ObservationLayout(embodiment)
         self._sample = np.zeros(self._layout.size)  # newest value of every term, before the scale
         self._observation = np.zeros(embodiment.observation_dim, np.float32)
         self._own = OwnState(embodiment, np.zeros(embodiment.action_dim), np.zeros(embodiment.command_dim))
         self._sees_goal = any(TERMS[block.name].command == "pose" for block in embodiment.observation_layout)
         self._twist = embodiment.twist_command
-        self._clock = GaitClock(embodiment)
+        self._clock, self._moves = GaitClock(embodiment), False
+        self.heading = heading or HeadingHold(embodiment, 0.0)
+        self._told: NDArray[np.float64] | None = None
         self._fill = True
         self.samples = Snapshot()  # that the last observation was made from
 
@@ -150,9 +158,14 @@ class ObservationAssembler:
 
     @property
     def command(self) -> NDArray[np.float64]:
-        """The command (C,) in the last observation: velocities after timeout, range and deadband, or the goal
-        (zeros without one)."""
+        """The command (C,) in the last observation: velocities after timeout, range, deadband and heading
+        hold, or the goal (zeros without one)."""
         return self._own.command.copy()
+
+    def tell(self, command: NDArray[np.float64] | None) -> None:
+        """Put this `command` (C,) into the observations to come, as a recording of them has it; None makes it
+        of the samples again."""
+        self._told = command
 
     @property
     def phase(self) -> float | None:
@@ -167,6 +180,7 @@ class ObservationAssembler:
         self._fresh(sensors, now)
         self._own.action[:] = 0.0
         self._clock.reset()
+        self.heading.restart()
         self._own.phase, self._fill, self._own.target = None, True, None
 
     def state(self) -> dict[str, Any]:
@@ -219,7 +233,7 @@ class ObservationAssembler:
         """Write the newest value of every term into its slot."""
         own = self._own
         self._update_command(snapshot, now)
-        own.phase = self._clock.advance(bool(np.count_nonzero(own.command)))
+        own.phase = self._clock.advance(self._moves)
         if self._sees_goal:
             self._update_goal(snapshot)
         self._layout.write(self._sample, vars(snapshot), own)
@@ -234,8 +248,14 @@ class ObservationAssembler:
 
     def _update_command(self, snapshot: Snapshot, now: float) -> None:
         spec, sample, command = self._twist, snapshot.command, self._own.command
+        if self._told is not None:
+            command[:] = self._told
+            self._moves = bool(np.count_nonzero(command))
+            return
         if spec is None:
             command[:] = 0.0 if sample is None else sample.values
-            return
-        heard = sample is not None and abs(now - sample.stamp) <= spec.timeout
-        command[:] = spec.in_force(sample.values) if heard else 0.0
+        else:
+            heard = sample is not None and abs(now - sample.stamp) <= spec.timeout
+            command[:] = spec.in_force(sample.values) if heard else 0.0
+        self._moves = bool(np.count_nonzero(command))
+        self.heading.correct(command, snapshot.imu, now)

@@ -8,6 +8,7 @@ frame whose z points up).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,22 @@ def yaw(quaternion_xyzw: ArrayLike) -> Array:
     q = np.asarray(quaternion_xyzw, dtype=np.float64)
     x, y, z, w = q[..., 0], q[..., 1], q[..., 2], q[..., 3]
     return np.arctan2(2.0 * (w * z + x * y), w * w + x * x - y * y - z * z)
+
+
+def turn_between(before_xyzw: ArrayLike, after_xyzw: ArrayLike) -> float:
+    """Turn about the world's z axis from one orientation (4,) to another, rad in [-pi, pi].
+
+    It does not depend on how the sensor that measured both is mounted: the twist of the rotation between them
+    (swing-twist decomposition).
+    """
+    x, y, z, w = map(float, np.asarray(before_xyzw, dtype=np.float64))
+    a, b, c, d = map(float, np.asarray(after_xyzw, dtype=np.float64))
+    return wrapped(2.0 * math.atan2(c * w - d * z - a * y + b * x, d * w + a * x + b * y + c * z))
+
+
+def wrapped(angle: float) -> float:
+    """The same angle (rad) in [-pi, pi]."""
+    return math.remainder(angle, 2.0 * math.pi)
 
 
 def rotate(quaternion_xyzw: ArrayLike, vector: ArrayLike) -> Array:

@@ -21,7 +21,7 @@ MODES = ("idle", "plan", "replay", "policy", "hold", "estop", "no_controller")
 
 _NOTHING = np.empty(0)
 _NUMBERS = ("now", "sent", "first", "mode", "value", "digest")
-_ARRAYS = ("clock", "command", "action", "target", "mean", "std")
+_ARRAYS = ("clock", "command", "told", "action", "target", "mean", "std")
 
 
 class DecisionTrace(NamedTuple):
@@ -35,6 +35,7 @@ class DecisionTrace(NamedTuple):
     digest: float  # `digest` of the observation; NaN where there was none
     clock: Array  # (3,) `ObservationAssembler.clock` after the observation
     command: Array  # stamp, s, and values as received
+    told: Array  # (C,) `ObservationAssembler.command` of the observation
     action: Array  # (A,) sent, in [-1, 1]
     target: Array  # (J,) rad, of the first period
     mean: Array  # (A,) of the plan

@@ -89,6 +89,7 @@ def evaluate_agent(
     seed: int = 0,
     task: str | None = None,
     spectator: Spectator | None = None,
+    heading_hold: float = 0.0,
 ) -> AnyEvaluation:
     """Run `episodes` environments side by side, without exploration noise.
 
@@ -99,13 +100,22 @@ def evaluate_agent(
         seed: of the first environment.
         task: one of the agent's, for an agent that knows several.
         spectator: sees every step.
+        heading_hold: see `evaluate_robot`.
 
     Raises:
         UserError: the agent has neither an embodiment nor a task, not the one that is named, or one that is
             the user's own code and is not named.
     """
     if agent.embodiment is not None and task is None:
-        return evaluate_robot(agent, agent.embodiment, seconds, episodes, seed=seed, spectator=spectator)
+        return evaluate_robot(
+            agent,
+            agent.embodiment,
+            seconds,
+            episodes,
+            seed=seed,
+            spectator=spectator,
+            heading_hold=heading_hold,
+        )
     if task is None and len(agent.tasks) == 1:
         task = agent.tasks[0]
         if names_code(task):  # a bundle is data, and runs no code that the user has not named
@@ -127,20 +137,18 @@ def evaluate_robot(
     seed: int = 0,
     randomise: bool = True,
     spectator: Spectator | None = None,
+    heading_hold: float = 0.0,
 ) -> WalkEvaluation | PoseEvaluation | ReachEvaluation:
     """Run ``episodes`` robots side by side; no exploration noise.
 
     Each has one command of `evaluation_commands`. A robot with a pose command is sent to random goals
-    instead, each for ``command.resample_seconds``; at least one is given.
+    instead, each for ``command.resample_seconds``; at least one is given. With a gain ``heading_hold``, 1/s,
+    the policy is told what `HeadingHold` makes of its command; errors are those of the command itself.
 
     Raises:
         UserError: the time is shorter than a decision.
     """
-    if round(seconds * embodiment.control_rate) < 1:
-        raise UserError(
-            f"seconds is {seconds:g}, less than one decision of {embodiment.name}; give "
-            f"{embodiment.control_period:g} or more"
-        )
+    _check_length(embodiment, seconds)
     if embodiment.pose_command:
         return _evaluate_reach(agent, embodiment, seconds, episodes, seed, randomise, spectator)
     options = EnvOptions(sensor_noise=True, randomise=randomise, random_reset=True)
@@ -179,6 +187,28 @@ def evaluate_robot(
         falls=int((~alive).sum()),
         episodes=episodes,
     )
+
+
+def _check_length(embodiment: Embodiment, seconds: float) -> None:
+    """Raise UserError for a time shorter than a decision."""
+    if round(seconds * embodiment.control_rate) < 1:
+        raise UserError(
+            f"seconds is {seconds:g}, less than one decision of {embodiment.name}; give "
+            f"{embodiment.control_period:g} or more"
+        )
+
+
+def _commanded(
+    embodiment: Embodiment, commands: Sequence[np.ndarray], seed: int, randomise: bool, heading_hold: float
+) -> list[RobotEnv]:
+    """A robot for each command."""
+    environments = []
+    for index, command in enumerate(commands):
+        env = RobotEnv(embodiment, seed + index, EnvOptions(randomise=randomise))
+        env.set_command(command)
+        env.assembler.heading.gain = heading_hold
+        environments.append(env)
+    return environments
 
 
 def acting(agent: Agent, task: str | None = None) -> Act:

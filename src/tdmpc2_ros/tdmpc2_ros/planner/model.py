@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DYNAMIC = (
     "deadline_ms",
     "evaluate",
+    "heading_hold",
     "publish_latent",
     "disagreement_limit",
     "consistency_limit",
@@ -79,6 +80,13 @@ class PlannerParameters:
     threads: int = setting(1, low=1, high=64, why="threads that torch computes with")
     evaluate: bool = setting(True, why="act without exploration noise")
     task: str = setting("", why="task of a bundle that knows several, at start; empty takes its first")
+    heading_hold: float = setting(
+        -1.0,
+        low=-1,
+        high=5,
+        unit="1/s",
+        why="yaw rate added to cmd_vel per rad off the heading that it asked for; < 0 takes the robot's own",
+    )
     publish_latent: bool = setting(False, why="publish ~/latent, the model's view of every decision")
     disagreement_limit: float = setting(
         0.0, low=0, unit="reward units", why="spread of the value heads that ends trust; 0 does not judge it"
@@ -349,6 +357,7 @@ class ModelSlot:
                 apply_costs(self.agent, values, self._own_costs)
         options = self.options
         options.deadline, options.evaluate = 1e-3 * values.deadline_ms, values.evaluate
+        options.heading_hold = None if values.heading_hold < 0.0 else values.heading_hold
         options.limits = TrustLimits(values.disagreement_limit, values.consistency_limit)
         if self.telemetry is not None:
             self.telemetry.latent = values.publish_latent

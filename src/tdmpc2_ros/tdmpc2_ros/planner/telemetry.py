@@ -109,6 +109,7 @@ class Telemetry:
             digest=digest(seen.observation) if seen else math.nan,
             clock=seen.clock if seen else nothing,
             command=command_row(seen.samples) if seen else nothing,
+            told=seen.told if seen else nothing,
             action=seen.action if seen and seen.action is not None else nothing,
             target=nothing if targets is None else targets[0],
             mean=nothing if plan is None else plan.actions[decision.row],

@@ -263,7 +263,8 @@ class _Conversion:
         return whole
 
     def _command(self, trace: DecisionTrace) -> None:
-        """The command as the planner had it."""
+        """The command as the planner had it, and as it told it to its policy."""
+        self._assembler.tell(trace.told if len(trace.told) == self._robot.command_dim else None)
         if len(trace.command) == 0:
             self._sensors.clear_command()
             return
