@@ -15,6 +15,7 @@ REFERENCE = ROOT / "docs" / "reference"
 PAGES = (
     ROOT / "README.md",
     *(REFERENCE / f"{name}.md" for name in ("performance", "planners", "robot_files", "ros-interface")),
+    ROOT / "docs" / "how-to" / "deploy.md",
 )
 
 # name: heading, command, columns (where empty all that any row has)
@@ -73,6 +74,12 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "The training run of the humanoid's bundle",
         "python benchmarks/training_curve.py runs/humanoid --name training_humanoid --out benchmarks/results",
         ("step", "return_per_step", "velocity_error", "distance_ratio", "falls", "episodes"),
+    ),
+    "heading": (
+        "A walk straight ahead without heading hold and with it",
+        "python benchmarks/heading.py --robot quadruped --robots 16 --seconds 20 --planner policy\n"
+        "python benchmarks/heading.py --robot humanoid --robots 16 --seconds 60 --planner policy",
+        (),
     ),
     "startup": ("From a fresh clone to the first command", "python benchmarks/startup.py", ()),
     "against_official": (

@@ -19,7 +19,8 @@ The first call makes the environment .venv (scripts/setup.sh --help); later call
 ROBOT: ${robots[*]}
 
   --seconds S        length of the course (default: 30)
-  --drive            no course: the robot stands until the terminal's keys drive it
+  --drive            no course: the robot stands until the terminal's keys, or a gamepad, drive it
+  --gamepad DEVICE   of --drive: joystick device (default: the first /dev/input/js* that there is)
   --seed N           seed of noise, start and planner (default: 0)
   --out DIR          where results and logs go (default: runs/quickstart/ROBOT; ROBOT-2, ... where that
                      holds results)
@@ -55,7 +56,7 @@ robot="${robots[0]}" value=
 for argument in "$@"; do
   if [[ -n "$value" ]]; then
     value=
-  elif [[ "$argument" =~ ^--(seconds|seed|out|output|model|planner|deadline-ms|robots|record)$ ]]; then
+  elif [[ "$argument" =~ ^--(seconds|seed|out|output|model|planner|deadline-ms|robots|record|gamepad)$ ]]; then
     value=follows
   elif [[ "$argument" != -* ]]; then
     robot="$argument"

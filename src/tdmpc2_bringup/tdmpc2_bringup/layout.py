@@ -129,6 +129,11 @@ def layout(robot: RobotFiles, installed: Installed, plugins: Collection[str] = (
             nodes.append(_rviz(robot, sim_time))
         else:
             notes.append("rviz:=true is ignored: the package rviz2 is not installed")
+    if settings.joy:
+        if lacking := [name for name in _JOY if not installed(name)]:
+            notes.append(f"joy:=true is ignored: not installed: {', '.join(lacking)}")
+        else:
+            nodes += _joy(robot)
     autostart = settings.autostart == "true" or (settings.autostart == "auto" and settings.sim != "none")
     if not autostart:
         notes.append("the planner stays unconfigured until ros2 lifecycle set brings it to active")
@@ -232,6 +237,37 @@ def _rviz(robot: RobotFiles, sim_time: bool) -> NodeSpec:
     frame = f"{robot.prefix}{robot.embodiment.base_frame}"
     arguments = ("-d", str(robot.share / "rviz" / "robot.rviz"), "-f", frame)
     return NodeSpec("rviz2", "rviz2", "rviz2", ({"use_sim_time": sim_time},), arguments=arguments, ours=False)
+
+
+_JOY = ("joy", "teleop_twist_joy")
+# game_controller_node numbers sticks and buttons alike for every pad that SDL knows; 1 is forward or left
+_STICKS = {"linear_x": 1, "linear_y": 0, "angular_z": 2}  # left stick upright and across, right one across
+_DEAD_MAN = 9  # left shoulder button
+_JOY_RATE = 20.0  # Hz, also while nothing changes: silence is a stop
+
+
+def _joy(robot: RobotFiles) -> tuple[NodeSpec, NodeSpec]:
+    """A gamepad's driver, and what makes cmd_vel of it while its dead-man button is held.
+
+    Full sticks are the upper ends of the ranges that the robot was trained for. Raises UserError.
+    """
+    twist = robot.embodiment.twist_command
+    if twist is None:
+        raise UserError(
+            f"joy:=true drives walking robots; {robot.embodiment.name} takes no velocity commands"
+        )
+    most = {str(term.name): term.upper for term in twist.terms}
+    parameters: dict[str, Any] = {"require_enable_button": True, "enable_button": _DEAD_MAN}
+    parameters |= {"enable_turbo_button": -1, "publish_stamped_twist": False}
+    for name, axis in _STICKS.items():
+        of = name.replace("_", ".").replace("angular.z", "angular.yaw")
+        parameters[f"axis_{of}"] = axis if name in most else -1
+        parameters[f"scale_{of}"] = float(most.get(name, 0.0))
+    driver = {"autorepeat_rate": _JOY_RATE, "deadzone": 0.12}
+    return (
+        NodeSpec("joy", "game_controller_node", "joy_node", (driver,), ours=False),
+        NodeSpec("teleop_twist_joy", "teleop_node", "teleop_twist_joy_node", (parameters,), ours=False),
+    )
 
 
 def _remappings(robot: RobotFiles) -> tuple[tuple[str, str], ...]:

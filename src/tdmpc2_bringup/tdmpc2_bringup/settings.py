@@ -61,6 +61,9 @@ class Settings:
         why="when the planner ends by itself: respawn (started again, and brought to active as autostart "
         "says), shutdown (the launch ends), ignore (the controller holds its last target)",
     )
+    joy: bool = setting(
+        False, why="true: a gamepad drives while its left shoulder button is held (joy, teleop_twist_joy)"
+    )
     record: str = setting("", why="folder for a rosbag2, which must not exist; empty records nothing")
     recorder: Literal["node", "rosbag2"] = setting(
         "node", why="what writes the bag: this suite's recorder, or rosbag2_transport's with the same topics"
@@ -149,6 +152,8 @@ def each_robot(settings: Settings, robots: str) -> tuple[Settings, ...]:
     if not robots.isdecimal() or not 1 <= int(robots) <= MAX_ROBOTS:
         raise UserError(f"robots is {robots!r}, must be a whole number from 1 to {MAX_ROBOTS}")
     count = int(robots)
+    if count > 1 and settings.joy:
+        raise UserError(f"robots:={count}: joy:=true is for one robot; its gamepad would drive all of them")
     if count > 1 and settings.sim in _ONE_ONLY:
         why = _ONE_ONLY[settings.sim]
         raise UserError(

@@ -18,7 +18,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed")
 
 from tdmpc2_bringup.layout import layout  # noqa: E402
 from tdmpc2_bringup.robot_files import RobotFiles  # noqa: E402
-from tdmpc2_bringup.settings import Settings, arguments, settings_from  # noqa: E402
+from tdmpc2_bringup.settings import Settings, arguments, each_robot, settings_from  # noqa: E402
 from tdmpc2_core.config import from_mapping  # noqa: E402
 from tdmpc2_core.errors import UserError  # noqa: E402
 from tdmpc2_core.robots import shipped_names  # noqa: E402
@@ -65,6 +65,22 @@ def test_a_shadow_is_watched_by_no_supervisor_which_would_command_the_robot(tmp_
     result = started(tmp_path, sim="none", shadow=True)
     assert [node.executable for node in result.nodes] == ["planner"]
     assert "'supervisor': False" in str(result.nodes[0])
+
+
+def test_a_gamepad_drives_over_its_trained_range_while_its_dead_man_button_is_held(tmp_path):
+    result = started(tmp_path, joy=True)
+    assert {"joy/game_controller_node", "teleop_twist_joy/teleop_node"} <= {*programs(result)}
+    given = next(node for node in result.nodes if node.package == "teleop_twist_joy").parameters[0]
+    assert given["require_enable_button"] and given["enable_button"] == 9  # left shoulder, of SDL
+    assert [given[f"scale_{name}"] for name in ("linear.x", "linear.y", "angular.yaw")] == [0.8, 0.3, 1.0]
+    assert [given[f"axis_{name}"] for name in ("linear.x", "linear.y", "angular.yaw")] == [1, 0, 2]
+    without = started(tmp_path, joy=True, installed=NOTHING)
+    assert "joy:=true is ignored: not installed: joy, teleop_twist_joy" in without.notes
+    assert not {"joy", "teleop_twist_joy"} & {node.package for node in without.nodes}
+    with pytest.raises(UserError, match="arm takes no velocity commands"):
+        started(tmp_path, robot="arm", joy=True)
+    with pytest.raises(UserError, match="joy:=true is for one robot"):
+        each_robot(Settings(joy=True), "2")
 
 
 def planner(result) -> dict:

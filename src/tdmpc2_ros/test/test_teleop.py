@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
 import subprocess
 import sys
 import termios
@@ -15,6 +17,7 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_ros import qos
 from tdmpc2_ros.quickstart.driving import Drive
+from tdmpc2_ros.teleop.gamepad import Gamepad
 from tdmpc2_ros.teleop.steering import Steering
 from tdmpc2_ros.teleop.terminal import END, keys_of
 
@@ -66,6 +69,62 @@ def test_a_command_ends_with_zeros_and_then_silence():
     assert steering.command(20.1) == (0.0, 0.0, 0.0) and not steering.ended
     steering.press("q", 20.2)
     assert steering.ended and steering.command(20.2) == (0.0, 0.0, 0.0)
+
+
+class Pad:
+    """What a driver writes to /dev/input/js0, into a pipe: 8 bytes per change (linux/joystick.h)."""
+
+    def __init__(self, path) -> None:
+        os.mkfifo(path)
+        self._file = os.open(path, os.O_RDWR)
+
+    def say(self, *events: tuple[int, int, int], initial: int = 0) -> None:
+        """Kind (1 button, 2 axis), number, value."""
+        for kind, number, value in events:
+            os.write(self._file, struct.pack("=IhBB", 1234, value, kind | initial, number))
+
+    def unplug(self) -> None:
+        os.close(self._file)
+
+
+LB, LEFT_ACROSS, LEFT_UPRIGHT, RIGHT_ACROSS = (1, 4), (2, 0), (2, 1), (2, 3)  # of xpad
+
+
+def test_a_gamepads_sticks_count_while_its_shoulder_button_is_held(tmp_path):
+    pad = Pad(tmp_path / "js0")
+    gamepad = Gamepad(tmp_path / "js0")
+    pad.say((*LB, 0), (*LEFT_UPRIGHT, 0), (*RIGHT_ACROSS, 0), initial=0x80)
+    pad.say((*LEFT_UPRIGHT, -32767))
+    assert gamepad.read() is None
+    pad.say((*LB, 1))
+    assert gamepad.read() == (1.0, 0.0, 0.0)
+    pad.say((*LEFT_UPRIGHT, 2000), (*LEFT_ACROSS, 32767), (*RIGHT_ACROSS, -16384))
+    forward, left, turn = gamepad.read()
+    assert (forward, left) == (0.0, -1.0) and 0.4 < turn < 0.5
+    pad.say((*LB, 0))
+    assert gamepad.read() is None
+    pad.say((*LB, 1))
+    assert gamepad.read() is not None
+    pad.unplug()
+    assert gamepad.read() is None and gamepad.gone
+    with pytest.raises(UserError, match="js7: cannot be read"):
+        Gamepad(tmp_path / "js7")
+
+
+def test_a_gamepad_steers_the_drive_and_letting_go_stops_it(tmp_path):
+    pad = Pad(tmp_path / "js0")
+    with Drive(QUADRUPED, 60.0, tmp_path / "js0") as drive:
+        assert drive.steer(0.0) is None
+        pad.say((*LB, 1), (*LEFT_UPRIGHT, -32767), (*RIGHT_ACROSS, 32767))
+        assert drive.steer(0.1) == pytest.approx((0.8, 0.0, -1.0))  # the ends of the trained range
+        assert drive.steer(3.0) == pytest.approx((0.8, 0.0, -1.0))  # held still, a pad says nothing more
+        pad.say((*LB, 0))
+        assert drive.steer(3.1) == (0.0, 0.0, 0.0)
+        pad.say((*LB, 1), (*LEFT_UPRIGHT, 32767), (*RIGHT_ACROSS, 0))
+        assert drive.steer(3.2) == pytest.approx((-0.5, 0.0, 0.0))
+        pad.unplug()
+        assert drive.steer(3.3) == (0.0, 0.0, 0.0)
+    assert [segment.name for segment in drive.segments] == ["stand", "walk", "stand", "walk", "stand"]
 
 
 def test_what_cannot_be_driven_is_one_sentence(monkeypatch):

@@ -1,10 +1,11 @@
-"""`--drive`: a quickstart run whose commands come from the keys of its terminal."""
+"""`--drive`: a quickstart run whose commands come from the keys of its terminal, or from a gamepad."""
 
 from __future__ import annotations
 
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +13,7 @@ from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.scoring.course import Segment
 from tdmpc2_core.scoring.walking import Motion, path_length
+from tdmpc2_ros.teleop.gamepad import HELP, Gamepad, find_gamepad
 from tdmpc2_ros.teleop.steering import KEYS, Command, Steering
 from tdmpc2_ros.teleop.terminal import Terminal
 
@@ -21,11 +23,12 @@ _ZERO = (0.0, 0.0, 0.0)
 
 
 class Drive:
-    """In place of a course: what the keys ask for, while it is entered; the robot stands until they do.
+    """In place of a course: what keys and gamepad ask for, while it is entered; until then the robot stands.
 
-    Without a terminal there are no keys, and cmd_vel is left to others for `seconds`.
+    Without a terminal there are no keys; without these and a gamepad cmd_vel is left to others for `seconds`.
 
     Args:
+        gamepad: joystick device; None takes the first that there is, if there is one.
         seconds: end after this time; None drives until a key ends it, an hour at most.
 
     Attributes:
@@ -33,10 +36,11 @@ class Drive:
         reset: a key asked for the robot's start; whoever heeds it clears it.
 
     Raises:
-        UserError: the robot takes no velocity commands, `seconds` is out of range, or nothing would end it.
+        UserError: the robot takes no velocity commands, `seconds` is out of range, nothing would end it, or
+            the gamepad cannot be read.
     """
 
-    def __init__(self, embodiment: Embodiment, seconds: float | None) -> None:
+    def __init__(self, embodiment: Embodiment, seconds: float | None, gamepad: Path | None = None) -> None:
         if seconds is None and not sys.stdin.isatty():
             raise UserError("--drive takes a terminal's keys; without one give --seconds and send cmd_vel")
         if seconds is not None and not 0.0 < seconds <= _LONGEST:
@@ -46,8 +50,12 @@ class Drive:
         self.reset = False
         self._steering = Steering(embodiment)
         self._terminal: Terminal | None = None
+        device = gamepad or find_gamepad()
+        self._gamepad = Gamepad(device) if device else None
 
     def __enter__(self) -> Drive:
+        if self._gamepad is not None:
+            print(f"{HELP}  {self._gamepad.path}", flush=True)
         if sys.stdin.isatty():
             self._terminal = Terminal().__enter__()
             print(_HELP, flush=True)
@@ -56,6 +64,8 @@ class Drive:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._terminal is not None:
             self._terminal.__exit__(kind, error, trace)
+        if self._gamepad is not None:
+            self._gamepad.close()
 
     @property
     def ended(self) -> bool:
@@ -67,11 +77,13 @@ class Drive:
         return self.segments[-1]
 
     def steer(self, elapsed: float) -> Command | None:
-        """Take the keys that came; the command to send at `elapsed`, s, None where none is."""
+        """Take what keys and gamepad said; the command to send at `elapsed`, s, None where none is."""
         now = time.monotonic()
         for key in self._terminal.read() if self._terminal else ():
             self.reset |= key == "r"
             self._steering.press(key, now)
+        if self._gamepad is not None:
+            self._steering.lean(self._gamepad.read(), now)
         command = self._steering.command(now)
         self._note(elapsed, command or _ZERO)
         return command

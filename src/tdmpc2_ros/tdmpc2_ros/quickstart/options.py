@@ -51,6 +51,8 @@ def parse(arguments: list[str] | None) -> Options:
     embodiment = Embodiment.load(given.robot)
     if not 0 <= given.seed < 2**31:
         raise UserError(f"--seed is {given.seed}, must be from 0 to {2**31 - 1}")
+    if given.gamepad and not given.drive:
+        raise UserError("--gamepad steers a drive; give --drive too")
     course = _course(embodiment, given)
     if given.deadline_ms is not None and not 0.0 < given.deadline_ms <= 1000.0:
         raise UserError(f"--deadline-ms is {given.deadline_ms:g}, must be above 0, at most 1000")
@@ -87,7 +89,7 @@ def parse(arguments: list[str] | None) -> Options:
 
 def _course(embodiment: Embodiment, given: Namespace) -> Course | ReachCourse | Drive:
     if given.drive:
-        return Drive(embodiment, given.seconds)
+        return Drive(embodiment, given.seconds, given.gamepad)
     seconds = _SECONDS if given.seconds is None else given.seconds
     if embodiment.pose_command:
         return ReachCourse(embodiment, seconds, given.seed)
@@ -107,9 +109,7 @@ def _parser() -> CommandLine:
         metavar="S",
         help=f"length of the course (default: {_SECONDS:g}), or of the drive (until a key ends it)",
     )
-    parser.add_argument(
-        "--drive", action="store_true", help="no course: the robot stands until the terminal's keys drive it"
-    )
+    _add_driving(parser)
     parser.add_argument(
         "--seed", type=int, default=0, help="of noise, start and planner (default: %(default)s)"
     )
@@ -153,3 +153,17 @@ def _parser() -> CommandLine:
     parser.add_argument("--web", action="store_true", help=f"show robot and plan in a browser, at {PAGE}")
     parser.add_argument("--no-video", action="store_true", help="render neither film nor picture")
     return parser
+
+
+def _add_driving(parser: CommandLine) -> None:
+    parser.add_argument(
+        "--drive",
+        action="store_true",
+        help="no course: the robot stands until the terminal's keys, or a gamepad, drive it",
+    )
+    parser.add_argument(
+        "--gamepad",
+        type=Path,
+        metavar="DEVICE",
+        help="of --drive: joystick device (default: the first /dev/input/js* that there is)",
+    )

@@ -1,4 +1,4 @@
-"""What keys make of a robot's velocity command.
+"""What keys and sticks make of a robot's velocity command.
 
 A terminal tells of keys that are pressed, and says nothing of their release: a key that is held comes again
 and again, after half a second at first. So a command ends a while after its last key.
@@ -44,7 +44,7 @@ _STEP, _LEAST = 0.1, 0.1  # of the level
 
 
 class Steering:
-    """The command of the keys pressed so far; times are seconds of any one clock.
+    """The command of the keys pressed and sticks moved so far; times are seconds of any one clock.
 
     Attributes:
         level: share of the robot's trained range that a key asks for.
@@ -64,6 +64,7 @@ class Steering:
         ]
         self.level, self.ended = 0.6, False
         self._key, self._pressed, self._until = "", float("-inf"), float("-inf")
+        self._stick: Command | None = None
 
     def press(self, key: str, now: float) -> None:
         """A key came at `now`."""
@@ -80,15 +81,24 @@ class Steering:
         else:
             self._key, self._until = "", now
 
+    def lean(self, stick: Command | None, now: float) -> None:
+        """A gamepad's sticks ask for these shares of the range, from -1 to 1, until the next call, and keys for
+        nothing; None lets go."""
+        if stick is None and self._stick is not None:
+            self._key, self._until = "", now
+        self._stick = stick
+
     def command(self, now: float) -> Command | None:
         """What to send at `now`; None where there is nothing to say."""
+        if self._stick is not None:
+            return self._scaled(self._stick, 1.0)
         if now < self._until:
-            return self._scaled(_MOVES[self._key])
+            return self._scaled(_MOVES[self._key], self.level)
         return (0.0, 0.0, 0.0) if now < self._until + _ZEROS else None
 
-    def _scaled(self, move: Command) -> Command:
+    def _scaled(self, move: Command, level: float) -> Command:
         x, y, yaw = (
-            self.level * direction * (upper if direction > 0.0 else -lower)
+            level * direction * (upper if direction > 0.0 else -lower)
             for direction, (lower, upper) in zip(move, self._ranges, strict=True)
         )
         return x, y, yaw
