@@ -82,8 +82,8 @@ class Steering:
             self._key, self._until = "", now
 
     def lean(self, stick: Command | None, now: float) -> None:
-        """A gamepad's sticks ask for these shares of the range, from -1 to 1, until the next call, and keys for
-        nothing; None lets go."""
+        """A gamepad's sticks ask for these shares of the range, from -1 to 1, until the next call, whatever
+        keys say; None lets go."""
         if stick is None and self._stick is not None:
             self._key, self._until = "", now
         self._stick = stick
