@@ -56,6 +56,7 @@ programs = {
     "doctor": "doctor.__main__",
     "teleop": "teleop.__main__",
     "view": "view.__main__",
+    "markers": "view.markers",
 }
 
 setup(

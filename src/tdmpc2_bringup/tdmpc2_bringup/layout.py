@@ -126,7 +126,7 @@ def layout(robot: RobotFiles, installed: Installed, plugins: Collection[str] = (
         nodes.append(_rosbag2(robot, sim_time) if theirs else _recorder(robot, sim_time))
     if settings.rviz:
         if installed("rviz2"):
-            nodes.append(_rviz(robot, sim_time))
+            nodes += [_rviz(robot, sim_time), _markers(robot, sim_time)]
         else:
             notes.append("rviz:=true is ignored: the package rviz2 is not installed")
     if settings.joy:
@@ -237,6 +237,11 @@ def _rviz(robot: RobotFiles, sim_time: bool) -> NodeSpec:
     frame = f"{robot.prefix}{robot.embodiment.base_frame}"
     arguments = ("-d", str(robot.share / "rviz" / "robot.rviz"), "-f", frame)
     return NodeSpec("rviz2", "rviz2", "rviz2", ({"use_sim_time": sim_time},), arguments=arguments, ours=False)
+
+
+def _markers(robot: RobotFiles, sim_time: bool) -> NodeSpec:
+    parameters = {"robot": robot.robot, "prefix": robot.prefix, "use_sim_time": sim_time}
+    return _our_node(robot, "markers", parameters)
 
 
 _JOY = ("joy", "teleop_twist_joy")

@@ -29,9 +29,19 @@ PROGRAMS = {
     "ros_gz_bridge": {"parameter_bridge"},
     "ros_gz_sim": {"create"},
     "rviz2": {"rviz2"},
+    "joy": {"joy_node", "game_controller_node"},
+    "teleop_twist_joy": {"teleop_node"},
 }
 """Executables of other packages; those of ours come from their setup.py."""
-PARAMETERS = {"robot_state_publisher": {"robot_description"}}
+_MOTION = ("linear.x", "linear.y", "angular.yaw")
+PARAMETERS = {
+    "robot_state_publisher": {"robot_description"},
+    "game_controller_node": {"autorepeat_rate", "deadzone", "device_id"},
+    "teleop_node": {
+        *("require_enable_button", "enable_button", "enable_turbo_button", "publish_stamped_twist"),
+        *(f"{what}_{name}" for what in ("axis", "scale") for name in _MOTION),
+    },
+}
 OF_EVERY_NODE = {"use_sim_time"}
 _WILD = "/**/"
 

@@ -25,6 +25,7 @@ from tdmpc2_ros.simulator.node import SimulationParameters
 from tdmpc2_ros.supervisor.node import SupervisorParameters
 from tdmpc2_ros.teleop.__main__ import TeleopParameters
 from tdmpc2_ros.view.__main__ import ViewParameters
+from tdmpc2_ros.view.markers import MarkersParameters
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -129,6 +130,7 @@ def section(node: str) -> str:
         ("supervisor", SupervisorParameters),
         ("teleop", TeleopParameters),
         ("view", ViewParameters),
+        ("markers", MarkersParameters),
     ],
 )
 def test_parameters_are_those_of_the_code(node, settings):

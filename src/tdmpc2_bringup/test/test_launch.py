@@ -26,6 +26,7 @@ from tdmpc2_ros.planner.model import PlannerParameters  # noqa: E402
 from tdmpc2_ros.recorder.node import RecorderParameters  # noqa: E402
 from tdmpc2_ros.simulator.node import SimulationParameters  # noqa: E402
 from tdmpc2_ros.supervisor.node import SupervisorParameters  # noqa: E402
+from tdmpc2_ros.view.markers import MarkersParameters  # noqa: E402
 
 BRINGUP = SOURCE / "tdmpc2_bringup"
 LAUNCH_FILES = sorted((BRINGUP / "launch").glob("*.py"))
@@ -36,6 +37,7 @@ SETTINGS = {
     "planner": PlannerParameters,
     "recorder": RecorderParameters,
     "supervisor": SupervisorParameters,
+    "markers": MarkersParameters,
 }
 EXECUTABLES = {"tdmpc2_ros": set(ros_programs())}
 EVERYTHING = lambda package: True  # noqa: E731
@@ -69,6 +71,7 @@ def test_a_shadow_is_watched_by_no_supervisor_which_would_command_the_robot(tmp_
 
 def test_a_gamepad_drives_over_its_trained_range_while_its_dead_man_button_is_held(tmp_path):
     result = started(tmp_path, joy=True)
+    assert problems(tmp_path, joy=True) == untrained("quadruped")
     assert {"joy/game_controller_node", "teleop_twist_joy/teleop_node"} <= {*programs(result)}
     given = next(node for node in result.nodes if node.package == "teleop_twist_joy").parameters[0]
     assert given["require_enable_button"] and given["enable_button"] == 9  # left shoulder, of SDL

@@ -19,7 +19,8 @@ from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.robots.kinematics import read_foot
 from tdmpc2_core.robots.rotations import from_roll_pitch_yaw, rotate, to_matrix, wxyz_to_xyzw
 from tdmpc2_ros import qos
-from tdmpc2_ros.view.scene import Scene, Seen, open_server
+from tdmpc2_ros.view.geometry import Seen
+from tdmpc2_ros.view.scene import Scene, open_server
 
 QUADRUPED, ARM = Embodiment.load("quadruped"), Embodiment.load("arm")
 

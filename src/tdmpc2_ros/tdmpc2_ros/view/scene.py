@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,8 @@ from tdmpc2_core.envs.robot.shapes import Shape, visible_shapes
 from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
-from tdmpc2_core.robots.rotations import from_matrix, rotate, to_matrix, xyzw_to_wxyz, yaw
+from tdmpc2_core.robots.rotations import from_matrix, rotate, to_matrix, xyzw_to_wxyz
+from tdmpc2_ros.view.geometry import Seen, commanded_way, planned_ways
 
 if TYPE_CHECKING:
     from viser import ViserServer
@@ -20,20 +20,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 _PLAN, _COMMAND = (40, 110, 230), (230, 120, 20)  # red, green, blue
 _GHOST = 0.3  # opacity
-_AHEAD, _PIECES = 1.0, 20  # s of the path that a command asks for, and lines that it is made of
 _LINE = 0.008  # m
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What is known of the robot at one instant; all of it in the world, but the goal."""
-
-    position: Array  # (3,) of the base, m
-    orientation: Array  # (4,) of the base, xyzw
-    joints: Array  # (J,), rad, in embodiment order
-    plan: Array  # (H, J) set-points, rad; (0, J) without a plan
-    command: Array  # (3,): x and y, m/s, yaw rate, rad/s; zeros without one
-    goal: Array | None  # (7,) of the tool in the base frame: m, xyzw
 
 
 def open_server(host: str, port: int) -> ViserServer:
@@ -91,11 +78,7 @@ class Scene:
         """Draw this from now on."""
         planned = bool(len(seen.plan))
         if planned:
-            ends = []
-            for row in seen.plan:
-                self._simulation.place(seen.position, seen.orientation, row)
-                ends.append(self._ends(seen))
-            ways = np.array(ends)
+            ways = planned_ways(self._simulation, self._embodiment, seen)
             ghost = self._poses()
         self._simulation.place(seen.position, seen.orientation, seen.joints)
         with self._server.atomic():
@@ -113,25 +96,10 @@ class Scene:
         data = self._simulation.data
         return data.xpos[self._bodies].copy(), data.xquat[self._bodies].copy()
 
-    def _ends(self, seen: Seen) -> Array:
-        """Feet, or else the tool (E, 3), in the world, m."""
-        simulation = self._simulation
-        if self._embodiment.pose_command:
-            tool = simulation.tool_pose()[:3]
-            return (seen.position + rotate(seen.orientation, tool))[None]
-        return simulation.data.geom_xpos[simulation.feet[simulation.foot_starts]].copy()
-
     def _show_command(self, seen: Seen) -> None:
         self.path.visible = bool(seen.command.any())
         if self.path.visible:
-            times = np.linspace(0.0, _AHEAD, _PIECES + 1)
-            heading = yaw(seen.orientation) + seen.command[2] * times[:-1]
-            along, across = seen.command[:2]
-            cosine, sine = np.cos(heading), np.sin(heading)
-            steps = np.stack([along * cosine - across * sine, along * sine + across * cosine], axis=-1)
-            path = np.tile(seen.position, (_PIECES + 1, 1, 1))
-            path[1:, 0, :2] += np.cumsum(steps * _AHEAD / _PIECES, axis=0)
-            self.path.points = _pieces(path)
+            self.path.points = _pieces(commanded_way(seen)[:, None])
 
     def _show_goal(self, seen: Seen) -> None:
         self.goal.visible = seen.goal is not None
