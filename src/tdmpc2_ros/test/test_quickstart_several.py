@@ -105,11 +105,13 @@ def test_one_command_starts_and_judges_two(tmp_path):
 
 def test_nothing_of_an_earlier_run_is_left_beside_a_later_one(tmp_path):
     made = ("results.json", "planner.json", "robot2.json", "motion.npz", "video.mp4", "picture.png")
+    made += ("robot1/video.mp4", "robot2/picture.png")
     kept = ("mine.txt", "planner.log")
     for name in (*made, *kept):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     _remove_former(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == set(kept)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == set(kept)
 
 
 def test_second_course_turns_the_other_way():

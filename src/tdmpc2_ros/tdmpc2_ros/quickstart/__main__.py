@@ -2,7 +2,7 @@
 
 Starts mujoco_sim, planner and, where asked for, recorder in a DDS domain of their own on this machine, for
 one robot or several; commands each through a course, or one by the terminal's keys (--drive); prints a table,
-writes results.json and, of one robot and where rendering works, a film and a picture. Exit code: 0 every
+writes results.json and, where rendering works, a film and a picture of each. Exit code: 0 every
 robot stayed up and followed, 1 one did not or a process died, 2 a mistake in the call.
 """
 
@@ -27,7 +27,8 @@ from tdmpc2_ros.quickstart.report import comparison, table
 if TYPE_CHECKING:
     from tdmpc2_ros.quickstart.trial import Trial
 
-_MADE = (RESULTS, "planner.json", "robot[0-9]*.json", "motion.npz", "video.mp4", "picture.png")
+_FILMED = ("motion.npz", "video.mp4", "picture.png")
+_MADE = (RESULTS, "planner.json", "robot[0-9]*.json", *_FILMED, *(f"robot[0-9]*/{name}" for name in _FILMED))
 
 
 def _execute(options: Options, children: Children) -> tuple[list[Trial], dict[str, Any]]:
@@ -94,10 +95,8 @@ def _finish(options: Options, trials: list[Trial], usage: dict[str, Any]) -> boo
     _say(f"results: {options.out / RESULTS}")
     if options.record:
         _say(f"bag: {options.record}")
-    if options.video:
-        _say(film.make(trials[0].save_motion(), options.course.seconds))
-        if options.robots > 1:
-            _say(f"film and picture show {trials[0].name} alone: robots do not share a world")
+    for trial in trials if options.video else ():  # robots do not share a world
+        _say(film.make(trial.save_motion(), options.course.seconds))
     return all(score.followed for score in scores.values())
 
 

@@ -190,7 +190,8 @@ class Trial:
 
     def briefly(self, elapsed: float) -> str:
         """A few words, for the line of several."""
-        return f"{self.name} {self.course.at(elapsed).name} {self.operator.walked:.1f} m"
+        operator, latency = self.operator, self.operator.latency.get("latency_ms.p99", "-")
+        return f"{self.name} {self.course.at(elapsed).name} {operator.walked:.1f} m, p99 {latency} ms"
 
     def in_words(self, elapsed: float) -> str:
         """The line of a robot alone."""
@@ -230,7 +231,7 @@ class Trial:
         return terrain.state() if terrain else None
 
     def save_motion(self) -> Path:
-        """Write what a film is made of; returns the file."""
+        """Write what a film is made of, of several robots each into a folder of its own; returns the file."""
         times, joints = self.operator.joints(self._start)
         if isinstance(self.course, Drive):
             last = times >= times[-1:] - _FILM_SECONDS
@@ -252,7 +253,8 @@ class Trial:
             goals=goals,
             picture_time=0.3 * shown.start + 0.7 * shown.end,
         )
-        path = self._options.out / "motion.npz"
+        path = self._options.out / self.name / "motion.npz"
+        path.parent.mkdir(exist_ok=True)
         recording.save(path)
         return path
 
