@@ -81,6 +81,11 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "python benchmarks/heading.py --robot humanoid --robots 16 --seconds 60 --planner policy",
         (),
     ),
+    "setup_cost": (
+        "What the first look costs: a fresh clone under an empty home, torch without CUDA",
+        "python benchmarks/setup_cost.py",
+        (),
+    ),
     "startup": ("From a fresh clone to the first command", "python benchmarks/startup.py", ()),
     "against_official": (
         "A plan with the paper's settings and an update of 256 windows, O 24, A 6, one thread on each side",
