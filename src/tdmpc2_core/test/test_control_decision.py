@@ -11,6 +11,7 @@ from random_agent import ROBOT, random_agent
 from tdmpc2_core.control.decision import NO_GOAL, Decider, DecisionOptions
 from tdmpc2_core.planning import Plan
 from tdmpc2_core.robots import Embodiment, SensorState
+from tdmpc2_core.robots.rotations import from_roll_pitch_yaw
 
 PERIOD = ROBOT.control_period
 ARM = Embodiment.load("arm")
@@ -285,3 +286,59 @@ def test_emergency_stop_forgets_the_goal(arm_bench):
     assert here.tick().mode == "plan"
     assert here.tick(estop=True).mode == "estop"
     assert here.tick().reason == NO_GOAL
+
+
+class Turning(Bench):
+    """A quadruped that is told to walk straight ahead and turns by 0.01 rad in every period."""
+
+    def __init__(self, agent) -> None:
+        super().__init__(agent)
+        self.heading, self.speed = 0.0, 0.5
+
+    def told(self, **options) -> float | None:
+        """Yaw rate in the observation of the next tick, rad/s; None where it has none."""
+        robot, self.time, self.heading = self.robot, self.time + PERIOD, self.heading + 0.01
+        standing = robot.default_position, np.zeros(robot.num_joints)
+        self.sensors.set_joints(self.time, robot.joint_names, *standing)
+        self.sensors.set_imu(self.time, from_roll_pitch_yaw(0.0, 0.0, self.heading), (0.0, 0.0, 0.5))
+        self.sensors.set_command(self.time, (self.speed, 0.0, 0.0))
+        seen = self.decider.decide(self.time, time.monotonic(), **options).seen
+        return None if seen is None else float(seen.told[2])
+
+
+@pytest.fixture
+def turning():
+    here = Turning(Script(0.0))
+    yield here
+    here.decider.stop()
+
+
+def test_the_policy_is_told_to_turn_back_to_the_heading_that_was_asked_for(turning):
+    assert turning.told() == 0.0
+    assert [turning.told() for _ in range(3)] == pytest.approx(
+        [-0.01, -0.02, -0.03]
+    )  # gain 1, as in its file
+    turning.decider.options.heading_hold = 2.0
+    assert turning.told() == pytest.approx(-0.08)
+    turning.decider.options.heading_hold = 0.0
+    assert turning.told() == 0.0
+
+
+@pytest.mark.parametrize("stop", [{"estop": True}, {"halt": "no supervisor"}, {"unheard": "inactive"}])
+def test_after_a_stop_the_heading_that_the_robot_then_has_is_kept(turning, stop):
+    for _ in range(5):
+        turning.told()
+    turning.told(**stop)
+    turning.speed = 0.0  # which it must see before it moves again
+    turning.told()
+    turning.speed = 0.5
+    assert turning.told() == 0.0
+    assert turning.told() == pytest.approx(-0.01)
+
+
+def test_a_robot_that_is_blind_for_a_while_keeps_the_heading_that_it_then_has(turning):
+    for _ in range(5):
+        turning.told()
+    turning.time += 0.2
+    turning.decider.decide(turning.time, time.monotonic())
+    assert turning.told() == 0.0
