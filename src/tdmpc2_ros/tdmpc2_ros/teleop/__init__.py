@@ -1,1 +1,1 @@
-"""Driving a robot by the keys of a terminal."""
+"""Driving a robot by the keys of a terminal, or by a gamepad."""

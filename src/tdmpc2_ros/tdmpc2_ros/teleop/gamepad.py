@@ -24,9 +24,9 @@ _FULL = 32767.0
 _DEAD = 0.12  # share of the way that sticks do not return from
 _AXES_OF, _BUTTONS_OF = 0x80406A32, 0x84006A34  # ioctl JSIOCGAXMAP, JSIOCGBTNMAP: codes in order of numbers
 _X, _Y, _Z, _RX = 0, 1, 2, 3  # ABS_*, linux/input-event-codes.h
-_SHOULDERS = (0x136, 0x137)  # BTN_TL, BTN_TR
+_SHOULDERS = (0x136, 0x137, 0x124, 0x125)  # BTN_TL, BTN_TR; the same places of pads that count as joysticks
 _USUAL_AXES = bytes((_X, _Y, _Z, _RX))  # of xpad and hid-playstation
-_USUAL_BUTTONS = (0x130, 0x131, 0x133, 0x134, *_SHOULDERS)
+_USUAL_BUTTONS = (0x130, 0x131, 0x133, 0x134, 0x136, 0x137)
 
 
 def find_gamepad() -> Path | None:
