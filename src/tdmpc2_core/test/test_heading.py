@@ -88,7 +88,7 @@ def leave(walker: Walker, how: str) -> None:
     elif how == "no imu":
         assert walker.step(seen=False) == pytest.approx(FORWARD)
     elif how == "gap":
-        walker.time += 2.0 * PERIOD
+        walker.time += 0.2
     elif how == "jump":
         walker.heading += 1.0
     elif how == "clock back":
@@ -105,6 +105,15 @@ def test_the_wanted_heading_starts_anew(how):
     leave(walker, how)
     assert walker.step()[2] == 0.0
     assert -0.02 < walker.step()[2] < 0.0
+
+
+def test_a_missed_decision_now_and_then_costs_nothing():
+    walker = Walker(1.0)
+    for _ in range(20):
+        walker.walk(0.5)
+        walker.time += PERIOD  # in which it goes on as it was told
+        walker.heading += PERIOD * (walker.told[2] + walker.bias)
+    assert walker.heading == pytest.approx(0.1, abs=0.02)
 
 
 def test_turns_equal_those_of_the_rotation_matrix_about_the_vertical():

@@ -24,7 +24,7 @@ MOST = 0.3
 """rad/s, largest correction."""
 _LARGEST_ERROR = 1.0  # rad, likewise where the gain is small
 _JUMP = 0.3  # rad from one decision to the next: no robot turns so fast, its IMU's filter does
-_GAP = 1.5  # control periods between decisions that follow each other
+_GAP = 0.1  # s between decisions: some may be missed, a robot that was blind for longer stands elsewhere
 
 
 class HeadingHold:
@@ -41,7 +41,7 @@ class HeadingHold:
         names = spec.names if spec else ()
         self._place = names.index("angular_z") if "angular_z" in names else None
         self._lower, self._upper = spec.limits if spec else (np.zeros(0), np.zeros(0))
-        self._longest = _GAP * embodiment.control_period
+        self._longest = max(_GAP, 1.5 * embodiment.control_period)
         self.gain = gain
         self._start: Array | None = None  # orientation that headings count from
         self._heading = self._wanted = self._time = 0.0  # rad, rad, s: at the last decision
