@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from planning_support import small_model
 from small_robot import small_robot
 
+from tdmpc2_core.agent import Agent
 from tdmpc2_core.robots import Embodiment, ObservationAssembler, SensorState
 from tdmpc2_core.robots.heading import MOST, HeadingHold
 from tdmpc2_core.robots.rotations import (
@@ -18,6 +20,7 @@ from tdmpc2_core.robots.rotations import (
     to_matrix,
     turn_between,
 )
+from tdmpc2_core.scoring.evaluation import evaluate_robot
 
 QUADRUPED = Embodiment.load("quadruped")
 PERIOD, FORWARD = QUADRUPED.control_period, (0.5, 0.0, 0.0)
@@ -150,6 +153,20 @@ def test_the_policy_is_told_the_correction_and_an_assembler_that_is_told_it_agre
     first = observe(held, QUADRUPED, 0.3, 20)
     held.restore(saved)
     assert np.array_equal(first, observe(held, QUADRUPED, 0.3, 20))
+
+
+def test_an_evaluation_with_a_gain_tells_the_policy_and_judges_by_the_command():
+    model = small_model(QUADRUPED.observation_dim, QUADRUPED.action_dim, seed=0)
+    agent, told = Agent(model, "policy", embodiment=QUADRUPED), []
+
+    def look(step, steps, environments):
+        told.append((environments[0].command.copy(), environments[0].assembler.command))
+
+    for gain in (0.0, 1.0):
+        told.clear()
+        evaluate_robot(agent, QUADRUPED, 1.2, 1, spectator=look, heading_hold=gain)
+        assert all(command.tolist() == [0.5, 0.0, 0.0] for command, _ in told)
+        assert any(seen[2] for _, seen in told) == bool(gain)
 
 
 def test_a_robot_without_a_turn_in_its_command_is_left_alone():

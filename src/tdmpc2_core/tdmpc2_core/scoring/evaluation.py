@@ -151,11 +151,8 @@ def evaluate_robot(
     _check_length(embodiment, seconds)
     if embodiment.pose_command:
         return _evaluate_reach(agent, embodiment, seconds, episodes, seed, randomise, spectator)
-    options = EnvOptions(sensor_noise=True, randomise=randomise, random_reset=True)
-    environments = [RobotEnv(embodiment, seed + index, options) for index in range(episodes)]
     commands = evaluation_commands(embodiment, episodes)
-    for env, command in zip(environments, commands, strict=True):
-        env.set_command(command)
+    environments = _commanded(embodiment, commands, seed, randomise, heading_hold)
     steps = round(seconds * embodiment.control_rate)
     velocity = np.full((steps, episodes, 3), np.nan)
 
