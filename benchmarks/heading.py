@@ -23,12 +23,18 @@ from stock_controllers import SPEEDS, walk
 
 
 def row(
-    robot: str, controller: str, hold: float | None, seconds: float, count: int, planner: str | None
+    robot: str,
+    controller: str,
+    hold: float | None,
+    seconds: float,
+    count: int,
+    planner: str | None,
+    first: int,
 ) -> dict[str, Any]:
     """Means over the robots."""
     label = f"{robot}, {controller}, {'no hold' if hold == 0.0 else 'hold'}"
     seeds = tqdm(range(count), label, unit="robot", file=sys.stderr)
-    walks = [walk(robot, controller, seconds, planner, hold, 1000 + seed) for seed in seeds]
+    walks = [walk(robot, controller, seconds, planner, hold, first + seed) for seed in seeds]
     turns = np.array([one.yaw_rate for one in walks])
     return {
         "robot": robot,
@@ -50,11 +56,12 @@ def main() -> int:
     options.add_argument("--robots", type=natural, default=16, help="in each row (default %(default)s)")
     options.add_argument("--seconds", type=positive, default=20.0, help="of each walk (default %(default)s)")
     options.add_argument("--planner", help="preset instead of the bundle's own, such as policy")
+    options.add_argument("--seed", type=int, default=1000, help="of the first robot (default %(default)s)")
     args = options.parse_args()
     torch.set_num_threads(1)
     out = results_of(args.out)
     rows = [
-        row(args.robot, controller, hold, args.seconds, args.robots, args.planner)
+        row(args.robot, controller, hold, args.seconds, args.robots, args.planner, args.seed)
         for controller in ("from desired", "forward")
         for hold in (0.0, None)
     ]
