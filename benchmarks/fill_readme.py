@@ -112,7 +112,8 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "branch_ranking": (
         "Branch ranking near the prior, 95 % intervals over 60 states (horizon 12: 30; oracle: 20, the arm's "
         "10); gains are returns above that of the prior",
-        "python benchmarks/branch_ranking.py --bundle quadruped --bundle humanoid --oracle 3 6 12\n"
+        "python benchmarks/branch_ranking.py --bundle quadruped\n"
+        "python benchmarks/branch_ranking.py --bundle humanoid --oracle 3 6 12\n"
         "python benchmarks/branch_ranking.py --bundle humanoid --horizon 12 --count 30\n"
         "python benchmarks/branch_ranking.py --bundle arm --oracle 3 12 --oracle-count 10",
         (),
