@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 PAGES = (
     ROOT / "README.md",
-    *(REFERENCE / f"{name}.md" for name in ("performance", "planners", "robot_files", "ros-interface")),
+    *(
+        REFERENCE / f"{name}.md"
+        for name in ("performance", "planners", "robot_files", "ros-interface", "fault-suite")
+    ),
     ROOT / "docs" / "how-to" / "deploy.md",
 )
 
@@ -84,6 +87,11 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "setup_cost": (
         "What the first look costs: a fresh clone under an empty home, torch without CUDA",
         "python benchmarks/setup_cost.py",
+        (),
+    ),
+    "faults": (
+        "Faults injected into a walking quadruped, and what was done about them",
+        "python benchmarks/faults.py",
         (),
     ),
     "startup": ("From a fresh clone to the first command", "python benchmarks/startup.py", ()),

@@ -57,6 +57,7 @@ programs = {
     "teleop": "teleop.__main__",
     "view": "view.__main__",
     "markers": "view.markers",
+    "fault": "fault.__main__",
 }
 
 setup(

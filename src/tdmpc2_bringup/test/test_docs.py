@@ -18,6 +18,7 @@ from tdmpc2_core.robots.rewards import REWARD_TERMS
 from tdmpc2_core.train.online import OnlineTrainer
 from tdmpc2_core.train.run import TrainingRun
 from tdmpc2_core.train.train_config import TrainConfig
+from tdmpc2_ros.fault.__main__ import RelayParameters
 from tdmpc2_ros.messages import SOURCE_TOPICS
 from tdmpc2_ros.planner.model import PlannerParameters
 from tdmpc2_ros.recorder.node import RecorderParameters
@@ -131,6 +132,7 @@ def section(node: str) -> str:
         ("teleop", TeleopParameters),
         ("view", ViewParameters),
         ("markers", MarkersParameters),
+        ("fault", RelayParameters),
     ],
 )
 def test_parameters_are_those_of_the_code(node, settings):

@@ -13,7 +13,7 @@ CORE = SOURCE / "tdmpc2_core" / "tdmpc2_core"
 LONGEST_FUNCTION = 60  # lines: a screen
 FLOORS = (
     ("cli", "doctor"),
-    ("cli_data",),
+    ("cli_data", "cli_fault"),
     ("replay",),
     ("train",),
     ("control", "calibration"),

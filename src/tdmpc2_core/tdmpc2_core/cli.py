@@ -17,6 +17,7 @@ import argcomplete
 
 from tdmpc2_core import __version__
 from tdmpc2_core.cli_data import add_bag, add_data, add_replay
+from tdmpc2_core.cli_fault import add_fault
 from tdmpc2_core.config import apply_overrides, field_help, field_names, load_yaml
 from tdmpc2_core.errors import RAW, CommandLine, UserError, add_command, exit_code, natural, positive
 from tdmpc2_core.files import check_writable, claimed, write_json
@@ -580,6 +581,7 @@ COMMANDS: dict[str, Callable[[Any, str], None]] = {
     "bag": add_bag,
     "data": add_data,
     "replay": add_replay,
+    "fault": add_fault,
     "import": _add_import,
     "export": _add_export,
 }

@@ -221,7 +221,8 @@ def test_a_controller_that_does_not_listen_is_sent_nothing_and_returned_to_from_
     for _ in range(3):
         decision = here.tick(unheard="it is inactive")
         assert (decision.mode, decision.reason, decision.targets) == ("no_controller", "it is inactive", None)
-    assert here.tick(unheard="it is inactive", estop=True).mode == "estop"
+    stopped = here.tick(unheard="the supervisor stops the robot", estop=True)
+    assert stopped.mode == "estop" and stopped.targets is None, "two would command the robot"
     moved = ROBOT.default_position - 0.3
     decision = here.tick(position=moved)
     step = ROBOT.safety.max_target_rate * PERIOD

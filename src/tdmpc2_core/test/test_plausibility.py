@@ -95,6 +95,17 @@ def test_each_lie_makes_its_source_stale_in_time_and_the_truth_counts_again(name
     assert not feed.run(100)
 
 
+@pytest.mark.parametrize("source", ["joints", "imu"])
+def test_a_driver_that_hung_for_a_second_counts_again_though_the_robot_has_moved(source):
+    feed = Feed(0.01)
+    kept: dict = {}
+    setattr(feed, source, lambda fields: kept.setdefault("first", fields))
+    feed.run(100)
+    assert "the same values" in feed.state.stale(feed.time)[0]
+    setattr(feed, source, lambda fields: fields)
+    assert not feed.run(100) and not feed.state.stale(feed.time)
+
+
 @pytest.mark.parametrize("still", [True, False])
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_no_robot_that_stands_or_walks_is_suspected(still, noise):

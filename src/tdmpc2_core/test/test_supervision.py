@@ -54,6 +54,19 @@ def test_a_planner_that_has_just_begun_may_be_silent_for_longer():
     assert supervision.decide(1.51).name == "planner_silent"
 
 
+def test_what_a_supervisor_that_stood_still_did_not_hear_says_nothing():
+    supervision = walking()
+    for tick in range(200):  # past the planner's beginning
+        supervision.heartbeat(0.02 * tick, COMMANDING)
+        supervision.tilt(0.02 * tick, 0.0)
+    supervision.stood_still(2.0)  # from 4 s to 6 s
+    supervision.tilt(6.0, 1.5)
+    assert supervision.decide(6.05) is None
+    assert supervision.decide(6.09).name == "planner_silent"
+    supervision.tilt(6.2, 1.5)
+    assert supervision.decide(6.2).name == "fallen"
+
+
 @pytest.mark.parametrize(("state", "events"), [(COMMANDING, ["planner_died"]), (IDLE, [])])
 def test_the_end_of_its_process_counts_where_it_was_commanding(state, events):
     supervision = walking()
@@ -70,8 +83,15 @@ def test_targets_go_from_the_last_command_to_the_posture_at_a_constant_rate():
     first = supervision.targets(1.0)
     assert first.shape == (10, 12)
     np.testing.assert_allclose(first[0], TARGETS - 0.1 * 0.02 / 0.5)  # rad: the way takes half a second
+    for tick in range(1, 51):
+        supervision.decide(1.0 + 0.005 * tick)
     np.testing.assert_allclose(supervision.targets(1.25)[0], TARGETS - 0.1 * 0.27 / 0.5)
-    np.testing.assert_allclose(supervision.targets(3.0), np.tile(ROBOT.default_position, (10, 1)))
+    for now in (9.0, 2.0):  # a clock that jumps licenses no jump of the targets
+        supervision.decide(now)
+    np.testing.assert_allclose(supervision.targets(now)[0], TARGETS - 0.1 * 0.31 / 0.5)
+    for tick in range(100):
+        supervision.decide(2.0 + 0.02 * tick)
+    np.testing.assert_allclose(supervision.targets(4.0), np.tile(ROBOT.default_position, (10, 1)))
 
 
 def test_an_arm_is_stopped_where_it_is():
@@ -93,6 +113,25 @@ def test_a_fallen_robot_is_held_where_it_lies():
     np.testing.assert_allclose(
         supervision.targets(now), np.tile(ROBOT.default_position, (10, 1))
     )  # as measured
+
+
+def test_the_way_to_where_a_robot_lies_keeps_the_rate_that_commands_may_have():
+    supervision, most = walking(), ROBOT.safety.max_target_rate * ROBOT.control_period
+    lying = ROBOT.default_position + 1.0
+    supervision.joints(lying, np.zeros(12))
+    supervision.died()
+    assert supervision.decide(1.0).name == "planner_died"
+    before = supervision.targets(1.0)[0]
+    for tick in range(1, 30):
+        now = 1.0 + 0.02 * tick
+        supervision.tilt(now, 1.5 if tick > 4 else 0.0)
+        found = supervision.decide(now)
+        targets = supervision.targets(now)
+        assert np.abs(targets[0] - before).max() <= most + 1e-9
+        assert np.abs(np.diff(targets, axis=0)).max() <= most + 1e-9
+        before = targets[0]
+    assert found.name == "fallen"
+    np.testing.assert_allclose(before, lying)
 
 
 def test_a_stop_lasts_until_it_may_be_released():

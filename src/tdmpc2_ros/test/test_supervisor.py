@@ -158,6 +158,11 @@ def test_emergency_stops_answer_when_the_hold_is_out_and_outlive_the_planner(wor
     start = time.monotonic()
     assert world.own.call("/supervisor/estop", Trigger).success
     assert world.stopped_since(start, "supervisor_estop") < 0.5
+    assert world.own.call("/planner/estop", Trigger).success
+    before = len(world.commands)
+    time.sleep(1.0)
+    assert len(world.commands) - before < 70, "planner and supervisor both command the robot at 50 Hz"
+    assert world.own.call("/planner/clear_estop", Trigger).success
     world.planner.send(signal.SIGKILL)
     world.planner.wait(10.0)
     world.planner = world.start_planner()

@@ -158,9 +158,9 @@ class Decider:
 
         Stale sensors give the plan played on for `safety.plan_on` periods, which a biped survives better than
         being frozen in mid stride; then one hold, then decisions without targets until all are fresh again. A
-        controller that does not listen, for the reason `unheard`, gives none at once: nobody would hear it.
-        Afterwards targets go on from the last ones at the safety filter's rate; where nobody listened, from
-        the measured position.
+        controller that does not listen, or another who commands it, for the reason `unheard`, gives none at
+        once. Afterwards targets go on from the last ones at the safety filter's rate; where nobody listened,
+        from the measured position.
         """
         if self._successor is not None:
             self._take_over(self._successor)
@@ -170,6 +170,9 @@ class Decider:
             self._armed = False
             if self.embodiment.pose_command:  # a goal would set the arm going again when the stop is cleared
                 self._sensors.clear_command()
+            if unheard:  # another commands the robot: two would pull it to and fro
+                self._from_measured = True
+                return Decision(None, "estop", unheard)
             return self._hold(snapshot, "emergency stop", "estop")
         if unheard:
             self.restart()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tdmpc2_core.config import check_fields, setting
 from tdmpc2_core.control.events import Action, Event, worst
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.safety import MAX_PERIODS
 
 Array = NDArray[np.float64]
 
@@ -53,6 +54,30 @@ class Balancer(Protocol):
         """Targets (H, J), rad, for 1, 2, ... H periods from now, after (J,); None where it cannot."""
 
 
+class _Way:
+    """From the last targets (J,) to others, straight and at a constant rate. A clock that jumps, or a pause,
+    licenses no jump on it."""
+
+    def __init__(self, now: float, seconds: float, start: Array, end: Array, period: float) -> None:
+        self._seconds, self._period = max(seconds, period), period
+        self._start, self._end = start.copy(), end.copy()
+        self._gone, self._asked = 0.0, now  # s on the way; when that was
+
+    def go_on(self, now: float) -> None:
+        """It is `now`."""
+        self._gone += min(max(now - self._asked, 0.0), MAX_PERIODS * self._period)
+        self._asked = now
+
+    def targets(self, ahead: float = 0.0) -> Array:
+        """Targets (J,) `ahead` s from where it has gone to."""
+        share = min((self._gone + ahead) / self._seconds, 1.0)
+        return self._start + share * (self._end - self._start)
+
+    def rows(self, count: int = 10) -> Array:
+        """Targets (count, J) 1, 2, ... control periods ahead."""
+        return np.stack([self.targets(self._period * (k + 1)) for k in range(count)])
+
+
 class Supervision:
     """The state of one robot's supervision. Times are of a steady clock, s.
 
@@ -78,7 +103,7 @@ class Supervision:
         self._tilt = 0.0
         self._events: set[str] = set()  # that hold until a release
         self._acting: Event | None = None
-        self._since, self._start = 0.0, np.zeros(0)  # of what is done about it: when, from where
+        self._way: _Way | None = None  # of the targets while acting
 
     # ---- what is heard ----
     def heartbeat(self, now: float, state: int) -> None:
@@ -113,12 +138,24 @@ class Supervision:
         """Somebody asks for a stop."""
         self._events.add("supervisor_estop")
 
+    def stood_still(self, seconds: float) -> None:
+        """Nothing could be heard for so long, as this process did not run: all ages start anew."""
+        if self._planner is not None:
+            self._planner = self._planner[0] + seconds, self._planner[1]
+        self._command_at += seconds
+        if self._upright_at is not None:
+            self._upright_at += seconds
+
     # ---- what is done ----
     def decide(self, now: float) -> Event | None:
         """Why to intervene; None while the planner may command."""
         self._look(now)
         event = worst(self._events)
-        if event is not None and event != self._acting:
+        if self._way is not None:
+            self._way.go_on(now)
+        if event is None:
+            self._way = None
+        elif event != self._acting:
             self._begin(event, now)
         self._acting = event
         return event
@@ -135,18 +172,30 @@ class Supervision:
             if found is not None:
                 self._commanded = found[0]
                 return found
-            self._balancing, self._since, self._start = False, now, self._commanded
-        return self._way(self._acting, now) if len(self._start) else None
+            self._balancing = False
+            self._way = self._path(self._acting, now, self._commanded)
+        return None if self._way is None else self._way.rows()
 
     def _begin(self, event: Event, now: float) -> None:
-        self._since, start = now, self._commanded
-        if event.action == Action.LIE or start is None:
-            start = self._joints[0] if self._joints else None
-        self._start = np.zeros(0) if start is None else start.copy()
+        on_a_way = self._way is not None and not self._balancing
+        start = self._way.targets() if on_a_way and self._way is not None else self._commanded
         if event.action == Action.LIE:
             self._balancing = False
         elif self._acting is None:
             self._balancing = self._balance is not None
+        self._way = self._path(event, now, start)
+
+    def _path(self, event: Event, now: float, start: Array | None) -> _Way | None:
+        """The way from targets to where an event leads; None where no joint was ever seen."""
+        measured, period = self._joints[0] if self._joints else None, self._robot.control_period
+        start = measured if start is None else start
+        if start is None:
+            return None
+        if event.action == Action.LIE and measured is not None:  # as fast as commands may go
+            seconds = float(np.abs(measured - start).max()) / self._robot.safety.max_target_rate
+            return _Way(now, seconds, start, measured, period)
+        end = start if self._posture is None or event.action == Action.LIE else self._posture
+        return _Way(now, self._seconds, start, end, period)
 
     def _look(self, now: float) -> None:
         if self._planner is None:
@@ -158,14 +207,6 @@ class Supervision:
             self._events.add("planner_silent")
         if state == BLOCKED and now - self._command_at > self._options.silence:
             self._events.add("nobody_commands")
-
-    def _way(self, event: Event, now: float) -> Array:
-        """The way from the last targets to the safe posture, straight and at a constant rate."""
-        horizon, period = 10, self._robot.control_period
-        end = self._start if event.action == Action.LIE or self._posture is None else self._posture
-        times = now - self._since + period * np.arange(1, horizon + 1)
-        share = np.clip(times / max(self._seconds, period), 0.0, 1.0)[:, None]
-        return self._start + share * (end - self._start)
 
     def release(self, now: float) -> str:
         """End the intervention; else the reason why not."""

@@ -8,7 +8,8 @@ Rules, each against the robot's own limits (section `plausibility` of the embodi
   frozen   a source whose values are bit for bit the same while another source moves.
 
 A sample that jumped stays refused until it is back, not until the jump is forgotten: an encoder that is one
-radian off is off as long as it is. `restart` forgets it, as does the operator who activates the robot anew.
+radian off is off as long as it is. `restart` forgets it, as does the operator who activates the robot anew. A
+source that was frozen begins anew, as after silence: what it repeated was not measured.
 No rule allocates arrays per sample, and none judges a robot at rest whose sensors have no noise.
 """
 
@@ -50,8 +51,14 @@ class Plausibility:
 
     def restart(self) -> None:
         """Start anew from the next sample, as at activation."""
-        self._joints.restart()
-        self._imu.restart()
+        self._forget("joints")
+        self._forget("imu")
+
+    def _forget(self, source: str) -> None:
+        if source == "joints":
+            self._joints.restart()
+        elif source == "imu":
+            self._imu.restart()
 
     def check(self, source: str, sample: Any, raw: Mapping[str, Any]) -> None:
         """Judge a sample before it is stored; `raw` are the fields that it came from.
@@ -59,14 +66,14 @@ class Plausibility:
         Raises:
             SensorError: the sample cannot be true; FrozenSource where it only repeats the ones before.
         """
+        activity = self._activity.get(source)
+        if activity is not None:  # first: what is frozen breaks other rules, too
+            activity.see(sample, source)
+            self._check_frozen(source, activity, sample.stamp)
         if source == "joints":
             self._joints.check(sample)
         elif source == "imu":
             self._imu.check(sample, raw.get("acceleration"))
-        activity = self._activity.get(source)
-        if activity is not None:
-            activity.see(sample, source)
-            self._check_frozen(source, activity, sample.stamp)
 
     def _check_frozen(self, source: str, activity: _Activity, stamp: float) -> None:
         since = activity.changed
@@ -75,6 +82,7 @@ class Plausibility:
         others = {name: other.moved for name, other in self._activity.items() if name != source}
         moved, what = max(others.values(), default=-math.inf), " and ".join(others)
         if moved > since:
+            self._forget(source)  # what it repeated was not measured then: the next sample begins anew
             raise FrozenSource(
                 f"{source}: the same values for {stamp - since:.3g} s while {what} moved; "
                 "its sensor or driver repeats them under fresh stamps"

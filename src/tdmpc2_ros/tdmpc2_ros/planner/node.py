@@ -276,7 +276,7 @@ class PlannerNode(LifecycleNode):
         response.success = thread is None or thread.wait_for_estop(_ESTOP_PATIENCE)
         response.message = "holding until ~/clear_estop"
         if not response.success:
-            response.message = "the control thread does not answer; call supervisor/estop, or cut the power"
+            response.message = "the hold is not out; call supervisor/estop, or cut the power"
         return response
 
     def _on_clear_estop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

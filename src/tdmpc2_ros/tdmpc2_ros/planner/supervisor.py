@@ -66,6 +66,11 @@ class Peers:
             )
         return self._others
 
+    @property
+    def supervised(self) -> bool:
+        """Whether there should be a supervisor."""
+        return self._supervised
+
     def stopped(self) -> str:
         """Why the supervisor has taken over; empty while it has not."""
         stopped = self._stopped and not self._shadow

@@ -25,6 +25,8 @@ from tdmpc2_ros.robot_io.output import CommandOutput
 _COLLECT_EVERY = 250  # ticks between collections of garbage, right after a command is out
 _LOG_EVERY = 2.0  # s
 _STANDING = np.array([0.0, math.nan, math.nan])  # a gait clock at its start
+_PAUSED = 4.0  # control periods without a step, after which
+_LISTEN = 2.0  # for so many a supervisor is listened for
 _STOPPED = 15.0  # control periods that a decision takes only where the process was stopped
 
 
@@ -62,6 +64,7 @@ class ControlThread:
         self._controllers, self._peers = controllers, peers
         self._period = ticker.period
         self._estopped = threading.Event()
+        self._stepped, self._quiet_until = math.inf, -math.inf  # steady s
         self._latency_publisher = node.create_publisher(Float64MultiArray, "~/latency", qos.STATUS)
         self._latency = Float64MultiArray()
         self._latency.layout.dim = [MultiArrayDimension(label="latency, planning; s", size=2, stride=2)]
@@ -109,11 +112,14 @@ class ControlThread:
         statistics = self._statistics
         statistics.ticks += 1
         rival = self._peers.rival()
-        unheard = self._controllers.problem() if self._controllers else ""
-        unheard = unheard or rival or self._peers.stopped()
+        taken = rival or self._peers.stopped()
+        unheard = (self._controllers.problem() if self._controllers and not self.estop else "") or taken
         decision = self._decider.decide(now, started, self.estop, unheard, self._peers.unwatched())
+        quiet = self._listens(time.monotonic())
         if self._now() - now > _STOPPED * self._period:  # the process stood still, the world did not
             decision = self._decider.hold(f"no decision for {self._now() - now:.2f} s")
+        if quiet:
+            decision = decision._replace(targets=None)
         state = BLOCKED if rival else ESTOP if decision.mode == "estop" else COMMANDING
         self._peers.tell(state, _STANDING if decision.seen is None else decision.seen.clock)
         # periods of a hold, and those in which nobody listens, go without by intent
@@ -130,8 +136,8 @@ class ControlThread:
                 self._publish_latency(latency, decision.planning)
             statistics.ended_by[decision.ended_by] += 1
             statistics.safety(decision.interventions)
-        if decision.mode == "estop":
-            self._estopped.set()
+        if decision.mode == "estop" and (decision.targets is not None or not rival):
+            self._estopped.set()  # the hold is out, or the supervisor stops the robot
         statistics.modes[decision.mode] += 1
         self.last = decision
         self._telemetry.decided(decision, self._now())
@@ -141,6 +147,13 @@ class ControlThread:
             self._changed(decision)
         if statistics.ticks % _COLLECT_EVERY == 0:
             gc.collect()
+
+    def _listens(self, now: float) -> bool:
+        """Whether to send nothing yet: after a pause a supervisor may have the robot, which it says first."""
+        if now - self._stepped > _PAUSED * self._period and self._peers.supervised:
+            self._quiet_until = now + _LISTEN * self._period
+        self._stepped = now
+        return now < self._quiet_until
 
     def _changed(self, decision: Decision) -> None:
         """Log a change of mode; further reasons within one mode come out throttled."""
@@ -165,7 +178,7 @@ class ControlThread:
 
     def _safe_action(self) -> None:
         decision = self._decider.hold("stopping")
-        if decision.targets is not None:
+        if decision.targets is not None and not self._peers.stopped():
             self._output.publish(decision.targets, still=True)
             self._output.flush()  # the process may end next, and what DDS has not sent by then is lost
         self._peers.tell(IDLE, _STANDING)

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from tdmpc2_core.errors import UserError
@@ -44,10 +44,12 @@ class Child:
         folder: Path,
         namespace: str = "",
         urgent: bool = True,
+        remap: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.name = f"{namespace}_{name}" if namespace else name
         self.log = folder / f"{self.name}.log"
         given = ros_arguments(parameters)
+        given += [part for old, new in remap.items() for part in ("-r", f"{old}:={new}")]
         given += ["-r", f"__ns:=/{namespace}", "-r", f"/clock:=/{namespace}/clock"] if namespace else []
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "RCUTILS_LOGGING_BUFFERED_STREAM": "0"}
         with self.log.open("wb") as output:
@@ -112,12 +114,13 @@ class Children:
         parameters: Mapping[str, Any],
         namespace: str = "",
         urgent: bool = True,
+        remap: Mapping[str, str] = MappingProxyType({}),
     ) -> Child:
         """Start `python -m module` as a node with ROS parameters; its log is [namespace_]name.log.
 
-        urgent: it runs before ordinary processes where the system allows it.
+        urgent: it runs before ordinary processes where the system allows it. remap: names it is to use.
         """
-        child = Child(name, module, parameters, self._folder, namespace, urgent)
+        child = Child(name, module, parameters, self._folder, namespace, urgent, remap)
         self.all.append(child)
         return child
 

@@ -5,7 +5,7 @@
                 simulator/floating_base_state and for an arm simulator/tool_pose, /diagnostics,
                 /clock when asked
     subscribes  joint_trajectory_controller/joint_trajectory, forward_position_controller/commands
-    services    ~/reset, ~/push (std_srvs/Trigger)
+    services    ~/reset, ~/push (std_srvs/Trigger), ~/fault (rcl_interfaces/SetParametersAtomically)
 
 Callbacks run in the executor's thread and only set the command; physics runs in the main thread. A command
 that fails a check is refused with a warning and the one before it stays in force.
@@ -21,6 +21,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
+from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
@@ -39,8 +40,10 @@ from tdmpc2_core.envs.robot.realtime import (
 )
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.faults import CLOCK
 from tdmpc2_core.robots.messages import prefixed
 from tdmpc2_ros import qos
+from tdmpc2_ros.fault.panel import FaultPanel
 from tdmpc2_ros.messages import SOURCE_TOPICS, diagnostic_message, odometry_message, pose_message, to_time
 from tdmpc2_ros.parameters import Parameters
 from tdmpc2_ros.process import Stop, run_node, spin_in_background
@@ -170,6 +173,15 @@ class MujocoSim(Node):
         self.create_subscription(Float64MultiArray, _FORWARD, self._on_forward, qos.COMMAND)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/push", self._on_push)
+        self._faults = FaultPanel(
+            self.embodiment,
+            tuple(self._sensors),
+            self.get_logger(),
+            clock,
+            self.robot.drives,
+            self.settings.seed,
+        )
+        self.create_service(SetParametersAtomically, "~/fault", self._faults.serve)
         self.create_timer(1.0, self._report)
         self.get_logger().info(
             f"{self.embodiment.name}: physics at {self.embodiment.physics_rate:g} Hz, "
@@ -262,6 +274,11 @@ class MujocoSim(Node):
         self.gate.wait(_LISTEN)
         return True
 
+    def _add(self, component: str, publisher: Publisher, message: Any) -> None:
+        """Put a message, or what a fault makes of it, into the sample that goes out next."""
+        for one in self._faults.passed(component, self.robot.time, message):
+            self._sample.append((publisher, one))
+
     def _send_sample(self) -> None:
         for publisher, message in self._sample:
             publisher.publish(message)
@@ -275,9 +292,9 @@ class MujocoSim(Node):
             self.gate.ask(self.robot.time)
         self._sample.clear()
         if self._clock_publisher:
-            self._sample.append((self._clock_publisher, Clock(clock=to_time(stamp))))
+            self._add(CLOCK, self._clock_publisher, Clock(clock=to_time(stamp)))
         for source, (publisher, encode) in self._sensors.items():
-            self._sample.append((publisher, encode(stamp, m.readings[source])))
+            self._add(source, publisher, encode(stamp, m.readings[source]))
         self._send_sample()
         if self._tool and m.tool is not None:
             self._tool.publish(pose_message(stamp, self.embodiment.base_frame, m.tool))

@@ -44,6 +44,7 @@ from tdmpc2_ros.robot_io.output import CommandOutput
 from tdmpc2_ros.robot_io.sensors import SensorInput
 
 _LOOK = 0.005  # s between looks
+_STOOD = 0.05  # s between two looks after which this process stood still, and heard nothing
 _TELL = 0.1  # s between messages on supervisor/state
 
 
@@ -115,6 +116,8 @@ class SupervisorNode(Node):
         self.robot = prefixed(robot, values.prefix)
         self._lock = threading.Lock()  # of `supervision`: callbacks note, the main thread decides
         self._process, self._told, self._reason = PlannerProcess(), 0.0, ""
+        self._activated = 0  # when the planner was, as its heartbeat says
+        self._looked: tuple[float, float] | None = None  # when, on the steady clock and on `_time`
         self._sensors = SensorInput(self, self.robot, values.cmd_vel_stamped)
         self._balance = self._balanced_by(values.model, robot)
         self.supervision = Supervision(self.robot, SupervisionOptions(values.silence), self._balance)
@@ -153,10 +156,13 @@ class SupervisorNode(Node):
         heard = read_heartbeat(message)
         if heard is None:
             return
-        pid, state, _, clock = heard
+        pid, state, activated, clock = heard
         with self._lock:
             if self._process.alive and pid != self._process.pid and state in (IDLE, BLOCKED):
                 return  # a second planner, which waits
+            if activated != self._activated:  # by somebody who has looked: sensors count anew
+                self._activated = activated
+                self._sensors.clear()
             self._process.follow(pid)
             self.supervision.heartbeat(self._time(), state)
             if self._balance is not None and not self._reason:
@@ -201,7 +207,11 @@ class SupervisorNode(Node):
     def look(self) -> None:
         """Take up what came, and intervene where it must be."""
         now, snapshot = self._time(), self._sensors.state.snapshot()
+        steady, before = time.monotonic(), self._looked
+        self._looked = steady, now
         with self._lock:
+            if before is not None and steady - before[0] > _STOOD:
+                self.supervision.stood_still(max(0.0, now - before[1]))
             if self._process.ended():
                 self.supervision.died()
             if snapshot.joints is not None:

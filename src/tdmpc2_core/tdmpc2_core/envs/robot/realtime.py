@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tdmpc2_core.envs.robot.randomisation import SensorNoise, push, randomise, restore
 from tdmpc2_core.envs.robot.simulation import Simulation
 from tdmpc2_core.robots.embodiment import Embodiment
+from tdmpc2_core.robots.faulty import Drives
 from tdmpc2_core.robots.trajectory import Trajectory, TrajectoryPlayer
 
 Array = NDArray[np.float64]
@@ -65,6 +66,7 @@ class SimulatedRobot:
         self._rng = self.simulation.rng
         self._noise = SensorNoise(embodiment, self._rng)
         self._player = TrajectoryPlayer(embodiment.default_position)
+        self.drives, self._faulty = Drives(embodiment, seed), False
         self._lock = threading.Lock()
         self._period = 1.0 / embodiment.physics_rate
         self._steps = 0
@@ -112,6 +114,7 @@ class SimulatedRobot:
             else:
                 restore(self.simulation)
             self.simulation.reset(randomise=self.options.reset_noise)
+            self._intact = self.simulation.effort.copy()
             self._player.reset(self.embodiment.default_position)
             self._command_end = None
             self._standing = True
@@ -129,7 +132,17 @@ class SimulatedRobot:
                 self._on_timeout()
             self._steps += 1
             self.simulation.follow()
-            self.simulation.step(self._player.sample(self.time))
+            targets = self._player.sample(self.time)
+            if self._faulty or self.drives.active:
+                targets = self._through_drives(targets)
+            self.simulation.step(targets)
+
+    def _through_drives(self, targets: Array) -> Array:
+        """Targets (J,) that faulty drives follow; their effort limits are set, at last to what they were."""
+        self._faulty = self.drives.active
+        targets, share = self.drives.targets(self.time, targets)
+        self.simulation.set_effort(self._intact * share)
+        return targets
 
     def _on_timeout(self) -> None:
         """Called once per silence: the last point is held, or the robot takes its default pose."""

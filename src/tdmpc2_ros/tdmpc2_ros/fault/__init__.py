@@ -1,0 +1,1 @@
+"""Faults on purpose: the service that takes them, a relay that passes messages through them, a command."""
