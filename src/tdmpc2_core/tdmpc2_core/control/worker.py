@@ -130,6 +130,8 @@ class PlanWorker:
                 first=request.first,
                 evaluate=request.evaluate,
                 task=request.task,
+                use_prior=request.use_prior,
+                in_flight=request.in_flight,
             )
         except Exception as problem:  # whatever happens here, the robot needs its next command
             error = problem
