@@ -1,8 +1,8 @@
 """Return and tracking against a delay from command to effect, with and without planning ahead of it.
 
-Robots of one bundle in simulation, alike but for their commands, their noise and the delay. With compensation each
-decision is made from the latent that the model foretells once the actions in flight have acted. Robots are
-paired by their seeds; intervals are 95 %, by bootstrap over robots.
+Robots of one bundle in simulation, alike but for their commands, their noise and the delay. With compensation
+each decision is made from the latent that the model foretells once the actions in flight have acted. Robots
+are paired by their seeds; intervals are 95 %, by bootstrap over robots.
 """
 
 from __future__ import annotations
@@ -100,11 +100,7 @@ def main() -> int:
     options.add_argument("--decides", choices=("prior", "planner"), default="prior")
     given = options.parse_args()
     torch.set_num_threads(1)
-    rows = [
-        row
-        for name in given.models
-        for row in compare(name, given.robots, given.seconds, given.decides)
-    ]
+    rows = [row for name in given.models for row in compare(name, given.robots, given.seconds, given.decides)]
     print_table(rows)
     out, name = results_of(given.out, *given.models), "latency" + "_planner" * (given.decides == "planner")
     save(out, name, rows, seconds=given.seconds)

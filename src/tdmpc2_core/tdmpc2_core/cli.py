@@ -22,6 +22,7 @@ from tdmpc2_core.errors import RAW, CommandLine, UserError, add_command, exit_co
 from tdmpc2_core.files import check_writable, claimed, write_json
 
 if TYPE_CHECKING:
+    from tdmpc2_core.agent import Agent
     from tdmpc2_core.checkpoint.bundle import Bundle
 
 

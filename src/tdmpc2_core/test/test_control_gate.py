@@ -1,4 +1,4 @@
-"""The calibrated gate: its statistic against its formula, its false alarms, and what it does to a decision."""
+"""The calibrated gate: its statistic against its formula, its false alarms, its file."""
 
 from __future__ import annotations
 
@@ -138,9 +138,7 @@ def test_a_decision_takes_little_time_and_keeps_no_memory(calibrated):
 
 def test_conformal_thresholds_hold_their_rate_on_new_runs():
     random, chance = np.random.default_rng(0), 0.05
-    exceeded = [
-        random.exponential() > conformal(random.exponential(size=59), chance) for _ in range(4000)
-    ]
+    exceeded = [random.exponential() > conformal(random.exponential(size=59), chance) for _ in range(4000)]
     assert 0.03 < np.mean(exceeded) <= 0.055
 
 

@@ -78,7 +78,7 @@ class TrustCalibration:
         width, times = 2 * self.residuals.shape[1], len(self.keep)
         shapes = {
             "centre": (times, width), "whiten": (times, width, width), "unit": (times,), "weights": (32,),
-            **{name: (1,) for name in ("threshold", "horizon", "false_alarms", "hours")},
+            **dict.fromkeys(("threshold", "horizon", "false_alarms", "hours"), (1,)),
         }  # fmt: skip
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:

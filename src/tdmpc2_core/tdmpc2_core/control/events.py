@@ -65,7 +65,7 @@ EVENTS = (
           "planner: deadline_ms", Action.PLAN_ON, "by itself"),
     Event("plan_over", "the last plan has been played to its end", "planner", "one tick",
           "", Action.POLICY, "by itself"),
-    Event("out_of_trust", "the robot behaves unlike the good runs that its bundle was calibrated on", "planner",
+    Event("out_of_trust", "the robot behaves unlike the good runs its bundle was calibrated on", "planner",
           "0.1 s to some s, by how much",
           "planner: out_of_trust (note, prior, hold or posture); tdmpc2 calibrate --trust", Action.POLICY,
           "2 s below 80 % of the threshold; hold and posture: after 1 s also " + _ZERO),

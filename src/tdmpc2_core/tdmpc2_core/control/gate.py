@@ -1,8 +1,8 @@
 """Whether the model still foretells the robot as it did on good runs, decision by decision. No torch in here.
 
 Residuals of a decision: latents that were foretold 1 and K decisions ago against the encoding of what was
-then measured, measured values against what the foretold latent and the commands say of them, and the spread of
-the value heads. Each residual and its square are smoothed over time, whitened by their spread on good
+then measured, measured values against what the foretold latent and the commands say of them, and the spread
+of the value heads. Each residual and its square are smoothed over time, whitened by their spread on good
 runs, and the mean square is compared with a threshold: a multivariate moving average (Lowry et al.,
 Technometrics 34, 1992) with a threshold by conformal prediction (Vovk et al., 2005).
 """

@@ -1,4 +1,4 @@
-"""Fitting a `TrustCalibration` to good runs: residuals, their spread, and a threshold by conformal prediction."""
+"""Fitting a `TrustCalibration` to good runs: residuals, their spread, a threshold by conformal prediction."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
 
 class Foretold(NamedTuple):
-    """N runs of one length T, as a model sees them: (N, T, L) latents, foretold 1 and K ago, (N, T) spreads."""
+    """N runs of one length T, as a model sees them: latents (N, T, L), foretold ones, spreads (N, T)."""
 
     latent: Array
     one: Array
@@ -61,7 +61,7 @@ def blocks(runs: Sequence[Run], rate: float) -> list[Run]:
 
 
 def foretell(model: WorldModel, runs: Sequence[Run], horizon: int = HORIZON) -> Foretold:
-    """What the model says of runs of equal length; entries before the first foretold ones are the encodings."""
+    """What the model says of runs of equal length; where nothing was foretold yet, the encodings stand."""
     import torch  # here: control itself needs none
 
     from tdmpc2_core.model.open_loop import open_loop

@@ -35,8 +35,7 @@ def recorded_runs(agent: Agent, folders: Sequence[Path]) -> list[Run]:
 
 
 def simulated_runs(agent: Agent, hours: float, randomise: bool, seed: int = 0) -> Iterator[Run]:
-    """Runs of `BLOCK_SECONDS` under the policy prior on drawn commands; those in which the robot fell are left
-    out.
+    """Runs of `BLOCK_SECONDS` under the policy prior on drawn commands; those with a fall are left out.
 
     Args:
         hours: of all runs together, about.

@@ -1,9 +1,9 @@
 """Actions in flight: sent, but without effect yet on what the newest observation shows. No torch in here.
 
-An action acts a delay after its observation was measured: the age of the observation when the command leaves,
-which stamps tell, and what lies beyond the command, which they do not. Planning from the latent that the model
-foretells for then is compensation by prediction (Smith, 1957) with the learned model (cf. Firoiu et al., At Human
-Speed, 2018).
+An action acts a delay after its observation was measured: the age of the observation when the command
+leaves, which stamps tell, and what lies beyond the command, which they do not. Planning from the latent that
+the model foretells for then is compensation by prediction (Smith, 1957) with the learned model (cf. Firoiu et
+al., At Human Speed, 2018).
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class TrustMonitor:
         self.trusted = True
 
     def trust_again(self) -> None:
-        """Somebody else says that the robot may go on: what was seen before the next decision is forgotten."""
+        """Somebody else says that the robot may go on: what was seen before is forgotten."""
         self._again, self.trusted = True, True
 
     def assess(

@@ -30,6 +30,8 @@ class SearchRequest(NamedTuple):
     first: bool  # of an episode: nothing is left of the plan before
     evaluate: bool
     task: int | None = None
+    use_prior: bool = False
+    in_flight: NDArray[np.float32] | None = None  # (D, A)
 
 
 class SearchOutcome(NamedTuple):
