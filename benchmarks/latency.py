@@ -1,8 +1,8 @@
 """Return and tracking against a delay from command to effect, with and without planning ahead of it.
 
 Robots of one bundle in simulation, alike but for their commands, their noise and the delay. With compensation
-each decision is made from the latent that the model foretells once the actions in flight have acted. Robots
-are paired by their seeds; intervals are 95 %, by bootstrap over robots.
+each decision is made from the latent that the model foretells once the actions in flight have acted, less the
+mean delay that the model learned with. Robots are paired by their seeds; intervals are 95 %, by bootstrap over robots.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from common import figure, parser, print_table, results_of, save, save_figure, s
 from tqdm import tqdm
 
 from tdmpc2_core.agent import Agent
+from tdmpc2_core.control.latency import learned_delay
 from tdmpc2_core.errors import UserError, natural, positive
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.paired import Act, gain, outcomes
@@ -55,7 +56,8 @@ def compare(name: str, robots: int, seconds: float, planner: str) -> list[dict[s
         raise UserError(f"--models {name}: is of no robot; give the bundle of one")
     for milliseconds in tqdm(DELAYS, unit="delay", desc=name):
         robot = delayed(agent.embodiment, milliseconds)
-        count, use_prior = round(1e-3 * milliseconds * robot.control_rate), planner == "prior"
+        beyond = max(0.0, 1e-3 * milliseconds - learned_delay(agent.embodiment))
+        count, use_prior = round(beyond * robot.control_rate), planner == "prior"
         plain = outcomes(deciding(agent, 0, use_prior), robot, robots, seconds)
         ahead = plain if not count else outcomes(deciding(agent, count, use_prior), robot, robots, seconds)
         found = gain(ahead, plain)
@@ -64,6 +66,7 @@ def compare(name: str, robots: int, seconds: float, planner: str) -> list[dict[s
                 "robot": name,
                 "decides": planner,
                 "delay ms": milliseconds,
+                "in flight": count,
                 "reward": found.base,
                 "gain": str(found.reward),
                 "error": found.base_error,

@@ -188,7 +188,9 @@ def false_alarms(found: np.ndarray, period: float) -> dict[str, float]:
     return {"alarms": count, "hours": hours, "per hour": count / hours}
 
 
-def row_of(name: str, walk: Walk, length: np.ndarray, first: np.ndarray, stopped: np.ndarray) -> dict[str, Any]:
+def row_of(
+    name: str, walk: Walk, length: np.ndarray, first: np.ndarray, stopped: np.ndarray
+) -> dict[str, Any]:
     """Of one change."""
     begin = 0 if walk.from_start else walk.onset
     noticed, fell = first >= 0, length < walk.steps
@@ -205,7 +207,9 @@ def row_of(name: str, walk: Walk, length: np.ndarray, first: np.ndarray, stopped
     }
 
 
-def cases(agent: Agent, robots: int, folder: Path | None) -> Iterator[tuple[str, Walk, list[Run], np.ndarray]]:
+def cases(
+    agent: Agent, robots: int, folder: Path | None
+) -> Iterator[tuple[str, Walk, list[Run], np.ndarray]]:
     """Every change with its runs."""
     for name, change in tqdm(CHANGES.items(), unit="change"):
         walk = Walk(agent, change, robots)
@@ -214,7 +218,9 @@ def cases(agent: Agent, robots: int, folder: Path | None) -> Iterator[tuple[str,
 
 def draw(found: dict[str, np.ndarray], period: float, path: Path) -> None:
     """The median score over time of each change."""
-    chart, axes = figure("Departure from good runs; trust ends at 1", "s since the start", "score, median robot")
+    chart, axes = figure(
+        "Departure from good runs; trust ends at 1", "s since the start", "score, median robot"
+    )
     for name, values in found.items():
         median = np.nanmedian(values[HORIZON:], 1)
         axes.semilogy(np.arange(HORIZON, len(values)) * period, median, label=name)
@@ -227,7 +233,9 @@ def main() -> int:
     """Print the table; write trust_gate.json and its plot."""
     options = parser(__doc__ or "", "python benchmarks/trust_gate.py --keep runs/trust_gate")
     options.add_argument("--robots", type=natural, default=32, help="per change (default %(default)s)")
-    options.add_argument("--hours", type=positive, default=1.34, help="good runs of each kind (default %(default)s)")
+    options.add_argument(
+        "--hours", type=positive, default=1.34, help="good runs of each kind (default %(default)s)"
+    )
     options.add_argument("--randomised", action="store_true", help="good runs as in training, and pushed")
     options.add_argument("--keep", type=Path, metavar="DIR", help="where runs are kept for another call")
     given = options.parse_args()
@@ -240,7 +248,9 @@ def main() -> int:
     runs, _ = kept(given.keep, kind, lambda: good(agent, given.hours, given.randomised, _GOOD))
     calibration = calibrate_trust(agent, runs, 1.0, weights_digest(agent.model.state_dict()))
     fitter, found, rows = Fitter(agent), dict[str, np.ndarray](), []
-    held, _ = kept(given.keep, f"{kind} held out", lambda: good(agent, given.hours, given.randomised, _HELD_OUT))
+    held, _ = kept(
+        given.keep, f"{kind} held out", lambda: good(agent, given.hours, given.randomised, _HELD_OUT)
+    )
     wrong = false_alarms(scores(fitter, blocks(held, fitter.rate), calibration), robot.control_period)
     print(f"false alarms: {wrong['alarms']} in {wrong['hours']:.2f} h")
     for name, walk, changed, length in cases(agent, given.robots, given.keep):

@@ -91,7 +91,7 @@ def test_the_score_is_the_whitened_mean_square_of_smoothed_residuals(calibrated)
     for t in range(gate.horizon, 30):
         observation, *latents = rows[t]
         parts = [[1.0, np.log(0.1 + 1e-4)], observation[newest], rows[t - 1][0][newest], *latents]
-        residual = np.clip(np.concatenate(parts) @ calibrated.residuals.astype(float), -20, 20)
+        residual = np.clip(np.concatenate(parts) @ calibrated.residuals.astype(float), -3, 3)
         for keep, part in zip(calibrated.keep.astype(float), smooth, strict=True):
             part[0] = keep * part[0] + (1 - keep) * residual
             part[1] = keep * part[1] + (1 - keep) * residual**2

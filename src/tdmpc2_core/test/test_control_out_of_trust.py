@@ -10,6 +10,7 @@ from random_agent import ROBOT
 from test_control_decision import Bench, Script
 
 from tdmpc2_core.control.decision import UNTRUSTED
+from tdmpc2_core.control.latency import learned_delay
 
 PERIOD = ROBOT.control_period
 
@@ -103,7 +104,7 @@ def test_plans_are_made_ahead_of_the_actions_in_flight_where_that_is_asked_for(d
     options = robot.bench.decider.options
     for _ in range(3):
         robot.bench.tick()
-    options.compensate_delay, options.actuation_delay = True, 2 * PERIOD
+    options.compensate_delay, options.actuation_delay = True, 2 * PERIOD + learned_delay(ROBOT)
     robot.bench.tick()
     robot.bench.decider.command_left(PERIOD)
     robot.bench.tick()

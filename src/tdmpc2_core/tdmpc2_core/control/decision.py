@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tdmpc2_core.control.latency import InFlight
+from tdmpc2_core.control.latency import InFlight, learned_delay
 from tdmpc2_core.control.trust import UNLIMITED, Insight, TrustLimits, TrustMonitor
 from tdmpc2_core.control.worker import PlanWorker, SearchOutcome, SearchRequest
 from tdmpc2_core.errors import StaleSource, UserError
@@ -122,6 +122,7 @@ class Decider:
         self._worker, self._monitor = PlanWorker(agent), self._monitor_of(agent)
         self._inspected = 0  # decisions that were to be inspected
         self._in_flight = InFlight(self._period, self.embodiment.action_dim)
+        self._learned_delay = learned_delay(self.embodiment)
         self._successor: Successor | None = None
         self._plan: Plan | None = None
         self._sent: NDArray[np.float32] | None = None  # action of the tick before
@@ -329,7 +330,7 @@ class Decider:
                     evaluate=options.evaluate,
                     task=options.task,
                     use_prior=options.out_of_trust == "prior" and not self._monitor.trusted,
-                    in_flight=self._in_flight.actions(options.actuation_delay)
+                    in_flight=self._in_flight.actions(options.actuation_delay - self._learned_delay)
                     if options.compensate_delay
                     else None,
                 )

@@ -23,7 +23,7 @@ Array = NDArray[np.float32]
 TINY = 1e-3
 """Added to a smoothed square, whose mean is 1 on good runs, before its logarithm is taken."""
 
-_BOUND = 20.0  # standard deviations that a residual counts with: one outlier is no change
+_BOUND = 3.0  # standard deviations that a residual counts with: a stumble is no change of the robot
 _RELEASE = 0.8  # share of the threshold below which trust comes back
 _PATIENCE = 2.0  # s for which the score has to stay there
 

@@ -25,11 +25,11 @@ HORIZON = 4
 """Decisions that are foretold."""
 
 BLOCK_SECONDS = 20.0
-_SECONDS = (0.5, 3.0)  # time constants of smoothing
+_SECONDS = (1.0, 6.0)  # time constants of smoothing
 _DIRECTIONS = 12  # of a latent error that are looked at, the widest ones
 _FIT = 0.2  # share of the runs that residuals and spreads are fitted to; the others set the threshold
 _RIDGE = 1e-3  # of the regressions, times the mean variance of their inputs
-_SHRINK = 0.2  # of the covariance towards its diagonal: smoothed features are few independent ones
+_SHRINK = 0.5  # of the covariance towards its diagonal: smoothed features are few independent ones
 _EVERY_INPUT, _EVERY_FEATURE = 5, 10  # decisions between those that are fitted to
 _TOGETHER = 64  # runs that are looked at side by side
 

@@ -13,10 +13,17 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from tdmpc2_core.robots.embodiment import Embodiment
+
 MOST = 8
 """Actions in flight at most: more is a fault, no delay."""
 
 _SMOOTH = 0.02  # share of a new measurement in the mean delay
+
+
+def learned_delay(embodiment: Embodiment) -> float:
+    """Mean delay, s, of the robots that a model of this embodiment learned from: it foretells with that."""
+    return 0.5 * sum(embodiment.randomisation.delay)
 
 
 class InFlight:
@@ -52,7 +59,7 @@ class InFlight:
         """(D, A), oldest first, a copy; None where there are none.
 
         Args:
-            beyond: s from a command to its effect, which no stamp shows.
+            beyond: s from a command to its effect, which no stamp shows, less what the model learned with.
         """
         delay = beyond + (0.0 if math.isnan(self.age) else self.age)
         count = min(round(delay / self._period), self._count)
