@@ -2,7 +2,8 @@
 
 Robots of one bundle in simulation, alike but for their commands, their noise and the delay. With compensation
 each decision is made from the latent that the model foretells once the actions in flight have acted, less the
-mean delay that the model learned with. Robots are paired by their seeds; intervals are 95 %, by bootstrap over robots.
+mean delay that the model learned with. Robots are paired by their seeds; intervals are 95 %, by bootstrap
+over robots.
 """
 
 from __future__ import annotations
