@@ -83,8 +83,8 @@ def foretell(model: WorldModel, runs: Sequence[Run], horizon: int = HORIZON) -> 
         if horizon == 1:
             far = one
     shape = (count, length, -1)
-    parts = (part.view(shape).numpy() for part in (z, one, far))
-    return Foretold(*parts, spread.view(count, length).numpy())
+    latent, near, distant = (part.view(shape).numpy() for part in (z, one, far))
+    return Foretold(latent, near, distant, spread.view(count, length).numpy())
 
 
 def inputs_of(inputs: Inputs, runs: Sequence[Run], seen: Foretold, horizon: int) -> Iterator[Array]:
