@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from tdmpc2_core.checkpoint.bundle import Bundle, check_same_robot, load_bundle, save_bundle
+from tdmpc2_core.checkpoint.trust_calibration import TrustCalibration
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.model.architecture import WorldModelConfig
 from tdmpc2_core.model.world_model import WorldModel
@@ -130,6 +131,7 @@ class Agent:
         seed: seed of every random number the agent draws.
         tasks: names of a multi-task model's tasks, in order of their index.
         task_discounts: the discount of each, in the same order.
+        trust: where trust in the model ends; None where it was not calibrated.
 
     Raises:
         UserError: the model does not fit the robot, or a setting is out of range.
@@ -148,6 +150,7 @@ class Agent:
         measured: Sequence[Mapping[str, Any]] = (),
         provenance: Mapping[str, Any] | None = None,
         task_discounts: Sequence[float] = (),
+        trust: TrustCalibration | None = None,
     ) -> None:
         if not 0.0 < discount <= 1.0:
             raise UserError(f"agent: discount is {discount}, must be above 0 and at most 1")
@@ -159,6 +162,7 @@ class Agent:
         self.control_period = control_period or (embodiment.control_period if embodiment else 1.0)
         self.task_discounts = tuple(task_discounts)
         self.tasks, self.measured, self.provenance = tuple(tasks), tuple(measured), dict(provenance or {})
+        self.trust = trust
         self.seed(seed)
 
     @property
@@ -205,6 +209,7 @@ class Agent:
             measured=self.measured,
             provenance=self.provenance,
             task_discounts=self.task_discounts,
+            trust=self.trust,
         )
 
     def check_sizes(self, observation: int, action: int, where: str) -> None:
@@ -232,6 +237,7 @@ class Agent:
         task: NDArray[np.int64] | None = None,
         deadline: float | None = None,
         use_prior: bool = False,
+        in_flight: NDArray[np.float32] | None = None,
     ) -> ActResult:
         """Decide for B robots.
 
@@ -243,13 +249,14 @@ class Agent:
             deadline: instant of `time.monotonic()`, s, by which the best plan so far is returned; one that
                 has passed gives the prior's actions at once (see `Planner.plan`).
             use_prior: act with the policy prior, whatever the planner.
+            in_flight: (D, B, A) actions sent before, oldest first, that act before what is decided.
 
         Raises:
             ObservationError: wrong shape or a non-finite entry.
             UserError: the deadline is NaN.
             PlanError: the model gave a non-finite action.
         """
-        batch = self._plan(obs, first, evaluate, task, deadline, use_prior)
+        batch = self._plan(obs, first, evaluate, task, deadline, use_prior, in_flight)
         parts = (batch.action, batch.mean[:, 0], batch.std[:, 0], batch.value)
         return ActResult(*(part.cpu().numpy() for part in parts))
 
@@ -261,14 +268,19 @@ class Agent:
         first: bool = False,
         evaluate: bool = True,
         task: int | None = None,
+        use_prior: bool = False,
+        in_flight: NDArray[np.float32] | None = None,
     ) -> Plan:
         """Plan for one robot from obs (O,). Row 0 is the chosen action, further rows are the mean plan.
 
         `now` is the time at which the plan starts, s, on the clock of `Plan.action`; `deadline`
-        is an instant of `time.monotonic()`, s. Raises as `act`.
+        is an instant of `time.monotonic()`, s; `use_prior` asks the policy prior alone;
+        `in_flight` (D, A) are actions sent before, oldest first, that act before row 0. Raises as `act`.
         """
         tasks = None if task is None else np.array([task])
-        batch = self._plan(np.asarray(obs)[None], np.array([first]), evaluate, tasks, deadline)
+        flying = None if in_flight is None else in_flight[:, None]
+        first_of = np.array([first])
+        batch = self._plan(np.asarray(obs)[None], first_of, evaluate, tasks, deadline, use_prior, flying)
         mean, std = batch.mean[0].cpu().numpy().copy(), batch.std[0].cpu().numpy()
         actions = mean.copy()
         actions[0] = batch.action[0].cpu().numpy()
@@ -283,6 +295,7 @@ class Agent:
         task: NDArray[np.int64] | None,
         deadline: float | None,
         use_prior: bool = False,
+        in_flight: NDArray[np.float32] | None = None,
     ) -> PlanBatch:
         obs = check_observation(obs, self.model.config, self.embodiment)
         robots, device = len(obs), self.device
@@ -298,6 +311,7 @@ class Agent:
             evaluate,
             None if tasks is None else torch.from_numpy(tasks).to(device),
             deadline,
+            in_flight=None if in_flight is None else torch.from_numpy(in_flight).to(device),
         )
         if not bool(torch.isfinite(batch.action).all() & torch.isfinite(batch.mean).all()):
             self.reset()
@@ -326,6 +340,7 @@ class Agent:
             task_discounts=self.task_discounts,
             measured=tuple(self.measured if measured is None else measured),
             provenance=dict(self.provenance if provenance is None else provenance),
+            trust=self.trust,
         )
         save_bundle(path, bundle)
 
@@ -358,4 +373,5 @@ class Agent:
             bundle.measured,
             bundle.provenance,
             bundle.task_discounts,
+            bundle.trust,
         )

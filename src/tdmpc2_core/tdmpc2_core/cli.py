@@ -23,6 +23,7 @@ from tdmpc2_core.errors import RAW, CommandLine, UserError, add_command, exit_co
 from tdmpc2_core.files import check_writable, claimed, write_json
 
 if TYPE_CHECKING:
+    from tdmpc2_core.agent import Agent
     from tdmpc2_core.checkpoint.bundle import Bundle
 
 
@@ -230,10 +231,36 @@ def _calibrate(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
     agent = Agent.load(args.bundle, device=pick_device(args.device, "--device "))
+    if args.trust or args.trust_hours:
+        _calibrate_trust(agent, args)
+        return
+    if args.rate is None:
+        raise UserError("calibrate: give --rate, or --trust with good runs")
     found = calibrate(agent, args.rate, None if args.budget is None else 1e-3 * args.budget)
     print(found)
     if args.out:
         agent.fork(found.config).save(args.out)
+
+
+def _calibrate_trust(agent: Agent, args: argparse.Namespace) -> None:
+    from tdmpc2_core.checkpoint.bundle import weights_digest
+    from tdmpc2_core.control.gate_fit import calibrate_trust
+    from tdmpc2_core.control.gate_runs import recorded_runs, simulated_runs
+
+    if args.out is None:
+        raise UserError("calibrate: give --out, a folder for the bundle with its trust calibrated")
+    if args.trust and args.trust_hours:
+        raise UserError("calibrate: give --trust or --trust-hours, not both")
+    runs = recorded_runs(agent, args.trust or ()) or list(
+        simulated_runs(agent, args.trust_hours or 0.0, True)
+    )
+    weights = weights_digest(agent.model.state_dict())
+    agent.trust = calibrate_trust(agent, runs, args.false_alarms, weights)
+    agent.save(args.out)
+    print(
+        f"{args.out}: trust ends as in {args.false_alarms:g} of 1 h of good runs; "
+        f"threshold from {float(agent.trust.hours[0]):.2f} h"
+    )
 
 
 def _info(args: argparse.Namespace) -> None:
@@ -537,11 +564,20 @@ def _add_tasks(commands: Any, name: str) -> None:
 
 
 def _add_calibrate(commands: Any, name: str) -> None:
-    summary = "choose the planner's settings for this machine and a control rate"
+    summary = "choose the planner's settings for this machine and a control rate, or where trust ends"
     example = "tdmpc2 calibrate runs/quadruped/best --rate 50 --out runs/quadruped/here"
     option = add_command(commands, name, _calibrate, summary, example).add_argument
     option("bundle", type=Path, help="checkpoint bundle")
-    option("--rate", type=positive, required=True, help="decisions per second, Hz")
+    option("--rate", type=positive, help="decisions per second, Hz")
+    option(
+        "--trust",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="instead: episode stores of good runs; where trust in the model ends goes into --out",
+    )
+    option("--trust-hours", type=positive, metavar="H", help="as --trust, with simulated runs as in training")
+    option("--false-alarms", type=positive, default=1.0, metavar="N", help="per hour, of trust (default 1)")
     option("--budget", type=positive, help="ms for a plan (default 60 %% of the period)")
     option("--threads", type=natural, default=1, help="threads of torch (default 1)")
     option("--device", default="cpu", help="torch device (default cpu)")

@@ -26,9 +26,22 @@ class Script:
         agent = random_agent(robot)
         self.embodiment, self.planner_config, self.model = robot, agent.planner_config, agent.model
         self.answers, self.prior, self.firsts, self.observations = list(answers), prior, [], []
-        self.slope = slope
+        self.slope, self.trust, self.control_period = slope, None, robot.control_period
+        self.in_flight, self.by_prior = [], []
 
-    def plan(self, obs, now, deadline=None, first=False, evaluate=True, task=None):
+    def plan(
+        self,
+        obs,
+        now,
+        deadline=None,
+        first=False,
+        evaluate=True,
+        task=None,
+        use_prior=False,
+        in_flight=None,
+    ):
+        self.in_flight.append(in_flight)
+        self.by_prior.append(use_prior)
         self.firsts.append(first)
         self.observations.append(obs)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]

@@ -3,6 +3,7 @@
     weights.safetensors   model weights, observation statistics included
     bundle.json           {"format", "version", "content_sha256", "content": {...}}
     embodiment/           the robot's YAML, MJCF and assets, when the bundle is for a robot
+    trust.safetensors     where trust ends (`TrustCalibration`), when the bundle was calibrated
 
 `content` holds the model and planner configuration, measured returns, discount, robot, tasks, provenance and
 the sha256 of every other file; `content_sha256` covers `content`. So every damaged byte is noticed.
@@ -29,7 +30,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from tdmpc2_core.checkpoint import manifest
+from tdmpc2_core.checkpoint import manifest, trust_calibration
+from tdmpc2_core.checkpoint.trust_calibration import TrustCalibration
 from tdmpc2_core.config import from_mapping, to_mapping
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.model.architecture import WorldModelConfig
@@ -157,6 +159,7 @@ class Bundle:
         task_discounts: discount of every task, in that order; empty: `discount` holds for all.
         measured: rows of planner settings with the returns and times measured for them.
         provenance: how the weights came about (command, versions, steps, updates, wall_seconds, returns).
+        trust: where trust ends; None where it was not calibrated, or for other weights.
     """
 
     weights: Mapping[str, Tensor]
@@ -169,6 +172,7 @@ class Bundle:
     task_discounts: tuple[float, ...] = ()
     measured: tuple[Mapping[str, Any], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    trust: TrustCalibration | None = None
 
     def build_model(self) -> WorldModel:
         """World model with these weights, in evaluation mode.
@@ -191,6 +195,8 @@ def save_bundle(path: str | os.PathLike[str], bundle: Bundle) -> None:
     weights = {name: value.detach().cpu().contiguous() for name, value in bundle.weights.items()}
     _check_finite(target, weights)
     files = {WEIGHTS: safetensors.torch.save(weights)}
+    if bundle.trust is not None and bundle.trust.weights.tobytes().hex() == manifest.digest(files[WEIGHTS]):
+        files[trust_calibration.FILE] = bundle.trust.to_bytes()
     if bundle.embodiment is not None:
         files |= {f"{ROBOT_FOLDER}/{name}": data for name, data in robot_files(bundle.embodiment).items()}
     content = _content(bundle, files)
@@ -233,6 +239,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
             task_discounts=_discounts(content),
             measured=tuple(content["measured"]),
             provenance=content["provenance"],
+            trust=_trust(folder, files),
         )
         _check_robot(bundle, files, where)
         bundle.build_model()
@@ -242,6 +249,23 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     except UserError as error:
         raise UserError(f"{folder}: {error}" if str(error).startswith("bundle:") else str(error)) from None
     return bundle
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> bytes:
+    """sha256 of the weights file that a bundle of these would have."""
+    data = safetensors.torch.save(
+        {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    )
+    return bytes.fromhex(manifest.digest(data))
+
+
+def _trust(folder: Path, files: Mapping[str, bytes]) -> TrustCalibration | None:
+    """None where there is none, as in bundles of older programs, or it is that of other weights."""
+    data = files.get(trust_calibration.FILE)
+    if data is None:
+        return None
+    found = TrustCalibration.from_bytes(data, str(folder / trust_calibration.FILE))
+    return found if found.weights.tobytes().hex() == manifest.digest(files[WEIGHTS]) else None
 
 
 def read_weights(path: Path, data: bytes) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 Fall-backs, in order: the newest plan played on while its horizon lasts, the policy prior, the robot held.
 Without fresh sensors: the newest plan played on for `safety.plan_on` periods, the robot held.
+Out of trust, as the calibrated gate says: what `DecisionOptions.out_of_trust` names.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tdmpc2_core.control.latency import InFlight, learned_delay
 from tdmpc2_core.control.trust import UNLIMITED, Insight, TrustLimits, TrustMonitor
 from tdmpc2_core.control.worker import PlanWorker, SearchOutcome, SearchRequest
 from tdmpc2_core.errors import StaleSource, UserError
@@ -34,6 +36,13 @@ NO_GOAL = "no goal"
 """Why a robot with a pose command holds before it is given one."""
 
 
+OutOfTrust = Literal["note", "prior", "hold", "posture"]
+"""What is done while the calibrated gate does not trust the model: nothing, act by the policy prior, hold the
+measured pose, go to the safe posture. The last two last until a command of zero, or a new goal."""
+
+UNTRUSTED = "out of trust: the robot behaves unlike the good runs that the bundle was calibrated on"
+
+
 @dataclass
 class DecisionOptions:
     """What may change while the robot moves."""
@@ -43,6 +52,9 @@ class DecisionOptions:
     task: int | None = None  # index in a multi-task model
     limits: TrustLimits = UNLIMITED  # of trust in the model
     heading_hold: float | None = None  # gain, 1/s; None: the robot's own
+    out_of_trust: OutOfTrust = "prior"
+    compensate_delay: bool = False  # plan from where the actions in flight will have taken the robot
+    actuation_delay: float = 0.0  # s from a command to its effect, for that
 
 
 class Seen(NamedTuple):
@@ -73,6 +85,7 @@ class Decision(NamedTuple):
     previous: NDArray[np.float32] | None = None  # (A,) action of the tick before, if that had an observation
     seen: Seen | None = None  # where there was an observation
     stale: tuple[str, ...] = ()  # one text per source without a fresh sample at this tick
+    untrusted: bool = False  # the gate does not trust the model
 
 
 class Successor(NamedTuple):
@@ -84,6 +97,7 @@ class Successor(NamedTuple):
 
 
 _LONG = 1.0  # s of stale sensors after which a standing command must not move the robot
+_STOP = 1.0  # s, shortest stop for want of trust
 _TIPPED = 0.1  # s beyond max_tilt, which a push may last
 _ROUNDING = 1e-6  # s, far below a control period: a tick at the plan's end is past it
 _LATE = 0.85  # control periods after which a plan counts as late
@@ -105,7 +119,10 @@ class Decider:
         self._horizon = agent.planner_config.horizon
         self._assembler = ObservationAssembler(self.embodiment)
         self._mapper, self._safety = ActionMapper(self.embodiment), SafetyFilter(self.embodiment)
-        self._worker, self._monitor = PlanWorker(agent), TrustMonitor(agent.model)
+        self._worker, self._monitor = PlanWorker(agent), self._monitor_of(agent)
+        self._inspected = 0  # decisions that were to be inspected
+        self._in_flight = InFlight(self._period, self.embodiment.action_dim)
+        self._learned_delay = learned_delay(self.embodiment)
         self._successor: Successor | None = None
         self._plan: Plan | None = None
         self._sent: NDArray[np.float32] | None = None  # action of the tick before
@@ -114,6 +131,8 @@ class Decider:
         self._lost: float | None = None  # since when an observation could not be made, s
         self._armed, self._from_measured, self._upright = True, True, math.inf
         self._pose: Array | None = None  # held since the present hold began
+        self._stopped: float | None = None  # since when for want of trust, s
+        self._stopped_from: Array | None = None  # (J,), last targets before that
 
     def warm_up(self) -> None:
         """Plan once in the planning thread, whose first search takes far longer than later ones."""
@@ -131,12 +150,22 @@ class Decider:
         plan, seen, previous = decision.plan, decision.observation, decision.previous
         if plan is None or seen is None:
             return
-        monitor, options = self._monitor, self.options
+        monitor, options, number = self._monitor, self.options, self._inspected
+        self._inspected += 1
 
         def look() -> None:
-            tell(decision, monitor.assess(seen, plan.actions, previous, options.task, options.limits))
+            tell(decision, monitor.assess(seen, plan.actions, previous, options.task, options.limits, number))
 
         self._worker.follow(look)
+
+    @property
+    def gated(self) -> bool:
+        """Whether decisions have to be inspected, as a calibrated gate acts on what is seen."""
+        return self._monitor.gate is not None
+
+    @staticmethod
+    def _monitor_of(agent: Agent) -> TrustMonitor:
+        return TrustMonitor(agent.model, agent.trust, agent.control_period)
 
     def stop(self) -> None:
         """End the planning thread."""
@@ -145,6 +174,11 @@ class Decider:
     def restart(self) -> None:
         """Forget history and plan: the next observation is the first of an episode."""
         self._fresh_start, self._plan, self._sent = True, None, None
+        self._in_flight.restart()
+
+    def command_left(self, latency: float) -> None:
+        """The command of the last decision left `latency` s after its oldest sample was measured."""
+        self._in_flight.measured(latency)
 
     def decide(
         self, now: float, started: float, estop: bool = False, unheard: str = "", halt: str = ""
@@ -184,9 +218,11 @@ class Decider:
         except StaleSource as problem:
             return self._without_sensors(snapshot, now, problem)._replace(stale=problem.sources)
         self._blind, self._lost = 0, None
-        if halt := halt or self._disarmed(snapshot, now):
+        if halt := halt or self._distrusted(snapshot, now) or self._disarmed(snapshot, now):
             self.restart()
-            return self._hold(snapshot, halt)._replace(stamp=self._oldest(snapshot))
+            way = self._way(now) if self._stopped is not None else None
+            held = self._hold(snapshot, halt) if way is None else self._rows_of(way, snapshot, halt)
+            return held._replace(stamp=self._oldest(snapshot), untrusted=not self._monitor.trusted)
         if self.embodiment.pose_command and snapshot.command is None:
             self._first, self._plan, self._sent = True, None, None
             decision = self._recorded(self._hold(snapshot, NO_GOAL))
@@ -196,7 +232,37 @@ class Decider:
         action = None if decision.targets is None else assembler.action
         told = assembler.command
         seen = Seen(now, first, assembler.samples, observation, assembler.clock, told, action)
-        return decision._replace(stamp=self._oldest(snapshot), seen=seen)
+        untrusted = not self._monitor.trusted
+        return decision._replace(stamp=self._oldest(snapshot), seen=seen, untrusted=untrusted)
+
+    def _distrusted(self, snapshot: Snapshot, now: float) -> str:
+        """Why the robot is stopped for want of trust in the model; empty where it may move."""
+        if self.options.out_of_trust not in ("hold", "posture"):
+            self._stopped = None
+            return ""
+        if self._stopped is None:
+            if self._monitor.trusted:
+                return ""
+            self._stopped, self._armed = now, False
+            self._stopped_from = self._safety.last
+            if self.embodiment.pose_command:
+                self._sensors.clear_command()
+            return UNTRUSTED
+        if now - self._stopped < _STOP or self._disarmed(snapshot, now):
+            return UNTRUSTED
+        self._stopped = None
+        self._monitor.trust_again()
+        return ""
+
+    def _way(self, now: float) -> Array | None:
+        """Targets (H, J) from the last ones before the stop to the safe posture; None: hold."""
+        posture, start = self.embodiment.safe_posture, self._stopped_from
+        if self.options.out_of_trust != "posture" or posture is None or start is None:
+            return None
+        assert self._stopped is not None
+        times = now - self._stopped + self._period * np.arange(1, self._horizon + 1)
+        seconds = max(self.embodiment.safety.posture_seconds, self._period)
+        return start + np.clip(times / seconds, 0.0, 1.0)[:, None] * (posture - start)
 
     def _disarmed(self, snapshot: Snapshot, now: float) -> str:
         """Why the robot must not move yet; empty where it may."""
@@ -225,7 +291,7 @@ class Decider:
         self._successor = None
         self._worker.stop(0.0)  # a search in progress ends by itself; the tick does not wait for it
         self._agent, self._worker, self.options.task = successor
-        self._monitor, self._horizon = TrustMonitor(self._agent.model), self._agent.planner_config.horizon
+        self._monitor, self._horizon = self._monitor_of(self._agent), self._agent.planner_config.horizon
         self._first, self._sent = True, None  # latents of two models do not compare
 
     def _without_sensors(self, snapshot: Snapshot, now: float, problem: StaleSource) -> Decision:
@@ -266,6 +332,10 @@ class Decider:
                     first=self._first,
                     evaluate=options.evaluate,
                     task=options.task,
+                    use_prior=options.out_of_trust == "prior" and not self._monitor.trusted,
+                    in_flight=self._in_flight.actions(options.actuation_delay - self._learned_delay)
+                    if options.compensate_delay
+                    else None,
                 )
             )
             self._first = False
@@ -313,6 +383,7 @@ class Decider:
     ) -> Decision:
         """The decision that plays `actions` (H, A) from now on."""
         self._assembler.record_action(actions[0])
+        self._in_flight.sent(actions[0])
         self._pose = None
         wanted = self._mapper.targets(actions, self._safety.last)
         targets, interventions = self._safe(wanted, snapshot)
@@ -323,7 +394,9 @@ class Decider:
             self._pose = snapshot.joints.position
         if self._pose is None:
             return Decision(None, mode, reason)
-        rows = np.tile(self._pose, (self._horizon, 1))
+        return self._rows_of(np.tile(self._pose, (self._horizon, 1)), snapshot, reason, mode)
+
+    def _rows_of(self, rows: Array, snapshot: Snapshot, reason: str, mode: str = "hold") -> Decision:
         targets, interventions = self._safe(rows, snapshot)
         return Decision(targets, mode, reason, interventions=interventions)
 

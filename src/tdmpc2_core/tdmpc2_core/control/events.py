@@ -57,7 +57,7 @@ _RELEASE = "supervisor/release: planner alive, robot upright and still, then a c
 _ZERO = "a command of zero, once the robot is upright"
 
 EVENTS = (
-    Event("out_of_trust", "the model predicts worse than its limits allow", "planner", "one decision",
+    Event("beyond_limits", "the model predicts worse than its limits allow", "planner", "one decision",
           "planner: disagreement_limit, consistency_limit", Action.NOTE, "by itself"),
     Event("filtered", "the safety filter changes a command", "planner", "one command",
           "embodiment: safety", Action.NOTE, "by itself"),
@@ -65,6 +65,10 @@ EVENTS = (
           "planner: deadline_ms", Action.PLAN_ON, "by itself"),
     Event("plan_over", "the last plan has been played to its end", "planner", "one tick",
           "", Action.POLICY, "by itself"),
+    Event("out_of_trust", "the robot behaves unlike the good runs its bundle was calibrated on", "planner",
+          "0.1 s to some s, by how much",
+          "planner: out_of_trust (note, prior, hold or posture); tdmpc2 calibrate --trust", Action.POLICY,
+          "2 s below 80 % of the threshold; hold and posture: after 1 s also " + _ZERO),
     Event("no_goal", "a robot with goals has none", "planner", "one tick", "", Action.HOLD, "a goal"),
     Event("not_finite", "observation or plan is not finite", "planner", "one tick",
           "", Action.HOLD, "by itself"),

@@ -30,6 +30,8 @@ class SearchRequest(NamedTuple):
     first: bool  # of an episode: nothing is left of the plan before
     evaluate: bool
     task: int | None = None
+    use_prior: bool = False
+    in_flight: NDArray[np.float32] | None = None  # (D, A)
 
 
 class SearchOutcome(NamedTuple):
@@ -130,6 +132,8 @@ class PlanWorker:
                 first=request.first,
                 evaluate=request.evaluate,
                 task=request.task,
+                use_prior=request.use_prior,
+                in_flight=request.in_flight,
             )
         except Exception as problem:  # whatever happens here, the robot needs its next command
             error = problem

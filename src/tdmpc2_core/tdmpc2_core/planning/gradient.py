@@ -18,7 +18,7 @@ from tdmpc2_core.imagine.gradient import GradientRollout
 from tdmpc2_core.imagine.rollout import Discount
 from tdmpc2_core.planning.clock import IterationClock
 from tdmpc2_core.planning.mppi import MPPI
-from tdmpc2_core.planning.protocol import PlanBatch, Planner, PlanRequest
+from tdmpc2_core.planning.protocol import PlanBatch, Planner, PlanRequest, ahead
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
@@ -238,6 +238,7 @@ class GradientPlanner(MPPI):
         obs, task = request.obs, request.task
         self._ascent_clock.start(request.deadline, len(obs))
         latent = self.rollout.encode(obs, task, self._shifts(obs, request.draws))
+        latent = ahead(self.model, latent, request)
         starts = self._starts(latent, request)
         ascent = self._ascend(latent, starts, starts[:, :, 0], request)
         mean, value = _best(ascent)

@@ -14,7 +14,7 @@ from tdmpc2_core.imagine.rollout import Discount, ModelRollout, Rollout
 from tdmpc2_core.model.encoder import draw_shifts
 from tdmpc2_core.model.kernels import kernels
 from tdmpc2_core.planning.clock import IterationClock
-from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws, Planner, PlanRequest
+from tdmpc2_core.planning.protocol import PlanBatch, PlanDraws, Planner, PlanRequest, ahead
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
@@ -109,7 +109,7 @@ class MPPI(Planner):
     def _search(self, request: PlanRequest) -> Search:
         cfg, obs, task, draws = self.config, request.obs, request.task, request.draws
         self._clock.start(request.deadline, len(obs))
-        latent = self.rollout.encode(obs, task, self._shifts(obs, draws))
+        latent = ahead(self.model, self.rollout.encode(obs, task, self._shifts(obs, draws)), request)
         prior = self._prior(latent, task, draws)
         mode = prior[:, :, 0] if cfg.trust_region.needs_mode else None
         mean, std = self._initial(latent, request.first, prior)

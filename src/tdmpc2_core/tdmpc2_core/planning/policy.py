@@ -8,7 +8,7 @@ import torch
 
 from tdmpc2_core.imagine.compiled import compiled_model
 from tdmpc2_core.imagine.rollout import Discount
-from tdmpc2_core.planning.protocol import PlanBatch, Planner, PlanRequest
+from tdmpc2_core.planning.protocol import PlanBatch, Planner, PlanRequest, ahead
 
 if TYPE_CHECKING:
     from tdmpc2_core.model.world_model import WorldModel
@@ -44,7 +44,7 @@ class PolicyPlanner(Planner):
         """One pass, so that the deadline is ignored."""
         obs, task, compiled = request.obs, request.task, self._compiled
         model = self.model if compiled is None or not compiled.refresh() else compiled
-        z = model.encode(obs, task)
+        z = ahead(model, model.encode(obs, task), request)
         shape = (len(obs), self.model.config.action_dim)
         noise = torch.randn(shape, generator=self.generator, device=z.device, dtype=z.dtype)
         means, stds = [], []

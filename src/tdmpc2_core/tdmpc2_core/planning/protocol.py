@@ -16,6 +16,7 @@ from torch import Tensor
 from tdmpc2_core.errors import UserError
 
 if TYPE_CHECKING:
+    from tdmpc2_core.imagine.compiled import CompiledModel
     from tdmpc2_core.imagine.rollout import Discount
     from tdmpc2_core.model.world_model import WorldModel
     from tdmpc2_core.planning.planners import PlannerConfig
@@ -160,6 +161,15 @@ class PlanRequest(NamedTuple):
     task: Tensor | None = None
     deadline: float | None = None
     draws: PlanDraws | None = None
+    in_flight: Tensor | None = None
+
+
+def ahead(model: WorldModel | CompiledModel, latent: Tensor, request: PlanRequest) -> Tensor:
+    """Latents (B, L) once the actions in flight have acted, foretold from those observed."""
+    if request.in_flight is not None:
+        for action in request.in_flight:
+            latent = model.next(latent, action, request.task)
+    return latent
 
 
 class Planner(ABC):
@@ -204,8 +214,12 @@ class Planner(ABC):
         task: Tensor | None = None,
         deadline: float | None = None,
         draws: PlanDraws | None = None,
+        in_flight: Tensor | None = None,
     ) -> PlanBatch:
         """Decide for obs (B, O). `first` (B,) bool marks robots whose episode starts afresh.
+
+        `in_flight` (D, B, A): actions that were sent and act between this observation and what is decided,
+        oldest first; the plan begins after them.
 
         `deadline` is an instant of `time.monotonic()` (s). An iteration starts only when, judged by earlier
         ones, it ends in time (see `IterationClock`); then the best plan so far is returned. So a plan is late
@@ -213,7 +227,7 @@ class Planner(ABC):
         already gives what the planner has without an iteration, at once: actions of the policy prior,
         iterations 0, value NaN, ended_by `deadline`.
         """
-        return self._plan(PlanRequest(obs, first, evaluate, task, deadline, draws))
+        return self._plan(PlanRequest(obs, first, evaluate, task, deadline, draws, in_flight))
 
     @abstractmethod
     def _plan(self, request: PlanRequest) -> PlanBatch:

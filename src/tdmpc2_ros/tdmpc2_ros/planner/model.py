@@ -15,7 +15,7 @@ import numpy as np
 from rclpy.node import Node
 
 from tdmpc2_core.config import setting
-from tdmpc2_core.control.decision import DecisionOptions, Successor
+from tdmpc2_core.control.decision import DecisionOptions, OutOfTrust, Successor
 from tdmpc2_core.control.trust import TrustLimits
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots import Embodiment
@@ -35,6 +35,9 @@ DYNAMIC = (
     "publish_latent",
     "disagreement_limit",
     "consistency_limit",
+    "out_of_trust",
+    "compensate_delay",
+    "actuation_delay_ms",
     "cost_speed",
     "cost_speed_cap",
     "cost_keep_out",
@@ -93,6 +96,16 @@ class PlannerParameters:
     )
     consistency_limit: float = setting(
         0.0, low=0, why="latent prediction error that ends trust; 0 does not judge it"
+    )
+    out_of_trust: OutOfTrust = setting(
+        "prior",
+        why="what is done while a calibrated bundle's gate does not trust its model; note plans on",
+    )
+    compensate_delay: bool = setting(
+        False, why="plan from where the model foretells the robot once the actions in flight have acted"
+    )
+    actuation_delay_ms: float = setting(
+        0.0, unit="ms", low=0, high=160, why="from a command to its effect, which stamps do not show"
     )
     cost_speed: float = setting(0.0, low=0, unit="return / (m/s)^2", why="of speed above cost_speed_cap")
     cost_speed_cap: float = setting(0.3, low=0, unit="m/s", why="what cost_speed leaves free")
@@ -359,6 +372,9 @@ class ModelSlot:
         options.deadline, options.evaluate = 1e-3 * values.deadline_ms, values.evaluate
         options.heading_hold = None if values.heading_hold < 0.0 else values.heading_hold
         options.limits = TrustLimits(values.disagreement_limit, values.consistency_limit)
+        options.out_of_trust = values.out_of_trust
+        options.compensate_delay = values.compensate_delay
+        options.actuation_delay = 1e-3 * values.actuation_delay_ms
         if self.telemetry is not None:
             self.telemetry.latent = values.publish_latent
 

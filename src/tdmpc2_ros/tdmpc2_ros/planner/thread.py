@@ -12,7 +12,7 @@ import numpy as np
 from rclpy.node import Node
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
-from tdmpc2_core.control.decision import NO_GOAL, Decider, Decision, Successor
+from tdmpc2_core.control.decision import NO_GOAL, UNTRUSTED, Decider, Decision, Successor
 from tdmpc2_core.control.statistics import Statistics, StopCause
 from tdmpc2_core.control.supervision import BLOCKED, COMMANDING, ESTOP, IDLE
 from tdmpc2_core.control.ticker import Tick, Ticker
@@ -71,6 +71,7 @@ class ControlThread:
         self.estop = False
         self.mode, self.reason = "idle", "waiting for the first sample of every source"
         self.last: Decision | None = None
+        self._untrusted = False
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
 
     def start(self) -> None:
@@ -132,6 +133,7 @@ class ControlThread:
             latency = self._age(decision.stamp)
             if decision.mode in ("plan", "replay", "policy"):
                 statistics.command(started, latency, decision.planning)
+                self._decider.command_left(latency)
                 statistics.late_plans += bool(decision.reason) and not decision.stale
                 self._publish_latency(latency, decision.planning)
             statistics.ended_by[decision.ended_by] += 1
@@ -141,10 +143,12 @@ class ControlThread:
         statistics.modes[decision.mode] += 1
         self.last = decision
         self._telemetry.decided(decision, self._now())
-        if self._telemetry.curious:
+        if self._telemetry.curious or self._decider.gated:
             self._decider.inspect(decision, self._telemetry.inspected)
         if (decision.mode, decision.reason) != (self.mode, self.reason):
             self._changed(decision)
+        if decision.untrusted != self._untrusted:
+            self._trust_changed(decision.untrusted)
         if statistics.ticks % _COLLECT_EVERY == 0:
             gc.collect()
 
@@ -175,6 +179,15 @@ class ControlThread:
             log.error(f"holding: {decision.reason}")
         elif decision.reason:
             log.warning(f"{decision.mode}: {decision.reason}", throttle_duration_sec=_LOG_EVERY)
+
+    def _trust_changed(self, untrusted: bool) -> None:
+        """Log that the gate ended trust in the model, or took it up again."""
+        self._untrusted = untrusted
+        log = self._node.get_logger()
+        if untrusted:
+            log.warning(f"{UNTRUSTED}; out_of_trust: {self._decider.options.out_of_trust}")
+        else:
+            log.info("the model is trusted again")
 
     def _safe_action(self) -> None:
         decision = self._decider.hold("stopping")
