@@ -2,7 +2,7 @@
 
 The "real" robot is the simulation with changed physics (`MACHINES` of `identification/simulated.py`). The
 bundle drives it for some minutes, with sensor noise and without exploration; `tdmpc2 identify` fits a robot
-to that, and each mode of `tdmpc2 finetune` learns from both. Robots of equal seeds then meet the same commands,
+to that, and each mode of `tdmpc2 finetune` learns from both. Robots of equal seeds then meet equal commands,
 noise and pushes under the new bundle and under the one before, on the true machine. `oracle` is refresh with
 the true machine in place of the fitted one: what identification could give at most. `gate` is what
 `--mode auto` writes: the mode with the largest gain among those that pass, by the fitted simulation alone;
