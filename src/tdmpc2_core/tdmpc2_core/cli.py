@@ -449,8 +449,7 @@ def _add_finetune(commands: Any, name: str) -> None:
     option("--out", type=Path, required=True, metavar="DIR", help="bundle to write; must not exist")
     option(
         "--mode",
-        help="dynamics, residual, full, refresh, or auto: the best of the first two and, with "
-        "--sim-robot, the last (default auto)",
+        help="dynamics, residual, full, refresh, or auto: the better of the first two (default auto)",
     )
     option("--mix-sim", type=float, metavar="SHARE", help="of every batch, from simulation (default 0.5)")
     option(

@@ -23,10 +23,6 @@ SHORT = [
     "batch_size=16",
     "simulation.decisions=400",
     "simulation.robots=4",
-    "refresh.robots=4",
-    "refresh.rollouts=2",
-    "refresh.settling=1",
-    "refresh.updates=1",
     "sim_robots=2",
     "sim_seconds=0.2",
 ]

@@ -24,18 +24,18 @@ class PriorConfig:
     """How the prior learns from rollouts of its own. Field metadata: unit and reason."""
 
     std: float = setting(
-        0.1, above=0, unit="normalised action", why="exploration, held: it starts from what is good already"
+        0.15, above=0, unit="normalised action", why="exploration, held: it starts from what is good already"
     )
     epochs: int = setting(4, low=1, why="passes over a rollout")
     minibatches: int = setting(4, low=1, why="gradient steps per pass")
     clip: float = setting(0.2, above=0, unit="ratio", why="how far a rollout may move the prior")
-    lr: float = setting(2e-5, above=0, unit="per update", why="Adam step at the start; follows desired_kl")
+    lr: float = setting(5e-5, above=0, unit="per update", why="Adam step at the start; follows desired_kl")
     lr_range: tuple[float, float] = setting(
         (2e-6, 1e-3), above=0, unit="per update", why="that the step stays in"
     )
-    desired_kl: float = setting(0.01, above=0, unit="nat", why="change per rollout that lr aims at")
+    desired_kl: float = setting(0.02, above=0, unit="nat", why="change per rollout that lr aims at")
     anchor: float = setting(
-        0.002, low=0, unit="reward spread/nat", why="weight of the divergence from the prior as it was"
+        1e-4, low=0, unit="reward spread/nat", why="weight of the divergence from the prior as it was"
     )
     grad_clip_norm: float = setting(1.0, above=0, unit="gradient norm", why="as the expert's")
 

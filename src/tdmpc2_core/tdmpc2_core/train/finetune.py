@@ -2,7 +2,7 @@
 
 Modes: `dynamics` trains the latent dynamics with all else frozen, `residual` a head added to them, `full`
 everything with the learner of online training, `refresh` prior and values in a simulation fitted to the robot
-(`train/finetune_refresh.py`); `auto` tries what it has the data for. The bundle is written only where it is
+(`train/finetune_refresh.py`); `auto` tries the first two. The bundle is written only where it is
 better than its parent beyond chance: in that simulation where there is one, else in foretelling held-out data
 while it acts not too differently (`scoring/acceptance.py`).
 

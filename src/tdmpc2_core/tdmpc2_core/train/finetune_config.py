@@ -51,7 +51,10 @@ class RefreshConfig:
         0.25, low=0, below=1, why="share of the robots that are not the identified one but the bundle's own"
     )
     rollouts: int = setting(400, low=1, why="after each of which the prior improves")
-    warm_up: int = setting(8, low=0, why="of those, in which its critic alone learns")
+    warm_up: int = setting(12, low=0, why="of those, in which its critic alone learns")
+    following: float = setting(
+        3.0, above=0, why="factor on the rewards of following the command while the prior learns"
+    )
     settling: int = setting(
         60,
         low=0,
@@ -76,7 +79,7 @@ class FineTuneConfig:
         "auto",
         accepted=("dynamics", "residual", "full", "refresh", "auto"),
         why="what learns: the dynamics, a residual on them, everything, or prior and values in --sim-robot; "
-        "auto: the best of the first two and, where a --sim-robot is given, the last",
+        "auto: the better of the first two",
     )
     updates: int = setting(2000, above=0, why="learner updates at most, of each mode that is tried")
     max_seconds: float = setting(0.0, low=0, unit="s", why="of learning; end earlier; 0: no limit")
@@ -110,9 +113,7 @@ class FineTuneConfig:
     @property
     def modes(self) -> tuple[Mode, ...]:
         """What is tried."""
-        if self.mode != "auto":
-            return (cast(Mode, self.mode),)
-        return ("dynamics", "residual") if self.sim_robot is None else ("dynamics", "residual", "refresh")
+        return ("dynamics", "residual") if self.mode == "auto" else (cast(Mode, self.mode),)
 
 
 @dataclass(frozen=True)

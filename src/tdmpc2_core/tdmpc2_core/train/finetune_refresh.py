@@ -1,7 +1,8 @@
 """The mode `refresh` of fine-tuning: prior and values learn again, in a simulation fitted to the robot.
 
 A recording tells how the robot moves (`tdmpc2 identify`); what to do about it is learned where decisions cost
-nothing. First the prior improves by what comes of its actions (`learning/prior.py`), then it is held, and
+nothing. First the prior improves by what comes of its actions (`learning/prior.py`); following the command
+counts more there than in the robot's reward, where a policy gives it up first. Then the prior is held, and
 reward, value, termination and dynamics learn what it meets, with the losses of `tdmpc2 student`. The encoder
 stays. Some of the robots are the nominal one, which a fit that is wrong leaves unharmed.
 """
@@ -27,9 +28,20 @@ from tdmpc2_core.learning.prior import PriorLearner
 from tdmpc2_core.learning.replay import ReplayBuffer
 from tdmpc2_core.model.encoder import ObservationNormaliser
 from tdmpc2_core.robots import Embodiment
+from tdmpc2_core.robots.rewards import REWARD_TERMS
 from tdmpc2_core.train.finetune_config import FineTuneConfig, Mode
 
+_FOLLOWING = {"velocity_command", "tool_distance", "tool_angle"}  # what rewards of following read
 _LEARNED = ("dynamics", "reward_head", "termination_head", "q_heads", "policy_head")
+
+
+def eager(robot: Embodiment, factor: float) -> Embodiment:
+    """The robot, to which following its command is worth `factor` as much."""
+    content = robot.to_dict()
+    for term in content["reward"]["terms"]:
+        if _FOLLOWING.intersection(REWARD_TERMS[term["name"]].reads):
+            term["weight"] *= factor
+    return Embodiment.from_dict(content, directory=robot.directory)
 
 
 class RefreshTrial:
@@ -53,54 +65,67 @@ class RefreshTrial:
         assert agent.embodiment is not None
         self.config, self.path, self._parent = config, folder / f"{self.mode}.pt", agent
         self._own, self.total = config.refresh, config.refresh.rollouts + config.refresh.settling
-        self.updates, self.ended_by, self.looks = 0, "", list[tuple[int, float]]()
+        self.ended_by, self.looks = "", list[tuple[int, float]]()
         self._rewards = list[float]()
         self.model = deepcopy(agent.model).requires_grad_(False)
+        self._robots = fitted, agent.embodiment
         state = torch.load(self.path, weights_only=True) if self.path.exists() else {}
-        resumes = int(state.get("resumes", -1)) + 1
-        seed = int(np.random.default_rng([config.seed, resumes]).integers(2**31))
-        nominal = round(self._own.nominal * self._own.robots)
-        parts = [(fitted, self._own.robots - nominal), (agent.embodiment, nominal)]
-        self._env = MixedEnv(parts, seed, torch.get_num_threads())
-        self._noise = BurstNoise(self._env.count, config.simulation.bursts, seed)
-        self.generator = torch.Generator().manual_seed(seed)
+        self._resumes = int(state.get("resumes", -1)) + 1
+        self._seed = int(np.random.default_rng([config.seed, self._resumes]).integers(2**31))
+        self.generator = torch.Generator().manual_seed(self._seed)
         self.prior = PriorLearner(self.model, self._own.prior, self.generator)
+        self._learner: Learner | None = None
+        self.updates = int(state.get("updates", 0))
+        self._begin()
+        if state:
+            self._load(state)
+
+    @property
+    def _settling(self) -> bool:
+        return self.updates >= self._own.rollouts
+
+    def _begin(self) -> None:
+        """The robots of a stage, and a critic of their rewards that knows nothing yet."""
+        own, factor = self._own, 1.0 if self._settling else self._own.following
+        fitted, usual = (eager(robot, factor) for robot in self._robots)
+        nominal = round(own.nominal * own.robots)
+        seed = self._seed + self._settling
+        self._env = MixedEnv(
+            [(fitted, own.robots - nominal), (usual, nominal)], seed, torch.get_num_threads()
+        )
+        self._noise = BurstNoise(self._env.count, self.config.simulation.bursts, seed)
         self._normaliser = ObservationNormaliser(self._env.privileged_dim, enabled=True)
         with torch.random.fork_rng():
             torch.manual_seed(seed)  # of the critic's first weights
-            critic = Critic(self._normaliser, self._env.privileged_dim, self._own.critic.hidden)
-        self.critic = CriticLearner(
-            critic, replace(self._own.critic, discount=agent.discount), self.generator
-        )
-        self._learner: Learner | None = None
-        self._replay: ReplayBuffer | None = None
-        self._resumes = resumes
-        if state:
-            self._load(state)
+            critic = Critic(self._normaliser, self._env.privileged_dim, own.critic.hidden)
+        config = replace(own.critic, discount=self._parent.discount)
+        self.critic = CriticLearner(critic, config, self.generator)
+        if self._settling:
+            self._learner, self._replay = self._make_learner(), self._make_replay()
         self._observed, self._privileged = (torch.from_numpy(rows) for rows in self._env.reset())
 
     # ---- one update ----
     def update(self) -> float:
         """One rollout and what it teaches; minus its mean reward."""
-        settling = self.updates >= self._own.rollouts
-        if settling and self._learner is None:
-            self._learner, self._replay = self._make_learner(), self._make_replay()
-        experience, z, followed = self._roll_out(settling)
+        experience, z, followed = self._roll_out()
         self.critic.update(experience, followed)
-        if settling:
+        done = self.updates - self._own.rollouts * self._settling
+        if done >= self._own.warm_up and self._settling:
             self._settle()
-        elif self.updates >= self._own.warm_up:
+        elif done >= self._own.warm_up:
             config = self.critic.config
             gain = generalised_advantages(experience, config.discount, config.trace).flatten()
             chosen, log_prob = experience.action.flatten(0, 1), experience.log_prob.flatten()
             self.prior.update(z.flatten(0, 1), chosen, log_prob, gain)
         self.updates += 1
+        if self.updates == self._own.rollouts and self._own.settling:
+            self._begin()
         reward = float(experience.reward[followed].mean())
         self._rewards.append(reward)
         return -reward
 
     @torch.no_grad()
-    def _roll_out(self, settling: bool) -> tuple[Experience, Tensor, Tensor]:
+    def _roll_out(self) -> tuple[Experience, Tensor, Tensor]:
         """Decisions of all robots, the latents (T, N, L) they were made on, and which the prior chose."""
         rows = list[dict[str, Tensor]]()
         critic = self.critic.critic
@@ -110,12 +135,12 @@ class RefreshTrial:
             z = self.model.encode(observed)
             wanted, quiet = self.model.policy(z).mean, torch.ones(self._env.count, dtype=torch.bool)
             action, log_prob = self.prior.explore(wanted)
-            if settling:
+            if self._settling:
                 quiet = torch.from_numpy(~self._noise.active)
                 action = torch.from_numpy(self._noise.disturb(wanted.numpy())).float()
             step = self._env.step(action.numpy())
             final = torch.from_numpy(step.final_privileged)
-            if settling:
+            if self._settling:
                 self._remember(observed, action, wanted, known, step)
             self._noise.restart(step.terminated | step.truncated)
             rows.append(
@@ -156,7 +181,7 @@ class RefreshTrial:
         return ReplayBuffer(self._env.count, rows, *sizes, generator=self.generator, privileged_dim=known)
 
     def _settle(self) -> None:
-        assert self._learner is not None and self._replay is not None
+        assert self._learner is not None
         config = self._learner.config
         for _ in range(self._own.updates):
             self._learner.update(self._replay.sample(config.batch_size, config.window))
@@ -165,7 +190,6 @@ class RefreshTrial:
         self, observed: Tensor, action: Tensor, wanted: Tensor, known: Tensor, step: MixedStep
     ) -> None:
         """Into the replay: one decision of all robots, and the ends of their episodes."""
-        assert self._replay is not None
         reward, terminated = torch.from_numpy(step.reward).float(), torch.from_numpy(step.terminated)
         spread = torch.full_like(wanted, self._own.prior_std)
         self._replay.add_step(observed, action, reward, terminated, wanted, spread, known)
@@ -212,10 +236,9 @@ class RefreshTrial:
         self.critic.load_state_dict(state["critic"])
         self._normaliser.load_state_dict(state["normaliser"])
         self.prior.load_state_dict(state["prior"])
-        if state["learner"] is not None:
-            self._learner, self._replay = self._make_learner(), self._make_replay()
+        if self._learner is not None:
             self._learner.load_state_dict(state["learner"])
-        self.updates, self.ended_by = state["updates"], state["ended_by"]
+        self.ended_by = state["ended_by"]
         self.looks = [(int(updates), float(reward)) for updates, reward in state["looks"]]
         if self.ended_by in ("request", "time") or self.updates < self.total:
             self.ended_by = ""  # asked to go on
