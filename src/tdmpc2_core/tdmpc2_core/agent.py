@@ -212,6 +212,20 @@ class Agent:
             trust=self.trust,
         )
 
+    def with_model(self, model: WorldModel, seed: int = 0) -> Agent:
+        """Another agent of the same robot, tasks and planner settings on another model of the same sizes."""
+        return Agent(
+            model,
+            self.planner_config,
+            self.discount,
+            self.embodiment,
+            self.control_period,
+            seed=seed,
+            tasks=self.tasks,
+            provenance=self.provenance,
+            task_discounts=self.task_discounts,
+        )
+
     def check_sizes(self, observation: int, action: int, where: str) -> None:
         """Raises UserError: recorded observations or actions, read from `where`, have other sizes."""
         config = self.model.config

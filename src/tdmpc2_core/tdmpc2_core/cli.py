@@ -475,10 +475,15 @@ def _add_finetune(commands: Any, name: str) -> None:
     option("--bundle", required=True, help="checkpoint bundle, or a shipped robot's name")
     option("--data", required=True, nargs="+", metavar="STORE", help="folders of episode stores")
     option("--out", type=Path, required=True, metavar="DIR", help="bundle to write; must not exist")
-    option("--mode", help="dynamics, residual, full, or auto: the better of the first two (default auto)")
+    option(
+        "--mode",
+        help="dynamics, residual, full, refresh, or auto: the better of the first two (default auto)",
+    )
     option("--mix-sim", type=float, metavar="SHARE", help="of every batch, from simulation (default 0.5)")
     option(
-        "--sim-robot", metavar="DIR", help="embodiment folder fitted to the robot; a comparison in it decides"
+        "--sim-robot",
+        metavar="DIR",
+        help="embodiment folder fitted to the robot: refresh learns in it, a comparison in it decides",
     )
     _with_settings(command, defaults)
 

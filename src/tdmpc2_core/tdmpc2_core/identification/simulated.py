@@ -1,22 +1,81 @@
-"""Recorded motion of a simulated robot, with the raw arrays that a bag of a real one gives."""
+"""Simulated machines that differ from their model, and their motion with the raw arrays that a bag gives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tdmpc2_core.config import closest
 from tdmpc2_core.data.episodes import EpisodeRecorder, EpisodeStore
 from tdmpc2_core.envs.robot.batch import BatchEnv
 from tdmpc2_core.envs.robot.env import EnvOptions
 from tdmpc2_core.envs.robot.randomisation import SensorNoise
 from tdmpc2_core.envs.robot.simulation import Simulation
+from tdmpc2_core.errors import UserError
 from tdmpc2_core.robots.embodiment import Embodiment
 from tdmpc2_core.robots.rotations import gravity_direction
 
 Act = Callable[[NDArray[np.float32], NDArray[np.bool_]], NDArray[np.float32]]
+
+_WEAK = 1  # the joint whose motor is weak
+
+
+class Machine(NamedTuple):
+    """A robot like any of its kind but for `truth`: true values by the names of `parameters`."""
+
+    embodiment: Embodiment
+    truth: dict[str, float]
+
+
+def machine(robot: Embodiment, change: str | None = None) -> Machine:
+    """One machine, of which nothing is drawn but starts, commands, pushes and noise; changed as a row says.
+
+    Raises:
+        UserError: there is no such change.
+    """
+    delay = 0.5 * sum(robot.randomisation.delay)
+    content = robot.to_dict()
+    ranges = content["randomisation"]
+    for name in ("curriculum", "friction", "base_mass", "gain", "payload", "weak_joint"):
+        ranges.pop(name, None)
+    if change is not None and change not in MACHINES:
+        raise UserError(f"no change {change!r}{closest(change, MACHINES)}; accepted: {', '.join(MACHINES)}")
+    plant, truth = ({}, {}) if change is None else MACHINES[change](robot)
+    if "delay" in truth:
+        delay = truth["delay"]
+    ranges["delay"] = [delay, delay]
+    content["plant"] = plant
+    return Machine(Embodiment.from_dict(content, directory=robot.directory), truth)
+
+
+def _loaded(robot: Embodiment) -> tuple[dict[str, Any], dict[str, float]]:
+    truth = {"mass": 3.0, "mass_x": 0.06, "mass_y": -0.08}
+    return {"mass": 3.0, "mass_offset": [0.06, -0.08, 0.0]}, truth
+
+
+def _weak(robot: Embodiment) -> tuple[dict[str, Any], dict[str, float]]:
+    factors = [0.5 if joint == _WEAK else 1.0 for joint in range(robot.num_joints)]
+    return {"effort": factors}, {f"effort {robot.joint_names[_WEAK]}": 0.5}
+
+
+def _soft(robot: Embodiment) -> tuple[dict[str, Any], dict[str, float]]:
+    factors = [0.8] * robot.num_joints
+    return {"kp": factors, "kd": factors}, {"kp": 0.8, "kd": 0.8}
+
+
+MACHINES: dict[str, Callable[[Embodiment], tuple[dict[str, Any], dict[str, float]]]] = {
+    "payload": _loaded,
+    "friction": lambda robot: ({"friction": 0.3}, {"friction": 0.3}),
+    "delay": lambda robot: ({}, {"delay": 0.5 * sum(robot.randomisation.delay) + 0.02}),
+    "weak joint": _weak,
+    "gains": _soft,
+}
+"""Changed machines by name: section plant, and the true values. Payload 3 kg off centre, friction 0.3, 20 ms
+more delay, a motor at half torque, drives at 0.8 of their gains."""
 
 
 def record(

@@ -154,7 +154,8 @@ class PrivilegedTargets:
             replace the model's own bootstrap (as SimDist does; the value of a policy that acts, not of the
             best action that a critic can imagine).
         normalise: privileged observations (..., P) -> the same with each entry on the scale 1.
-        coef: weight, in the world-model loss, of the error of the model's head that reads the state.
+        coef: weight, in the world-model loss, of the error of the model's head that reads the state; 0: it is
+            not computed, and the observations need not be those which that head reads.
     """
 
     def __init__(
@@ -314,7 +315,7 @@ class Learner:
         if branches is not None:
             more["branch_error"] = branch_error(model, branches, config.discount)
             total = total + config.branch_coef * more["branch_error"]
-        if self._privileged is not None:
+        if self._privileged is not None and self._privileged.coef:
             more["state_error"] = self._privileged.error(model, batch, losses.zs, rho)
             total = total + self._privileged.coef * more["state_error"]
         total.backward()

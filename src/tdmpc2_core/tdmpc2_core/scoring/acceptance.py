@@ -80,6 +80,8 @@ def _closed_loop(found: Gain) -> list[str]:
     reasons = []
     if not found.reward.low > 0.0:
         reasons.append(f"the reward in the simulator did not rise beyond chance: {found.reward} per decision")
+    if found.error.low > 0.0:
+        reasons.append(f"it follows commands worse in the simulator, by {found.error}")
     if found.falls[0] > found.falls[1]:
         reasons.append(f"it fell {found.falls[0]} times in the simulator, the parent {found.falls[1]} times")
     return reasons

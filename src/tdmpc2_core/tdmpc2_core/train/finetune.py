@@ -1,9 +1,10 @@
 """Fine-tuning a robot's bundle on recorded episodes (`tdmpc2 finetune`): learn, judge, write if better.
 
 Modes: `dynamics` trains the latent dynamics with all else frozen, `residual` a head added to them, `full`
-everything with the learner of online training; `auto` tries the first two. The bundle is written only where
-it foretells held-out data better than its parent beyond chance, and acts not too differently
-(`scoring/acceptance.py`).
+everything with the learner of online training, `refresh` prior and values in a simulation fitted to the robot
+(`train/finetune_refresh.py`); `auto` tries the first two. The bundle is written only where it is
+better than its parent beyond chance: in that simulation where there is one, else in foretelling held-out data
+while it acts not too differently (`scoring/acceptance.py`).
 
 Beside the output lies the run's folder, OUT.run: ``config.yaml``, ``sources.json``, ``simulation/`` with
 episodes, MODE.pt (learners), ``report.json``, ``report.png``. Stopped or killed, the same command goes on.
@@ -34,6 +35,7 @@ from tdmpc2_core.scoring.paired import Outcomes, acting, gain, outcomes
 from tdmpc2_core.scoring.prediction import Prediction, policy_shift, predict
 from tdmpc2_core.train.finetune_config import FineTuneConfig, FineTuneProgress, FineTuneResult, Mode
 from tdmpc2_core.train.finetune_data import digest_of, read_stores, simulated
+from tdmpc2_core.train.finetune_refresh import RefreshTrial
 from tdmpc2_core.train.finetune_report import Findings, measured, write_report
 from tdmpc2_core.train.finetune_trial import Trial
 from tdmpc2_core.train.run import Stop, keep_settings, nothing_left
@@ -43,9 +45,11 @@ __all__ = ["FineTuneConfig", "FineTuneProgress", "FineTuneResult", "Report", "fi
 Report = Callable[[FineTuneProgress], bool]
 """Called about once a second; False ends the run with the best state so far."""
 
+AnyTrial = Trial | RefreshTrial
+
 _MAY_CHANGE = (
     *("updates", "max_seconds", "threads", "patience", "check_every"),
-    *("max_shift", "sim_robot", "sim_robots", "sim_seconds"),
+    *("max_shift", "sim_robot", "sim_robots", "sim_seconds", "refresh.rollouts", "refresh.settling"),
 )
 _CLOSED_LOOP_SEED = 7000  # of the robots in the comparison, others than those of the data mixed in
 
@@ -92,6 +96,10 @@ class _Run:
         if config.mix_sim and (robot is None or robot.directory is None):
             raise UserError(f"{base}: holds no robot that can be simulated; use --mix-sim 0")
         self.fitted = self._fitted(base)
+        if self.fitted is None and "refresh" in config.modes:
+            raise UserError(
+                "mode refresh learns in a simulation of the robot as identified: give --sim-robot"
+            )
         episodes = read_stores(data, self.agent)
         history = 1 if robot is None else max(block.history for block in robot.observation_layout)
         self.split: Split = split_by_time(episodes, config.held_out, history)
@@ -139,7 +147,7 @@ class _Run:
     # ---- the run ----
     def work(self) -> FineTuneResult:
         """Learn in every mode, judge, write."""
-        trials: list[Trial] = []
+        trials: list[AnyTrial] = []
 
         def keep() -> str:
             if trials:
@@ -150,7 +158,7 @@ class _Run:
         with self.stop.keeping(keep):
             extra = self._simulation()
             for mode in self.config.modes:
-                trial = Trial(mode, self.agent, self.config, self.split, extra.learn, self.folder)
+                trial = self._trial(mode, extra)
                 trials.append(trial)
                 if not trial.ended_by and not self._ended:
                     self._learn(trial)
@@ -160,14 +168,24 @@ class _Run:
                 found = self._judge([t for t in trials if t.updates], extra)
             return self._finish(found, trials)
 
+    def _trial(self, mode: Mode, extra: Split) -> AnyTrial:
+        if mode != "refresh":
+            return Trial(mode, self.agent, self.config, self.split, extra.learn, self.folder)
+        assert self.fitted is not None
+        return RefreshTrial(self.agent, self.fitted, self.config, self.folder)
+
     def _tell(self, updates: int, loss: float, stage: str = "training") -> bool:
-        total = self.config.updates * len(self.config.modes)
+        refresh = self.config.refresh
+        total = sum(
+            refresh.rollouts + refresh.settling if mode == "refresh" else self.config.updates
+            for mode in self.config.modes
+        )
         seconds = time.monotonic() - self.started
         return self._report(FineTuneProgress(self._done + updates, total, loss, seconds, stage))
 
     def _simulation(self) -> Split:
         """Episodes of the robot's own simulation; nothing is held out of a run without them."""
-        if not self.config.mix_sim:
+        if not self.config.mix_sim or self.config.modes == ("refresh",):
             return Split([], [], [])
         folder, robot = self.folder / "simulation", self.agent.embodiment
         assert robot is not None
@@ -186,18 +204,18 @@ class _Run:
         episodes = [episode for episode, _ in EpisodeStore(folder)]
         return split_by_time(episodes, self.config.held_out)
 
-    def _learn(self, trial: Trial) -> None:
+    def _learn(self, trial: AnyTrial) -> None:
         """Until updates, time, patience or the caller end it."""
         config, sums, counted = self.config, 0.0, 0
         began = told = time.monotonic()
         while not trial.ended_by:
             self.stop.check()
             sums, counted = sums + trial.update(), counted + 1
-            if trial.updates % config.check_every == 0 or trial.updates == config.updates:
+            if trial.due:
                 trial.check()
                 trial.save()
             now = time.monotonic()
-            if now - told >= 1.0 or trial.updates >= config.updates:
+            if now - told >= 1.0 or trial.updates >= trial.total:
                 if not self._tell(trial.updates, sums / counted):
                     self._ended, trial.ended_by = True, "request"
                 sums, counted, told = 0.0, 0, now
@@ -207,7 +225,7 @@ class _Run:
         trial.check()
 
     # ---- judging ----
-    def _judge(self, trials: list[Trial], extra: Split) -> list[Findings]:
+    def _judge(self, trials: list[AnyTrial], extra: Split) -> list[Findings]:
         """Parent first, then what each mode made, on data that decided nothing yet."""
         self._tell(0, float("nan"), "checking")
         before, parent_runs = self._measure(self.agent, extra, None), self._closed_loop(self.agent)
@@ -239,7 +257,7 @@ class _Run:
             acting(agent), self.fitted, config.sim_robots, config.sim_seconds, _CLOSED_LOOP_SEED + config.seed
         )
 
-    def _finish(self, found: list[Findings], trials: list[Trial]) -> FineTuneResult:
+    def _finish(self, found: list[Findings], trials: list[AnyTrial]) -> FineTuneResult:
         before, made = found[0], found[1:]
 
         def rank(findings: Findings) -> tuple[bool, float]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast
 
 from tdmpc2_core.config import check_fields, setting
 from tdmpc2_core.envs.robot.bursts import BurstConfig
 from tdmpc2_core.learning.dynamics import DynamicsConfig
+from tdmpc2_core.learning.expert import CriticConfig
 from tdmpc2_core.learning.learner import LearnerConfig
+from tdmpc2_core.learning.prior import PriorConfig
+from tdmpc2_core.train.student import student_learner
 from tdmpc2_core.train.train_config import robot_learner
 
-Mode = Literal["dynamics", "residual", "full"]
+RecordedMode = Literal["dynamics", "residual", "full"]
+"""Modes that learn from the recording; `refresh` learns in simulation."""
+Mode = RecordedMode | Literal["refresh"]
 
 
 def _careful_learner() -> LearnerConfig:
@@ -31,14 +36,50 @@ class SimulationConfig:
     )
 
 
+def _settling_learner() -> LearnerConfig:
+    """That of a student, moving slower."""
+    return replace(student_learner(), lr=1e-4)
+
+
+@dataclass(frozen=True)
+class RefreshConfig:
+    """The mode `refresh`: prior and values learn in simulation; see `train/finetune_refresh.py`."""
+
+    robots: int = setting(192, low=1, why="simulated side by side")
+    decisions: int = setting(24, low=2, unit="decisions", why="per robot and rollout")
+    nominal: float = setting(
+        0.25, low=0, below=1, why="share of the robots that are not the identified one but the bundle's own"
+    )
+    rollouts: int = setting(400, low=1, why="after each of which the prior improves")
+    warm_up: int = setting(12, low=0, why="of those, in which its critic alone learns")
+    following: float = setting(
+        3.0, above=0, why="factor on the rewards of following the command while the prior learns"
+    )
+    settling: int = setting(
+        60,
+        low=0,
+        why="rollouts with the prior held, from which the model learns",
+    )
+    updates: int = setting(8, low=1, why="of the model, after each of these")
+    prior_std: float = setting(0.05, above=0, unit="normalised action", why="of the prior, as a student's")
+    check_every: int = setting(20, low=1, unit="rollouts", why="what a kill can cost")
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    learner: LearnerConfig = field(default_factory=_settling_learner)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
 @dataclass(frozen=True)
 class FineTuneConfig:
     """How to fine-tune; the defaults are for about five minutes of one robot."""
 
     mode: str = setting(
         "auto",
-        accepted=("dynamics", "residual", "full", "auto"),
-        why="what learns: the dynamics, a residual on them, everything; auto: the better of the first two",
+        accepted=("dynamics", "residual", "full", "refresh", "auto"),
+        why="what learns: the dynamics, a residual on them, everything, or prior and values in --sim-robot; "
+        "auto: the better of the first two",
     )
     updates: int = setting(2000, above=0, why="learner updates at most, of each mode that is tried")
     max_seconds: float = setting(0.0, low=0, unit="s", why="of learning; end earlier; 0: no limit")
@@ -63,6 +104,7 @@ class FineTuneConfig:
     sim_seconds: float = setting(20.0, above=0, unit="s", why="for which each of them runs")
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    refresh: RefreshConfig = field(default_factory=RefreshConfig)
     learner: LearnerConfig = field(default_factory=_careful_learner)
 
     def __post_init__(self) -> None:
@@ -71,8 +113,7 @@ class FineTuneConfig:
     @property
     def modes(self) -> tuple[Mode, ...]:
         """What is tried."""
-        known: tuple[Mode, ...] = get_args(Mode)
-        return ("dynamics", "residual") if self.mode == "auto" else (known[known.index(self.mode)],)
+        return ("dynamics", "residual") if self.mode == "auto" else (cast(Mode, self.mode),)
 
 
 @dataclass(frozen=True)

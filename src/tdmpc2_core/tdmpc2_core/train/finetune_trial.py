@@ -21,7 +21,7 @@ from tdmpc2_core.learning.replay import ReplayBuffer, concatenate
 from tdmpc2_core.model import WorldModel
 from tdmpc2_core.model.world_model import with_residual
 from tdmpc2_core.scoring.prediction import Prediction, predict
-from tdmpc2_core.train.finetune_config import FineTuneConfig, Mode
+from tdmpc2_core.train.finetune_config import FineTuneConfig, RecordedMode
 
 
 class _Frozen:
@@ -83,14 +83,14 @@ class Trial:
         simulation: episodes to mix in, or none.
 
     Attributes:
-        updates: so far.
+        updates: so far; total: at most.
         ended_by: early stopping, updates, time or request; empty while it learns.
         looks: (updates, error) of every look at the data for stopping, the parent's error first, as 1.
     """
 
     def __init__(
         self,
-        mode: Mode,
+        mode: RecordedMode,
         agent: Agent,
         config: FineTuneConfig,
         split: Split,
@@ -103,11 +103,12 @@ class Trial:
         self.model = with_residual(agent.model, width) if mode == "residual" else deepcopy(agent.model)
         data = [split.learn, simulation] if simulation else [split.learn]
         self._work: _Frozen | _Whole = (
-            _Whole(self._agent_of(self.model), config, data, config.seed)
+            _Whole(agent.with_model(self.model, config.seed), config, data, config.seed)
             if mode == "full"
             else _Frozen(self.model, mode, config, data, config.seed)
         )
         self._first = predict(agent.model, self._stop)
+        self.total = config.updates
         self.updates, self.ended_by, self.looks = 0, "", [(0, 1.0)]
         self._best = self._copy()
         if self.path.exists():
@@ -118,6 +119,11 @@ class Trial:
         loss = self._work.update()
         self.updates += 1
         return loss
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for `check` and `save`."""
+        return self.updates % self.config.check_every == 0 or self.updates >= self.total
 
     def check(self) -> None:
         """Look at the data for stopping, keep the best state, and end what has learned enough."""
@@ -144,24 +150,11 @@ class Trial:
     def _copy(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
-    def _agent_of(self, model: WorldModel) -> Agent:
-        parent = self._parent
-        return Agent(
-            model,
-            parent.planner_config,
-            parent.discount,
-            parent.embodiment,
-            parent.control_period,
-            seed=self.config.seed,
-            tasks=parent.tasks,
-            provenance=parent.provenance,
-        )
-
     def agent(self) -> Agent:
         """The parent's planner on the best model so far."""
         model = deepcopy(self.model)
         model.load_state_dict(self._best)
-        return self._agent_of(model.requires_grad_(True))
+        return self._parent.with_model(model.requires_grad_(True), self.config.seed)
 
     # ---- going on ----
     def save(self) -> None:
