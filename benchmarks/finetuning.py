@@ -4,11 +4,10 @@ The "real" robot is the simulation with changed physics (`MACHINES` of `identifi
 bundle drives it for some minutes, with sensor noise and without exploration; `tdmpc2 identify` fits a robot
 to that, and each mode of `tdmpc2 finetune` learns from both. Robots of equal seeds then meet equal commands,
 noise and pushes under the new bundle and under the one before, on the true machine. `oracle` is refresh with
-the true machine in place of the fitted one: what identification could give at most. `gate` is what
-`--mode auto` writes: the mode with the largest gain among those that pass, by the fitted simulation alone;
-where none does, the robot goes on under the bundle before. Recovered: the share of the error that the change
-added to that of the unchanged machine and that went away. Every row is written when it is there; the same
-command goes on.
+the true machine in place of the fitted one: what identification could give at most. `gate` is the mode with
+the largest gain among those that pass, by the fitted simulation alone; where none does, the robot goes on
+under the bundle before. Recovered: the share of the error that the change added to that of the unchanged
+machine and that went away. Every row is written when it is there; the same command goes on.
 """
 
 from __future__ import annotations
