@@ -28,9 +28,8 @@ from tdmpc2_core.envs.robot.randomisation import changed
 from tdmpc2_core.errors import UserError, natural, positive
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.paired import Outcomes, acting, gain, outcomes
+from tdmpc2_core.train.collect import SimulationConfig, simulated
 from tdmpc2_core.train.finetune import FineTuneConfig, fine_tune
-from tdmpc2_core.train.finetune_config import SimulationConfig
-from tdmpc2_core.train.finetune_data import simulated
 
 NAME = "finetuning"
 CHANGED = ("payload", "friction", "delay", "weak joint", "gains")

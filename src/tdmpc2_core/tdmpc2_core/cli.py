@@ -371,6 +371,26 @@ def _add_student(commands: Any, name: str) -> None:
     _with_settings(add_command(commands, name, _student, summary, example), defaults)
 
 
+def _collect(args: argparse.Namespace) -> None:
+    from tdmpc2_core.train.collect import CollectConfig, collect
+    from tdmpc2_core.train.run import nothing_left
+
+    config = apply_overrides(CollectConfig(), args.settings)
+    with claimed(config.folder, f"out={config.folder}"), nothing_left(config.folder):
+        print(f"{config.folder}: {collect(config):,} decisions")
+
+
+def _add_collect(commands: Any, name: str) -> None:
+    def defaults() -> Any:
+        from tdmpc2_core.train.collect import CollectConfig
+
+        return CollectConfig()
+
+    summary = "record a simulated robot that a bundle drives, for `tdmpc2 pretrain`"
+    example = "tdmpc2 collect robot=arm bundle=arm out=data/arm decisions=100000"
+    _with_settings(add_command(commands, name, _collect, summary, example), defaults)
+
+
 def _pretrain(args: argparse.Namespace) -> None:
     from tdmpc2_core.train.offline import OfflineConfig, OfflineTrainer
     from tdmpc2_core.train.run import nothing_left
@@ -567,6 +587,7 @@ COMMANDS: dict[str, Callable[[Any, str], None]] = {
     "train": _add_train,
     "expert": _add_expert,
     "student": _add_student,
+    "collect": _add_collect,
     "pretrain": _add_pretrain,
     "finetune": _add_finetune,
     "eval": _add_eval,
