@@ -392,10 +392,10 @@ def _add_collect(commands: Any, name: str) -> None:
 
 
 def _pretrain(args: argparse.Namespace) -> None:
-    from tdmpc2_core.train.offline import OfflineConfig, OfflineTrainer
+    from tdmpc2_core.train.offline import OfflineTrainer, offline_preset
     from tdmpc2_core.train.run import nothing_left
 
-    config = apply_overrides(OfflineConfig(), args.settings)
+    config = apply_overrides(offline_preset(args.preset), args.settings)
     with nothing_left(config.out):
         trainer = OfflineTrainer(config)
     print(
@@ -418,8 +418,15 @@ def _add_pretrain(commands: Any, name: str) -> None:
         "train on recorded episodes of one or several tasks, without an environment",
         "tdmpc2 pretrain data=data/mt30 tasks=mt30 model_size=19 learner.batch_size=1024 out=runs/mt30",
         description="Train one model on recorded episodes of one or several tasks: the published mt30\n"
-        "and mt80, other folders of chunk_*.pt, or runs of `tdmpc2 train`. In several processes:\n"
+        "and mt80, other folders of chunk_*.pt, or runs of `tdmpc2 collect` or `train`; robots are\n"
+        "bodies of one bundle. In several processes:\n"
         "torchrun --nproc-per-node 8 -m tdmpc2_core.cli pretrain ...",
+    )
+    pretrain.add_argument(
+        "--preset",
+        choices=("paper", "robots"),
+        default="paper",
+        help="starting point of the settings; robots: imitation of what `tdmpc2 collect` recorded",
     )
     _with_settings(pretrain, defaults)
 

@@ -1,11 +1,11 @@
 """Recording a simulated robot that a bundle drives (`tdmpc2 collect`): data to learn from without it.
 
 Robots act with bursts of noise that throw them off, on randomised ground and machines, as the trainers' do.
-Beside every decision stands what the driver, or a teacher, would have done there: `learner.actor.objective=bmpc`
-of `tdmpc2 pretrain` imitates that.
+Beside every decision stands what the driver, or a teacher, would have done there, to be imitated (objective
+``bmpc``).
 
-A run is a folder: ``config.yaml``, ``embodiment/`` (the robot), ``episodes/``. Stopped by Ctrl-C or SIGTERM it
-keeps the episodes in progress; the same command adds what is missing.
+A run is a folder: ``config.yaml``, ``embodiment/`` (the robot), ``episodes/``. Stopped by Ctrl-C or SIGTERM
+it keeps the episodes in progress; the same command adds what is missing.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ def collect(config: CollectConfig) -> int:
     """
     embodiment = Embodiment.load(config.robot)
     torch.set_num_threads(config.threads)
-    driver = Agent.load(config.bundle or embodiment.name, embodiment=embodiment, planner=config.planner or None)
+    bundle, planner = config.bundle or embodiment.name, config.planner or None
+    driver = Agent.load(bundle, embodiment=embodiment, planner=planner)
     named = Agent.load(config.teacher, embodiment=embodiment) if config.teacher else driver
     keep_settings(config.folder, config, _MAY_CHANGE)
     store, robot = EpisodeStore(config.folder / "episodes"), config.folder / ROBOT_FOLDER
@@ -154,8 +155,12 @@ def collect(config: CollectConfig) -> int:
     stop, part = Stop(), SimulationConfig(missing, config.robots, config.bursts)
     seed = int(np.random.default_rng([config.seed, len(store)]).integers(2**31))
     with tqdm(total=config.decisions, initial=held, desc=embodiment.name, unit="decision") as bar, stop:
+
+        def told(decisions: int) -> None:
+            bar.update(held + decisions - bar.n)
+
         simulated(
-            driver, embodiment, store, part, seed, lambda done: bar.update(held + done - bar.n),
+            driver, embodiment, store, part, seed, told,
             Teacher(named, config.label_std), lambda: stop.requested,
         )  # fmt: skip
     if stop.requested:
