@@ -1,7 +1,7 @@
 """One bundle of several bodies against the bundles of one robot each, on the same robots.
 
-Robots of equal seeds meet the same commands or goals, noise, randomisation and pushes under both; what differs
-is who acts. Differences are means over robots with 95 % bootstrap intervals. The error is that of the
+Robots of equal seeds meet the same commands or goals, noise, randomisation and pushes under both; what
+differs is who acts. Differences are means over robots with 95 % bootstrap intervals. The error is that of the
 horizontal velocity, or of the tool's position, in SI units; a robot that falls starts anew.
 """
 

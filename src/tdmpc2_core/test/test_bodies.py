@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +177,17 @@ def test_one_agent_learns_to_imitate_the_drivers_of_two_robots(recorded: Path, t
     assert cli.main([*words, "--json", str(tmp_path / "found.json")]) == 0
     assert json.loads((tmp_path / "found.json").read_text())["goals"] == 1
     assert cli.main([*command[:-4], "updates=200", "start=arm", "out=" + str(tmp_path / "other")]) == 2
+
+
+def test_recordings_of_two_robots_of_one_name_are_refused(recorded: Path, tmp_path: Path, capsys) -> None:
+    other = shutil.copytree(recorded / "arm", tmp_path / "arm")
+    text = (other / "embodiment/embodiment.yaml").read_text()
+    (other / "embodiment/embodiment.yaml").write_text(
+        text.replace("action_scale: 0.045", "action_scale: 0.05")
+    )
+    words = ["pretrain", f"data={recorded / 'arm'},{other}", f"out={tmp_path / 'run'}"]
+    assert cli.main(words) == 2 and not (tmp_path / "run").exists()
+    assert "was recorded with another 'arm' than" in capsys.readouterr().err
 
 
 def _distance(path: Path, recorded: Path, robot: Embodiment) -> float:

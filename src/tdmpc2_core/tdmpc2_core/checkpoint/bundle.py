@@ -117,7 +117,10 @@ def body_of(
     """
     known = {robot.name: robot for robot in bodies}
     if wanted is None:
-        raise UserError(f"{path}: this checkpoint drives {', '.join(known)}; say which robot it shall drive")
+        raise UserError(
+            f"{path}: this checkpoint drives {', '.join(known)}; say which robot it shall drive, or make "
+            "a bundle of it alone: tdmpc2 export --format bundle --robot NAME"
+        )
     for robot in bodies:
         if robot.fingerprint == wanted.fingerprint:
             return robot

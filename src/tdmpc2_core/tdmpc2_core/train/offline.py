@@ -186,7 +186,12 @@ def _read(config: OfflineConfig, seed: int, needed: tuple[int, int]) -> Data:
             chunked.append(path)
         else:
             name, store, robot = (task, path, None) if task else _run_of(path)
-            stored.setdefault(name, Stored([], robot)).folders.append(store)
+            known = stored.setdefault(name, Stored([], robot))
+            if robot and known.robot and robot.fingerprint != known.robot.fingerprint:
+                raise UserError(
+                    f"{path}: was recorded with another {name!r} than {known.folders[0]}; use those of one"
+                )
+            known.folders.append(store)
     if chunked and stored:
         raise UserError("data= names chunks and episode stores; a run has one of the two")
     return _chunks(config, chunked, seed) if chunked else _stores(stored, config.sampling, seed, needed)
