@@ -16,7 +16,7 @@ import torch
 from common import parser, print_table, results_of, save, script
 
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.checkpoint import load_bundle
+from tdmpc2_core.checkpoint.bundle import load_bundle
 from tdmpc2_core.errors import UserError, natural, positive
 from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.paired import Gain, acting, gain, outcomes

@@ -19,7 +19,8 @@ from several_bodies import BODIES, agent_of_bodies, bundle_of_bodies
 
 from tdmpc2_core import cli
 from tdmpc2_core.agent import Agent
-from tdmpc2_core.checkpoint import load_bundle, manifest
+from tdmpc2_core.checkpoint import manifest
+from tdmpc2_core.checkpoint.bundle import load_bundle
 from tdmpc2_core.data.episodes import EpisodeStore
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.files import shipped_bundle
