@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from tdmpc2_core.checkpoint.bundle import Bundle, check_same_robot, load_bundle, save_bundle
+from tdmpc2_core.checkpoint.bundle import Bundle, body_of, check_same_robot, load_bundle, save_bundle
 from tdmpc2_core.checkpoint.trust_calibration import TrustCalibration
 from tdmpc2_core.errors import UserError
 from tdmpc2_core.model.architecture import WorldModelConfig
-from tdmpc2_core.model.world_model import WorldModel
+from tdmpc2_core.model.one_task import one_task
+from tdmpc2_core.model.world_model import WorldModel, build_model
 from tdmpc2_core.planning import Plan, PlanBatch, PlannerConfig, PolicyPlanner, make_planner, planner_preset
 from tdmpc2_core.planning.costs import Costs, PlanCosts
 from tdmpc2_core.robots import Embodiment
@@ -132,6 +134,7 @@ class Agent:
         tasks: names of a multi-task model's tasks, in order of their index.
         task_discounts: the discount of each, in the same order.
         trust: where trust in the model ends; None where it was not calibrated.
+        bodies: the robots that a model of several drives, each the task of its name; see `driving`.
 
     Raises:
         UserError: the model does not fit the robot, or a setting is out of range.
@@ -151,6 +154,7 @@ class Agent:
         provenance: Mapping[str, Any] | None = None,
         task_discounts: Sequence[float] = (),
         trust: TrustCalibration | None = None,
+        bodies: Sequence[Embodiment] = (),
     ) -> None:
         if not 0.0 < discount <= 1.0:
             raise UserError(f"agent: discount is {discount}, must be above 0 and at most 1")
@@ -160,7 +164,7 @@ class Agent:
         self.discount = discount
         self.embodiment = embodiment
         self.control_period = control_period or (embodiment.control_period if embodiment else 1.0)
-        self.task_discounts = tuple(task_discounts)
+        self.task_discounts, self.bodies = tuple(task_discounts), tuple(bodies)
         self.tasks, self.measured, self.provenance = tuple(tasks), tuple(measured), dict(provenance or {})
         self.trust = trust
         self.seed(seed)
@@ -210,10 +214,11 @@ class Agent:
             provenance=self.provenance,
             task_discounts=self.task_discounts,
             trust=self.trust,
+            bodies=self.bodies,
         )
 
     def with_model(self, model: WorldModel, seed: int = 0) -> Agent:
-        """Another agent of the same robot, tasks and planner settings on another model of the same sizes."""
+        """Another agent of the same robots, tasks and planner settings on another model of the same sizes."""
         return Agent(
             model,
             self.planner_config,
@@ -224,6 +229,31 @@ class Agent:
             tasks=self.tasks,
             provenance=self.provenance,
             task_discounts=self.task_discounts,
+            bodies=self.bodies,
+        )
+
+    def driving(self, robot: Embodiment | None, where: str | os.PathLike[str], seed: int = 0) -> Agent:
+        """The agent for one of its bodies.
+
+        The one place where a body is selected: what comes out has the robot's own observation and action,
+        its share of the model (`model.one_task`) and no task, as any agent of one robot. Its weights are
+        copies. where: begins the sentence of an error.
+
+        Raises:
+            UserError: none is given, or none of the bodies is this robot.
+        """
+        body = body_of(where, self.bodies, robot)
+        task = self.tasks.index(body.name)
+        config, weights = one_task(self.model.config, self.model.state_dict(), task)
+        return Agent(
+            build_model(config, weights, str(where)),
+            self.planner_config,
+            self.task_discounts[task] if self.task_discounts else self.discount,
+            robot or body,
+            device=self.device,
+            seed=seed,
+            measured=[row for row in self.measured if row.get("robot", body.name) == body.name],
+            provenance=self.provenance,
         )
 
     def check_sizes(self, observation: int, action: int, where: str) -> None:
@@ -235,12 +265,15 @@ class Agent:
                 f"{config.obs_dim} and {config.action_dim}; use what the same robot recorded"
             )
 
-    def observe(self, obs: NDArray[np.floating[Any]]) -> None:
-        """Merge observations (..., O) into the model's statistics; give each one once, as a robot gave it."""
+    def observe(self, obs: NDArray[np.floating[Any]] | Tensor, task: Tensor | None = None) -> None:
+        """Merge observations (..., O) into the model's statistics; give each one once, as a robot gave it.
+
+        task (B,): of obs (..., B, O), for a model in which every task has statistics of its own.
+        """
         normaliser = self.model.normaliser
         training = normaliser.training
         normaliser.train()
-        normaliser.update(torch.as_tensor(obs, dtype=torch.float32, device=self.device))
+        normaliser.update(torch.as_tensor(obs, dtype=torch.float32, device=self.device), task)
         normaliser.train(training)
 
     def act(
@@ -355,6 +388,7 @@ class Agent:
             measured=tuple(self.measured if measured is None else measured),
             provenance=dict(self.provenance if provenance is None else provenance),
             trust=self.trust,
+            bodies=self.bodies,
         )
         save_bundle(path, bundle)
 
@@ -367,19 +401,37 @@ class Agent:
         planner: PlannerConfig | str | None = None,
         seed: int = 0,
     ) -> Agent:
-        """Agent from a bundle. `embodiment`: the robot it shall drive; its safety settings then count.
+        """Agent from a bundle, for one robot or for the bundle's tasks.
+
+        embodiment: the robot it shall drive; its safety settings then count. A bundle of several robots needs
+        it and gives the agent of this one.
 
         Raises:
-            UserError: the bundle is missing, damaged, from a newer version, or was made for another robot.
+            UserError: the bundle is missing, damaged, from a newer version, was made for another robot, or
+                drives several and none is named.
         """
         bundle = load_bundle(path)
+        if bundle.bodies:
+            return cls.of_bundle(bundle, device, planner, seed).driving(embodiment, path, seed)
         if embodiment is not None and bundle.embodiment is not None:
             check_same_robot(path, bundle.embodiment, embodiment)
+        driven = replace(bundle, embodiment=embodiment or bundle.embodiment)
+        return cls.of_bundle(driven, device, planner, seed)
+
+    @classmethod
+    def of_bundle(
+        cls,
+        bundle: Bundle,
+        device: torch.device | str = "cpu",
+        planner: PlannerConfig | str | None = None,
+        seed: int = 0,
+    ) -> Agent:
+        """Agent of all that a bundle knows: several robots remain tasks of one model, to go on learning."""
         return cls(
             bundle.build_model(),
             bundle.planner if planner is None else planner,
             bundle.discount,
-            embodiment or bundle.embodiment,
+            bundle.embodiment,
             bundle.control_period,
             device,
             seed,
@@ -388,4 +440,5 @@ class Agent:
             bundle.provenance,
             bundle.task_discounts,
             bundle.trust,
+            bundle.bodies,
         )

@@ -24,10 +24,10 @@ from tdmpc2_core.files import check_writable, claimed, write_json
 
 if TYPE_CHECKING:
     from tdmpc2_core.agent import Agent
-    from tdmpc2_core.checkpoint.bundle import Bundle
+    from tdmpc2_core.robots import Embodiment
 
 
-FORMATS = ("official", "onnx")
+FORMATS = ("official", "onnx", "bundle")
 NOT_BETTER = 3
 """Exit code of a fine-tuning whose result was not written."""
 
@@ -65,9 +65,10 @@ def _add_export(commands: Any, name: str) -> None:
         "--format",
         choices=FORMATS,
         required=True,
-        help="official: TD-MPC2's own .pt; onnx: the policy prior",
+        help="official: TD-MPC2's own .pt; onnx: the policy prior; bundle: a bundle, as of one --robot",
     )
     option("--out", type=Path, required=True, metavar="FILE")
+    _add_robot(option)
 
 
 def _import(args: argparse.Namespace) -> None:
@@ -100,30 +101,45 @@ def _import(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from tdmpc2_core.checkpoint.bundle import load_bundle
+    from tdmpc2_core.agent import Agent
 
-    bundle = load_bundle(args.bundle)
-    {"official": _official, "onnx": _onnx}[args.format](args, bundle)
+    agent = Agent.load(args.bundle, embodiment=_robot(args))
+    {"official": _official, "onnx": _onnx, "bundle": _bundle}[args.format](args, agent)
 
 
-def _onnx(args: argparse.Namespace, bundle: Bundle) -> None:
+def _bundle(args: argparse.Namespace, agent: Agent) -> None:
+    agent.save(args.out)
+    print(f"{args.out}: {agent.model.num_parameters:,} parameters")
+
+
+def _onnx(args: argparse.Namespace, agent: Agent) -> None:
     from tdmpc2_core.export.onnx_policy import export_onnx
 
-    export_onnx(bundle.build_model(), args.out)
+    export_onnx(agent.model, args.out)
     print(
-        f"{args.out}: inputs obs{', task' if bundle.model_config.num_tasks else ''}; outputs action, log_std"
+        f"{args.out}: inputs obs{', task' if agent.model.config.num_tasks else ''}; outputs action, log_std"
     )
 
 
-def _official(args: argparse.Namespace, bundle: Bundle) -> None:
+def _official(args: argparse.Namespace, agent: Agent) -> None:
     from tdmpc2_core.checkpoint.official_convert import export_official, official_settings
 
-    model = bundle.build_model()
+    model = agent.model
     export_official(model, args.out)
     settings = " ".join(shlex.quote(f"{name}={value}") for name, value in official_settings(model).items())
     print(f"{args.out}: load it in the official code with {settings}")
     if model.config.normalise_obs:
         print("observation statistics were folded into the first encoder layer")
+
+
+def _add_robot(option: Callable[..., Any]) -> None:
+    option("--robot", help="which one a bundle of several drives: a shipped name, robot folder or its YAML")
+
+
+def _robot(args: argparse.Namespace) -> Embodiment | None:
+    from tdmpc2_core.robots import Embodiment
+
+    return Embodiment.load(args.robot) if args.robot else None
 
 
 def _share(text: str) -> float:
@@ -173,7 +189,8 @@ def _eval(args: argparse.Namespace) -> None:
         if path:
             check_writable(path, option)
     device = pick_device(args.device, "--device ")
-    agent = Agent.load(args.bundle, device=device, planner=args.planner, seed=args.seed)
+    robot = _robot(args)
+    agent = Agent.load(args.bundle, device=device, embodiment=robot, planner=args.planner, seed=args.seed)
     if films and (agent.embodiment is None or args.task):
         raise UserError("--video and --picture are of robots; leave them out for a benchmark task")
     progress, recorder = Progress(), Recorder()
@@ -201,7 +218,8 @@ def _watch(args: argparse.Namespace) -> None:
     from tdmpc2_core.train.run import pick_device
 
     device = pick_device(args.device, "--device ")
-    agent = Agent.load(args.bundle, device=device, planner=args.planner, seed=args.seed)
+    robot = _robot(args)
+    agent = Agent.load(args.bundle, device=device, embodiment=robot, planner=args.planner, seed=args.seed)
     env = robot_of(agent, args.seed, args.command_values or ())
     if args.out is None and watch_window(agent, env, args.seconds):
         return
@@ -230,7 +248,7 @@ def _calibrate(args: argparse.Namespace) -> None:
 
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
-    agent = Agent.load(args.bundle, device=pick_device(args.device, "--device "))
+    agent = Agent.load(args.bundle, device=pick_device(args.device, "--device "), embodiment=_robot(args))
     if args.trust or args.trust_hours:
         _calibrate_trust(agent, args)
         return
@@ -399,11 +417,31 @@ def _add_student(commands: Any, name: str) -> None:
     _with_settings(add_command(commands, name, _student, summary, example), defaults)
 
 
-def _pretrain(args: argparse.Namespace) -> None:
-    from tdmpc2_core.train.offline import OfflineConfig, OfflineTrainer
+def _collect(args: argparse.Namespace) -> None:
+    from tdmpc2_core.train.collect import CollectConfig, collect
     from tdmpc2_core.train.run import nothing_left
 
-    config = apply_overrides(OfflineConfig(), args.settings)
+    config = apply_overrides(CollectConfig(), args.settings)
+    with claimed(config.folder, f"out={config.folder}"), nothing_left(config.folder):
+        print(f"{config.folder}: {collect(config):,} decisions")
+
+
+def _add_collect(commands: Any, name: str) -> None:
+    def defaults() -> Any:
+        from tdmpc2_core.train.collect import CollectConfig
+
+        return CollectConfig()
+
+    summary = "record a simulated robot that a bundle drives, for `tdmpc2 pretrain`"
+    example = "tdmpc2 collect robot=arm bundle=arm out=data/arm decisions=100000"
+    _with_settings(add_command(commands, name, _collect, summary, example), defaults)
+
+
+def _pretrain(args: argparse.Namespace) -> None:
+    from tdmpc2_core.train.offline import OfflineTrainer, offline_preset
+    from tdmpc2_core.train.run import nothing_left
+
+    config = apply_overrides(offline_preset(args.preset), args.settings)
     with nothing_left(config.out):
         trainer = OfflineTrainer(config)
     print(
@@ -426,8 +464,15 @@ def _add_pretrain(commands: Any, name: str) -> None:
         "train on recorded episodes of one or several tasks, without an environment",
         "tdmpc2 pretrain data=data/mt30 tasks=mt30 model_size=19 learner.batch_size=1024 out=runs/mt30",
         description="Train one model on recorded episodes of one or several tasks: the published mt30\n"
-        "and mt80, other folders of chunk_*.pt, or runs of `tdmpc2 train`. In several processes:\n"
+        "and mt80, other folders of chunk_*.pt, or runs of `tdmpc2 collect` or `train`; robots are\n"
+        "bodies of one bundle. In several processes:\n"
         "torchrun --nproc-per-node 8 -m tdmpc2_core.cli pretrain ...",
+    )
+    pretrain.add_argument(
+        "--preset",
+        choices=("paper", "robots"),
+        default="paper",
+        help="starting point of the settings; robots: imitation of what `tdmpc2 collect` recorded",
     )
     _with_settings(pretrain, defaults)
 
@@ -506,6 +551,7 @@ def _add_eval(commands: Any, name: str) -> None:
         metavar="GAIN",
         help="1/s; the planner node's heading hold corrects commands (default: off, the policy alone)",
     )
+    _add_robot(option)
     option("--seed", type=int, default=0)
     option("--device", default="cpu", help="torch device (default cpu)")
     option("--json", type=Path, help="also write the result here")
@@ -518,6 +564,7 @@ def _add_watch(commands: Any, name: str) -> None:
     example = "tdmpc2 watch runs/quadruped/best --command 0.5 0 0.3"
     option = add_command(commands, name, _watch, summary, example).add_argument
     option("bundle", type=Path, help="checkpoint bundle")
+    _add_robot(option)
     option(
         "--command",
         type=float,
@@ -573,6 +620,7 @@ def _add_calibrate(commands: Any, name: str) -> None:
     example = "tdmpc2 calibrate runs/quadruped/best --rate 50 --out runs/quadruped/here"
     option = add_command(commands, name, _calibrate, summary, example).add_argument
     option("bundle", type=Path, help="checkpoint bundle")
+    _add_robot(option)
     option("--rate", type=positive, help="decisions per second, Hz")
     option(
         "--trust",
@@ -609,6 +657,7 @@ COMMANDS: dict[str, Callable[[Any, str], None]] = {
     "train": _add_train,
     "expert": _add_expert,
     "student": _add_student,
+    "collect": _add_collect,
     "pretrain": _add_pretrain,
     "finetune": _add_finetune,
     "eval": _add_eval,

@@ -43,7 +43,7 @@ def _bag_convert(args: argparse.Namespace) -> None:
 
         robot = load_bundle(args.bundle).embodiment
         if robot is None:
-            raise UserError(f"{args.bundle}: the bundle is of no robot; give --embodiment")
+            raise UserError(f"{args.bundle}: the bundle is of no robot, or of several; give --embodiment")
     else:
         robot = Embodiment.load(args.embodiment)
     options = BagOptions(

@@ -25,9 +25,9 @@ from tdmpc2_core.scoring.acceptance import judge
 from tdmpc2_core.scoring.branch_ranking import Estimate
 from tdmpc2_core.scoring.paired import Gain
 from tdmpc2_core.scoring.prediction import PolicyShift, Prediction
+from tdmpc2_core.train.collect import simulated
 from tdmpc2_core.train.finetune import FineTuneConfig, fine_tune, run_folder
 from tdmpc2_core.train.finetune_config import SimulationConfig
-from tdmpc2_core.train.finetune_data import simulated
 from tdmpc2_core.train.finetune_refresh import eager
 
 QUICK = ["refresh.robots=4", "refresh.decisions=4", "refresh.rollouts=3", "refresh.warm_up=1"]

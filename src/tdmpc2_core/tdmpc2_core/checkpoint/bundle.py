@@ -4,6 +4,7 @@
     bundle.json           {"format", "version", "content_sha256", "content": {...}}
     embodiment/           the robot's YAML, MJCF and assets, when the bundle is for a robot
     trust.safetensors     where trust ends (`TrustCalibration`), when the bundle was calibrated
+    embodiments/NAME/     the same for each robot of a bundle that drives several, a task of the model each
 
 `content` holds the model and planner configuration, measured returns, discount, robot, tasks, provenance and
 the sha256 of every other file; `content_sha256` covers `content`. So every damaged byte is noticed.
@@ -108,6 +109,28 @@ def check_same_robot(path: str | os.PathLike[str], stored: Embodiment, wanted: E
         )
 
 
+def body_of(
+    path: str | os.PathLike[str], bodies: Sequence[Embodiment], wanted: Embodiment | None
+) -> Embodiment:
+    """The one among several robots of a checkpoint that is the robot given.
+
+    Raises:
+        UserError: none is given, the checkpoint does not know it, or knows another robot of its name.
+    """
+    known = {robot.name: robot for robot in bodies}
+    if wanted is None:
+        raise UserError(
+            f"{path}: this checkpoint drives {', '.join(known)}; say which robot it shall drive, or make "
+            "a bundle of it alone: tdmpc2 export --format bundle --robot NAME"
+        )
+    for robot in bodies:
+        if robot.fingerprint == wanted.fingerprint:
+            return robot
+    if wanted.name in known:
+        check_same_robot(path, known[wanted.name], wanted)
+    raise UserError(f"{path}: this checkpoint does not know robot {wanted.name!r}; known: {', '.join(known)}")
+
+
 def first_difference(stored: Embodiment, wanted: Embodiment) -> str:
     """First field a policy depends on in which two robots differ, with both values."""
     found = _difference(stored.policy_view(), wanted.policy_view(), "")
@@ -139,7 +162,7 @@ def _is_list(value: Any) -> bool:
 
 FORMAT_VERSION = manifest.FORMAT_VERSION
 WEIGHTS = "weights.safetensors"
-ROBOT_FOLDER = "embodiment"
+ROBOT_FOLDER, ROBOTS_FOLDER = "embodiment", "embodiments"
 _UNREADABLE = (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AttributeError)
 _PACKAGES = ("tdmpc2-core", "torch", "numpy", "mujoco")
 
@@ -155,6 +178,7 @@ class Bundle:
         discount: per-decision discount, in (0, 1].
         control_period: s between decisions.
         embodiment: the robot, or None.
+        bodies: the robots of a model that drives several; each is the task of its name.
         tasks: task names of a multi-task model, in the order of the task index.
         task_discounts: discount of every task, in that order; empty: `discount` holds for all.
         measured: rows of planner settings with the returns and times measured for them.
@@ -173,6 +197,13 @@ class Bundle:
     measured: tuple[Mapping[str, Any], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     trust: TrustCalibration | None = None
+    bodies: tuple[Embodiment, ...] = ()
+
+    @property
+    def robots(self) -> dict[str, Embodiment]:
+        """Every robot by the folder of its files in the bundle."""
+        one = {} if self.embodiment is None else {ROBOT_FOLDER: self.embodiment}
+        return one | {f"{ROBOTS_FOLDER}/{robot.name}": robot for robot in self.bodies}
 
     def build_model(self) -> WorldModel:
         """World model with these weights, in evaluation mode.
@@ -197,8 +228,8 @@ def save_bundle(path: str | os.PathLike[str], bundle: Bundle) -> None:
     files = {WEIGHTS: safetensors.torch.save(weights)}
     if bundle.trust is not None and bundle.trust.weights.tobytes().hex() == manifest.digest(files[WEIGHTS]):
         files[trust_calibration.FILE] = bundle.trust.to_bytes()
-    if bundle.embodiment is not None:
-        files |= {f"{ROBOT_FOLDER}/{name}": data for name, data in robot_files(bundle.embodiment).items()}
+    for folder, robot in bundle.robots.items():
+        files |= {f"{folder}/{name}": data for name, data in robot_files(robot).items()}
     content = _content(bundle, files)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -234,14 +265,15 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
             planner=from_mapping(PlannerConfig, content["planner"], where, "planner"),
             discount=_positive(content, "discount", most=1.0),
             control_period=_positive(content, "control_period"),
-            embodiment=_embodiment(folder, content),
+            embodiment=_embodiment(folder, content, ROBOT_FOLDER, content["embodiment"]),
             tasks=tuple(content["tasks"]),
             task_discounts=_discounts(content),
             measured=tuple(content["measured"]),
             provenance=content["provenance"],
             trust=_trust(folder, files),
+            bodies=_bodies(folder, content),
         )
-        _check_robot(bundle, files, where)
+        _check_robots(bundle, files, where)
         bundle.build_model()
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else f"is not usable: {error}"
@@ -285,7 +317,7 @@ def _check_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def _content(bundle: Bundle, files: Mapping[str, bytes]) -> dict[str, Any]:
-    robot = bundle.embodiment
+    several = {"bodies": [_about(robot) for robot in bundle.bodies]} if bundle.bodies else {}
     return {
         "model": to_mapping(bundle.model_config),
         "parameters": sum(value.numel() for value in bundle.weights.values()),
@@ -293,14 +325,18 @@ def _content(bundle: Bundle, files: Mapping[str, bytes]) -> dict[str, Any]:
         "measured": _plain(list(bundle.measured)),
         "discount": bundle.discount,
         "control_period": bundle.control_period,
-        "embodiment": robot
-        and {"name": robot.name, "fingerprint": robot.fingerprint, "description": _plain(robot.to_dict())},
+        "embodiment": bundle.embodiment and _about(bundle.embodiment),
+        **several,
         "tasks": list(bundle.tasks),
         "task_discounts": list(bundle.task_discounts),
         "normalisation": {"observations": bundle.model_config.normalise_obs, "stored_in": WEIGHTS},
         "provenance": {**_surroundings(), **_plain(dict(bundle.provenance))},
         "files": {name: manifest.digest(data) for name, data in files.items()},
     }
+
+
+def _about(robot: Embodiment) -> dict[str, Any]:
+    return {"name": robot.name, "fingerprint": robot.fingerprint, "description": _plain(robot.to_dict())}
 
 
 def _surroundings() -> dict[str, Any]:
@@ -313,28 +349,49 @@ def _surroundings() -> dict[str, Any]:
     return {"written": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions}
 
 
-def _embodiment(folder: Path, content: Mapping[str, Any]) -> Embodiment | None:
-    stored = content["embodiment"]
+def _embodiment(
+    folder: Path, content: Mapping[str, Any], within: str, stored: Mapping[str, Any] | None
+) -> Embodiment | None:
+    """Of the robot's files `within` the bundle, or of what is `stored` of it where there are none."""
     if stored is None:
         return None
-    if any(name.startswith(f"{ROBOT_FOLDER}/") for name in content["files"]):
-        return Embodiment.load(folder / ROBOT_FOLDER)
-    return Embodiment.from_dict(stored["description"], where=f"{folder / manifest.NAME}: embodiment")
+    if any(name.startswith(f"{within}/") for name in content["files"]):
+        return Embodiment.load(folder / within)
+    return Embodiment.from_dict(stored["description"], where=f"{folder / manifest.NAME}: {within}")
 
 
-def _check_robot(bundle: Bundle, files: Mapping[str, bytes], where: str) -> None:
-    """Raise UserError where the robot's files are not the bundle's, or its period is not the robot's."""
+def _bodies(folder: Path, content: Mapping[str, Any]) -> tuple[Embodiment, ...]:
+    """The robots of a bundle of several; bundles of one, and of older programs, have no such entry."""
+    found = []
+    for stored in content.get("bodies", []):
+        robot = _embodiment(folder, content, f"{ROBOTS_FOLDER}/{stored['name']}", stored)
+        if robot is None or (robot.name, robot.fingerprint) != (stored["name"], stored["fingerprint"]):
+            raise ValueError(f"the files of body {stored['name']!r} are of another robot")
+        found.append(robot)
+    return tuple(found)
+
+
+def _check_robots(bundle: Bundle, files: Mapping[str, bytes], where: str) -> None:
+    """Raise UserError where a robot's files are not the bundle's, its period is not the robot's, or the model
+    has no such task as a body is."""
     robot = bundle.embodiment
-    if robot is None:
-        return
-    if abs(bundle.control_period - robot.control_period) > 1e-6 * robot.control_period:
+    if robot and abs(bundle.control_period - robot.control_period) > 1e-6 * robot.control_period:
         raise UserError(
             f"{where}: control_period is {bundle.control_period:g} s, the robot's is "
             f"{robot.control_period:g} s; save the bundle again"
         )
-    for name in robot_files(robot):
-        if f"{ROBOT_FOLDER}/{name}" not in files:
-            raise UserError(f"{where}: the robot needs {name!r}, which is not listed; save the bundle again")
+    for within, each in bundle.robots.items():
+        for name in robot_files(each):
+            if f"{within}/{name}" not in files:
+                raise UserError(
+                    f"{where}: the robot needs {name!r}, which is not listed; save the bundle again"
+                )
+    model, tasks = bundle.model_config, bundle.tasks
+    for body in bundle.bodies:
+        index = tasks.index(body.name) if body.name in tasks else len(tasks)
+        sizes = [*zip(model.obs_dims, model.action_dims, strict=False)][index : index + 1]
+        if sizes != [(body.observation_dim, body.action_dim)]:
+            raise ValueError(f"body {body.name!r} is no task of the model, or one of other sizes")
 
 
 def _positive(content: Mapping[str, Any], name: str, most: float = math.inf) -> float:

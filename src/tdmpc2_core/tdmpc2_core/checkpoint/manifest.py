@@ -16,7 +16,8 @@ from tdmpc2_core.files import shipped_bundle
 
 NAME = "bundle.json"
 FORMAT = "tdmpc2-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Newest that is read; 2 is written for several bodies only, so that older programs read all others."""
 _MOST_BYTES, _MOST_IN_FILE = 1 << 24, 1 << 32  # of bundle.json, of any other file
 
 
@@ -136,10 +137,10 @@ def read_files(folder: Path, content: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write bundle.json around `content`."""
+    """Write bundle.json around `content`, in the first version that has all of it."""
     document = {
         "format": FORMAT,
-        "version": FORMAT_VERSION,
+        "version": FORMAT_VERSION if content.get("bodies") else 1,
         "content_sha256": digest(_canonical(content)),
         "content": content,
     }

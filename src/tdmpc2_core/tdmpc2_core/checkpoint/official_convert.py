@@ -148,6 +148,11 @@ def export_official(model: WorldModel, path: str | os.PathLike[str]) -> None:
             f"{target}: the official code has symlog bins alone, this model has a {ranges[0]}; "
             "train one without it, or export the policy prior with --format onnx"
         )
+    if model.config.obs_dims and model.config.normalise_obs:
+        raise UserError(
+            f"{target}: the official code has no observation statistics of each task, which this model has; "
+            "export it for one robot with --robot, or the policy prior with --format onnx"
+        )
     if model.config.residual_dim:
         raise UserError(
             f"{target}: the official code knows no residual dynamics, which this model has; export a bundle "

@@ -13,6 +13,7 @@ def bundle_facts(bundle: Bundle) -> dict[str, Any]:
     """Everything but the weights, as plain data for JSON."""
     return {
         "robot": bundle.embodiment.name if bundle.embodiment else None,
+        "bodies": {robot.name: robot.fingerprint for robot in bundle.bodies},
         "tasks": list(bundle.tasks),
         "discount": bundle.discount,
         "control_period": bundle.control_period,
@@ -29,10 +30,13 @@ def bundle_page(bundle: Bundle) -> str:
 
 
 def _lines(bundle: Bundle) -> Iterator[tuple[str, str]]:
-    robot, model, planner = bundle.embodiment, bundle.model_config, bundle.planner
-    if robot:
-        yield "robot", f"{robot.name}: {robot.num_joints} joints, {robot.control_rate:g} Hz"
+    model, planner = bundle.model_config, bundle.planner
+    for number, robot in enumerate(bundle.robots.values()):
+        heading = "bodies" if bundle.bodies else "robot"
+        yield "" if number else heading, f"{robot.name}: {robot.num_joints} joints, {robot.control_rate:g} Hz"
         yield "", f"commands {robot.command.kind if robot.command else 'none'}; {robot.fingerprint[:12]}"
+        if bundle.bodies:
+            yield "", f"observation {robot.observation_dim}, action {robot.action_dim}"
     if bundle.tasks:
         yield "tasks", ", ".join(bundle.tasks)
     yield "model", f"observation {model.obs_dim}, action {model.action_dim}, latent {model.latent_dim}"

@@ -39,7 +39,7 @@ class PolicyPrior(nn.Module):
         rows, mask = [], None
         if task is not None and model.action_masks is not None:
             rows, mask = [self.get_buffer("embedding")[task]], model.action_masks[task]
-        z = model.encoder(model.normaliser(obs), *rows)
+        z = model.encoder(model.normaliser(obs, task), *rows)
         output = model.policy_head(z, *rows)
         sample = squashed_gaussian(output, None, c.log_std_min, c.log_std_max, mask)
         return sample.mean, sample.log_std

@@ -179,7 +179,7 @@ class CompiledModel:
         if self._encoder is None:
             return self._model.encode(obs, task, shifts)
         check_observation_shape(obs, self._model.config)
-        return self._encoder(self._joined(self._model.normaliser(obs).contiguous(), task))
+        return self._encoder(self._joined(self._model.normaliser(obs, task).contiguous(), task))
 
     def next(
         self,

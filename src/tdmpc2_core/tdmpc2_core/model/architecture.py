@@ -82,6 +82,12 @@ class WorldModelConfig:
     action_dims: tuple[int, ...] = setting(
         (), unit="entries", why="real action length of every task; empty for a single task"
     )
+    obs_dims: tuple[int, ...] = setting(
+        (),
+        unit="entries",
+        why="real observation length of every task, zeros follow; each then has observation statistics of "
+        "its own, as robots of different bodies need; empty: all share theirs",
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -99,6 +105,10 @@ class WorldModelConfig:
             )
         if self.action_dims and not all(0 < n <= self.action_dim for n in self.action_dims):
             raise ValueError(f"action_dims {self.action_dims} must lie in 1..action_dim ({self.action_dim})")
+        if self.obs_dims and len(self.obs_dims) != len(self.action_dims):
+            raise ValueError(f"obs_dims {self.obs_dims} must have one entry per task, as action_dims")
+        if not all(0 < n <= self.obs_dim for n in self.obs_dims):
+            raise ValueError(f"obs_dims {self.obs_dims} must lie in 1..obs_dim ({self.obs_dim})")
         if self.obs_kind == "pixels" and (self.task_dim or self.latent_dim != 16 * self.num_channels):
             raise ValueError("a pixel encoder needs latent_dim = 16 * num_channels and a single task")
         if self.obs_kind == "pixels" and self.normalise_obs:

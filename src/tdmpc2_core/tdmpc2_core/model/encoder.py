@@ -23,7 +23,8 @@ class ObservationNormaliser(nn.Module):
     obs_dim: observation entries. clip: bound of the output (standard deviations). min_std: floor of the
     standard deviation (observation units), so that an entry that never moved is not amplified. max_count:
     observations after which old ones start to be forgotten, so that the statistics can follow a policy that
-    changes.
+    changes. tasks: how many have statistics of their own, since entries of different robots have nothing in
+    common; 0: there is one set.
     """
 
     mean: Tensor
@@ -31,42 +32,62 @@ class ObservationNormaliser(nn.Module):
     count: Tensor
 
     def __init__(
-        self, obs_dim: int, enabled: bool, clip: float = 10.0, min_std: float = 0.01, max_count: float = 1e6
+        self,
+        obs_dim: int,
+        enabled: bool,
+        clip: float = 10.0,
+        min_std: float = 0.01,
+        max_count: float = 1e6,
+        tasks: int = 0,
     ) -> None:
         super().__init__()
         self.enabled = enabled
         self.clip = clip
         self.min_std = min_std
         self.max_count = max_count
-        self.register_buffer("mean", torch.zeros(obs_dim if enabled else 0))
-        self.register_buffer("variance", torch.ones(obs_dim if enabled else 0))
-        self.register_buffer("count", torch.zeros(()))
+        lead = (tasks,) if tasks else ()
+        self.register_buffer("mean", torch.zeros(*lead, obs_dim if enabled else 0))
+        self.register_buffer("variance", torch.ones(*lead, obs_dim if enabled else 0))
+        self.register_buffer("count", torch.zeros(lead))
 
-    def forward(self, obs: Tensor) -> Tensor:
-        """obs (..., O) -> normalised (..., O)."""
+    def forward(self, obs: Tensor, task: Tensor | int | None = None) -> Tensor:
+        """obs (..., O) -> normalised (..., O); task: an index that broadcasts to its leading dimensions."""
         if not self.enabled:
             return obs
-        std = self.variance.sqrt().clamp_(min=self.min_std)
-        return ((obs - self.mean) / std).clamp_(-self.clip, self.clip)
+        mean, std = self.mean, self.variance.sqrt().clamp_(min=self.min_std)
+        if mean.ndim > 1:
+            index = torch.as_tensor(task, device=mean.device).long()
+            mean, std = mean[index], std[index]
+        return ((obs - mean) / std).clamp_(-self.clip, self.clip)
 
     @torch.no_grad()
-    def update(self, obs: Tensor) -> None:
+    def update(self, obs: Tensor, task: Tensor | None = None) -> None:
         """Merge observations (..., O) into the statistics (parallel-variance formula of Chan et al.).
 
-        Feed every new observation once, as it comes from the environment.
+        Feed every new observation once, as it comes from the environment. task (B,): of obs (..., B, O),
+        where every task has its own statistics.
         """
         if not (self.enabled and self.training):
             return
-        batch = obs.detach().to(self.mean).reshape(-1, self.mean.shape[0])
+        if self.mean.ndim == 1:
+            self._merge(obs, self.mean, self.variance, self.count)
+            return
+        assert task is not None
+        for index in task.unique().tolist():
+            own = self.mean[index], self.variance[index], self.count[index]
+            self._merge(obs[..., task == index, :], *own)
+
+    def _merge(self, obs: Tensor, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Change mean (O,), variance (O,) and count () in place."""
+        batch = obs.detach().to(mean).reshape(-1, mean.shape[0])
         size = batch.shape[0]
-        variance, mean = torch.var_mean(batch, 0, correction=0)
-        total = self.count + size
+        new_variance, new_mean = torch.var_mean(batch, 0, correction=0)
+        total = count + size
         share = size / total
-        delta = mean - self.mean
-        self.mean.add_(delta * share)
-        spread = variance - self.variance + delta.square() * (1.0 - share)
-        self.variance.add_(spread * share)
-        self.count.copy_(total.clamp(max=self.max_count))
+        delta = new_mean - mean
+        mean.add_(delta * share)
+        variance.add_((new_variance - variance + delta.square() * (1.0 - share)) * share)
+        count.copy_(total.clamp(max=self.max_count))
 
 
 _SHIFT = 3

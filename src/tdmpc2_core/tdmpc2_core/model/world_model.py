@@ -48,11 +48,15 @@ def build_model(config: WorldModelConfig, weights: Mapping[str, Tensor], where: 
 def _initial_buffers(config: WorldModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     buffers: dict[str, Tensor] = {}
     if not any(name.startswith("normaliser.") for name in weights):
-        statistics = ObservationNormaliser(config.obs_dim, config.normalise_obs).state_dict()
+        statistics = _normaliser(config).state_dict()
         buffers = {f"normaliser.{name}": value for name, value in statistics.items()}
     if config.num_tasks:
         buffers["action_masks"] = action_mask_table(config)
     return buffers
+
+
+def _normaliser(config: WorldModelConfig) -> ObservationNormaliser:
+    return ObservationNormaliser(config.obs_dim, config.normalise_obs, tasks=len(config.obs_dims))
 
 
 def _check(name: str, want: tuple[int, ...] | None, have: Tensor | None, where: str) -> None:
@@ -123,7 +127,7 @@ class WorldModel(nn.Module):
         self.value_two_hot = _two_hot(config, config.value_range)
         hidden, latent, task = [config.mlp_dim] * 2, config.latent_dim, config.task_dim
         state_action = latent + task + config.action_dim
-        self.normaliser = ObservationNormaliser(config.obs_dim, config.normalise_obs)
+        self.normaliser = _normaliser(config)
         self.encoder: nn.Module = (
             PixelEncoder(config, g) if config.obs_kind == "pixels" else state_encoder(config, g)
         )
@@ -230,7 +234,7 @@ class WorldModel(nn.Module):
         check_observation_shape(obs, self.config)
         if self.config.obs_kind == "pixels":
             return self.encoder(obs, shifts)
-        return self.encoder(*self._with_task(self.normaliser(obs), task))
+        return self.encoder(*self._with_task(self.normaliser(obs, task), task))
 
     def next(self, z: Tensor, action: Tensor, task: Task = None) -> Tensor:
         """z (..., L), action (..., A) -> predicted next z (..., L)."""

@@ -33,8 +33,9 @@ from tdmpc2_core.robots import Embodiment
 from tdmpc2_core.scoring.acceptance import Verdict, judge
 from tdmpc2_core.scoring.paired import Outcomes, acting, gain, outcomes
 from tdmpc2_core.scoring.prediction import Prediction, policy_shift, predict
+from tdmpc2_core.train.collect import simulated
 from tdmpc2_core.train.finetune_config import FineTuneConfig, FineTuneProgress, FineTuneResult, Mode
-from tdmpc2_core.train.finetune_data import digest_of, read_stores, simulated
+from tdmpc2_core.train.finetune_data import digest_of, read_stores
 from tdmpc2_core.train.finetune_refresh import RefreshTrial
 from tdmpc2_core.train.finetune_report import Findings, measured, write_report
 from tdmpc2_core.train.finetune_trial import Trial

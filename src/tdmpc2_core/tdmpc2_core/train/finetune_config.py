@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal, cast
 
 from tdmpc2_core.config import check_fields, setting
-from tdmpc2_core.envs.robot.bursts import BurstConfig
 from tdmpc2_core.learning.dynamics import DynamicsConfig
 from tdmpc2_core.learning.expert import CriticConfig
 from tdmpc2_core.learning.learner import LearnerConfig
 from tdmpc2_core.learning.prior import PriorConfig
+from tdmpc2_core.train.collect import SimulationConfig
 from tdmpc2_core.train.student import student_learner
 from tdmpc2_core.train.train_config import robot_learner
 
@@ -23,17 +23,6 @@ Mode = RecordedMode | Literal["refresh"]
 def _careful_learner() -> LearnerConfig:
     """That of a robot, moving slower: it starts from what is good already."""
     return replace(robot_learner(), lr=1e-4)
-
-
-@dataclass(frozen=True)
-class SimulationConfig:
-    """The data of the robot's own simulation that are mixed in, as the bundle's planner acts there."""
-
-    decisions: int = setting(12_000, above=0, unit="decisions", why="made once per run")
-    robots: int = setting(32, low=1, why="side by side")
-    bursts: BurstConfig = field(
-        default_factory=lambda: BurstConfig(std=(0.02, 0.6), on=(5, 50), off=(5, 80), clean_share=0.3)
-    )
 
 
 def _settling_learner() -> LearnerConfig:
