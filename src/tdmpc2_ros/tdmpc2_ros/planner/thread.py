@@ -25,7 +25,7 @@ from tdmpc2_ros.robot_io.output import CommandOutput
 _COLLECT_EVERY = 250  # ticks between collections of garbage, right after a command is out
 _LOG_EVERY = 2.0  # s
 _STANDING = np.array([0.0, math.nan, math.nan])  # a gait clock at its start
-_PAUSED = 4.0  # control periods without a step, after which
+_PAUSED = 10.0  # control periods without a step, after which
 _LISTEN = 2.0  # for so many a supervisor is listened for
 _STOPPED = 15.0  # control periods that a decision takes only where the process was stopped
 
