@@ -94,15 +94,18 @@ class World:
         time.sleep(0.3)  # the planner has heard of it
         wait_until(lambda: abs(self.speed) < 0.1, 20.0, "the robot does not stop")
 
-    def stopped_since(self, start: float, *names: str) -> float:
-        """s until the supervisor told of one of these events; after it the robot comes to stand upright."""
+    def stopped_since(self, start: float, *names: str, sway: float = 0.1) -> float:
+        """s until the supervisor told of one of these events; after it the robot comes to stand upright.
+
+        sway: m/s, of a base that stands.
+        """
         wait_until(lambda: any(t >= start and text.startswith(names) for t, text in self.stops), 5.0,
                    lambda: f"{names} not in {self.stops}")  # fmt: skip
         when = next(t for t, text in self.stops if t >= start and text.startswith(names))
         self._speed = 0.0
         time.sleep(2.0)
         assert self.lowest > math.cos(0.7), "the robot fell"
-        assert abs(self.speed) < 0.1
+        assert abs(self.speed) < sway
         return when - start
 
     def release(self) -> str:
@@ -205,7 +208,7 @@ def test_a_biped_whose_planner_is_killed_in_mid_stride_is_balanced_until_the_nex
             world.walk(0.3)
             start = time.monotonic()
             world.planner.send(signal.SIGKILL)
-            world.stopped_since(start, "planner_died", "planner_silent")
+            world.stopped_since(start, "planner_died", "planner_silent", sway=0.25)  # it steps on the spot
             world.planner = world.start_planner()
             wait_until(lambda: world.release() == "", 10.0, lambda: world.release())
             wait_until(lambda: "planning: " in world.planner.log, 10.0, lambda: world.planner.log)
