@@ -43,6 +43,13 @@ TABLES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "python benchmarks/quickstart_seeds.py --seeds 1 --seconds 60 --name control_tick",
         ("p50 ms", "p99 ms", "max ms", "missed", "commands", "planner MB"),
     ),
+    "quickstart_busy": (
+        "The humanoid's quickstart beside four busy loops on both cores, 30 s each; simulated time waits for "
+        "the planner",
+        "python benchmarks/quickstart_seeds.py --robot humanoid --seeds 20 --seconds 30 --busy 4 "
+        "--name quickstart_busy",
+        ("seed", "exit code", "distance %", "velocity error m/s", "falls", "p99 ms", "max ms"),
+    ),
     "planning_pays": (
         "The quadruped's search against its prior on the same 32 robots for 10 s: reward per decision, error "
         "of the velocity in m/s, falls, mean second difference of the actions; as trained, and changed",

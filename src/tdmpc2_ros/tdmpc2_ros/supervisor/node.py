@@ -170,8 +170,8 @@ class SupervisorNode(Node):
 
     def _on_command(self, message: JointTrajectory | Float64MultiArray) -> None:
         now = self._time()
-        if now - self._sent < self.robot.control_period:
-            return  # our own, or what comes beside it
+        if self._reason or now - self._sent < self.robot.control_period:
+            return  # our own, or what comes beside it; a busy machine brings it late
         try:
             if isinstance(message, JointTrajectory):
                 targets = read_trajectory(message, self.robot, self._sensors.now()).points[0]
